@@ -1,0 +1,1 @@
+"""What we measure, and against whom: `python -m benchmarks [expressions] [transform] [http]`."""

@@ -1,0 +1,271 @@
+"""The `file` source: rows, lines and documents out of a file or a folder that others write to."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from connectors.file.folder import Folder
+from connectors.file.progress import FOLLOWED, MOST_FOLLOWED, Ledger, Progress, Seen, begun
+from connectors.file.reading import FileReading
+from connectors.file.settings import FileSettings
+from trunkline.core.contracts import PluginContext, Position, RejectedInput, Source, SourceBatch, SourceEvent
+from trunkline.core.errors import ConfigurationError, RetriableError
+
+_MOST_BYTES = 4 * 2**20
+"""How much of files one poll reads at most, give or take a chunk: a batch of long rows must fit into memory."""
+
+
+class FileSource(Source):
+    """Reads CSV, JSON Lines and JSON, follows files that grow, are rotated or truncated, and keeps bad rows apart."""
+
+    settings_type = FileSettings
+    summary: ClassVar[str] = "CSV, JSON Lines and JSON from a file or a watched folder."
+
+    def __init__(self, settings: FileSettings, connection: Any = None) -> None:
+        super().__init__(settings, connection)
+        self.clock: Callable[[], float] = time.time
+        self._folder: Folder | None = None
+        self._reading: FileReading | None = None
+        self.stalled: dict[tuple[int, int], tuple[int, int, bool]] = {}
+        self._resumed = False
+
+    @property
+    def textual(self) -> bool:
+        """Whether values are text that has to be cast to the topic's schema: CSV knows no other type."""
+        return bool(self.settings.format == "csv")
+
+    @property
+    def extra_columns(self) -> Literal["refuse", "ignore"]:
+        """What the cast does with columns that the topic's schema does not have."""
+        choice: Literal["refuse", "ignore"] = self.settings.csv.extra_columns
+        return choice
+
+    async def open(self, context: PluginContext) -> None:
+        settings: FileSettings = self.settings
+        path = Path(settings.path)
+        root = path if settings.pattern is not None else path.parent
+        if not root.is_dir():
+            raise ConfigurationError(
+                f"there is no folder {str(root)!r}", hint="create it, or correct `path`", code="file.folder"
+            )
+        if settings.pattern is None and path.is_dir():
+            raise ConfigurationError(
+                f"{settings.path!r} is a folder", hint='add `pattern`, such as "*.csv"', code="file.folder"
+            )
+        if settings.pattern is None and not settings.watch and not path.exists():
+            raise ConfigurationError(f"there is no file {settings.path!r}", hint="correct `path`", code="file.missing")
+        if settings.move_to is not None:
+            try:
+                Path(settings.move_to).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ConfigurationError(
+                    f"the folder {settings.move_to!r} can't be made: {error.strerror}", code="file.move_to"
+                ) from error
+        self._folder = Folder(settings, context.log)
+        self._reading = FileReading(settings, context.pipeline)
+
+    async def poll(self, split: str, position: Position | None) -> SourceBatch:
+        return await asyncio.to_thread(self._poll, position)
+
+    async def committed(self, split: str, position: Position) -> None:
+        if self.settings.when_done != "leave":
+            await asyncio.to_thread(self._put_away, Ledger.load(position))
+
+    async def close(self) -> None:
+        if self._reading is not None:
+            self._reading.close()
+
+    def _poll(self, position: Position | None) -> SourceBatch:
+        assert self._folder is not None, "poll before open"
+        assert self._reading is not None, "poll before open"
+        settings: FileSettings = self.settings
+        ledger = Ledger.load(position)
+        if not self._resumed:
+            # The position that a start finds was acknowledged; what the last run had no time to put away is put away now.
+            self._resumed = True
+            if settings.when_done != "leave":
+                self._put_away(ledger)
+        listing = self._folder.listing(ledger)
+        if settings.when_done != "leave":
+            present = {file.key for file in listing}
+            for key in [key for key, entry in ledger.files.items() if entry.state == "d" and key not in present]:
+                del ledger.files[key]
+        gathered = _Gathered(self, self._reading, ledger, listing)
+        more = gathered.gather(self._folder.resolve(listing, ledger))
+        reached = ledger.dump()
+        return SourceBatch(
+            gathered.events,
+            gathered.rejected,
+            position=position if reached == position else reached,
+            pause=0.0 if more else settings.poll_interval,
+            finished=not more and not settings.watch,
+        )
+
+    def is_complete(self, file: Seen) -> bool:
+        """Whether nobody seems to write to a file any more."""
+        return not self.settings.watch or self.clock() - file.ctime / 1e9 >= self.settings.idle
+
+    def is_settled(self, file: Seen) -> bool:
+        """Whether a file may be read: it was not changed for a while, where that is asked for."""
+        settings: FileSettings = self.settings
+        wait = settings.settle_seconds
+        if settings.settle is None and settings.compression == "auto" and file.name.endswith(".gz"):
+            wait = max(wait, 2.0)
+        return not settings.watch or self.clock() - file.ctime / 1e9 >= wait
+
+    def takes_the_rest(self, file: Seen) -> bool:
+        """Whether what has no end is taken as it is."""
+        plain_lines = self.settings.format != "json" and not file.name.endswith(".gz")
+        return self.is_complete(file) and not (plain_lines and self.settings.final_line == "wait")
+
+    def _put_away(self, ledger: Ledger) -> None:
+        """Moves or deletes the done files that are still as they were when they were read."""
+        assert self._folder is not None, "committed before open"
+        done = {key: entry for key, entry in ledger.files.items() if entry.state == "d"}
+        if not done:
+            return
+        for file in self._folder.listing(ledger):
+            entry = done.get(file.key)
+            if entry is not None and file.size == entry.base and (file.mtime == entry.mtime or not file.size):
+                try:
+                    if self.settings.when_done == "delete":
+                        Path(file.path).unlink(missing_ok=True)
+                    else:
+                        _move(Path(file.path), Path(self.settings.move_to))
+                except OSError as error:
+                    raise RetriableError(
+                        f"a done file can't be put away: {error.strerror}", where=file.path, code="file.put_away"
+                    ) from error
+
+
+class _Gathered:
+    """One poll: turns at the files in their order until the batch is full."""
+
+    def __init__(self, source: FileSource, reading: FileReading, ledger: Ledger, listing: list[Seen]) -> None:
+        self.events: list[SourceEvent] = []
+        self.rejected: list[RejectedInput] = []
+        self._source = source
+        self._reading = reading
+        self._settings: FileSettings = source.settings
+        self._ledger = ledger
+        self._listing = listing
+        self._bytes = 0
+        self._waiting: tuple[int, str] | None = None
+
+    def gather(self, files: list[tuple[Seen, Progress | None]]) -> bool:
+        """Reads; says whether there is more at once."""
+        for number, (file, known) in enumerate(files):
+            entry = known
+            if self._settings.format == "json" and entry is not None and file.size != entry.base:
+                entry = None  # a document that was changed is another document
+            entry = self._take(file, entry)
+            read = entry is not None and entry.state not in ("r", "s")
+            if not self._is_full() or read:
+                self._finish(file, entry)
+            if self._is_full() and (not read or number + 1 < len(files)):
+                for later in files[number if entry is None else number + 1 :]:
+                    self._wait_for(*later)
+                self._ledger.shrink(self._listing, self._waiting)
+                return True
+        self._ledger.shrink(self._listing, self._waiting)
+        return False
+
+    def _is_full(self) -> bool:
+        return len(self.events) + len(self.rejected) >= self._settings.batch or self._bytes >= _MOST_BYTES
+
+    def _take(self, file: Seen, entry: Progress | None) -> Progress | None:
+        """Turns at one file until it has no more or the batch is full."""
+        source, stalled = self._source, self._source.stalled
+        final = source.takes_the_rest(file)
+        while not self._is_full():
+            if entry is not None and entry.state in ("e", "d") and file.size <= entry.base:
+                break
+            witness = (file.size, file.mtime, final)
+            if stalled.get(file.key) == witness:
+                self._wait_for(file, entry)
+                break
+            if not source.is_settled(file) or (entry is None and self._follows_too_many(file)):
+                self._wait_for(file, entry)
+                break
+            if entry is None and file.size == 0 and self._settings.format != "json":
+                break
+            found = self._reading.read(
+                file,
+                entry or begun(file),
+                limit=self._settings.batch - len(self.events) - len(self.rejected),
+                final=final,
+                generation=self._ledger.generation + 1,
+            )
+            if found is None:
+                self._wait_for(file, entry)
+                break
+            if found.progress is None:
+                if len(stalled) > 4096:
+                    stalled.clear()
+                stalled[file.key] = witness
+                self._wait_for(file, entry)
+                break
+            if found.progress.tag and found.progress.tag != (entry.tag if entry else ""):
+                self._ledger.generation += 1
+            self._bytes += max(found.progress.offset - (entry.offset if entry else 0), 1)
+            entry = found.progress
+            self._ledger.put(entry)
+            self.events.extend(found.events)
+            self.rejected.extend(found.rejected)
+            if entry.state == "e" and file.size <= entry.base:
+                break
+        return entry
+
+    def _finish(self, file: Seen, entry: Progress | None) -> None:
+        """Marks a file done that was read to its end and is not written to any more."""
+        if entry is None:
+            if file.size == 0 and self._settings.format != "json" and self._source.is_complete(file):
+                self._ledger.put(replace(begun(file), state="d"))
+            return
+        read = entry.state in ("e", "d") and file.size == entry.base
+        if read and self._source.is_complete(file) and (entry.state, entry.mtime) != ("d", file.mtime):
+            self._ledger.put(replace(entry, state="d", mtime=file.mtime))
+
+    def _follows_too_many(self, file: Seen) -> bool:
+        if len(self._ledger.files) > FOLLOWED:
+            self._ledger.shrink(self._listing, self._waiting or file.order)
+        return len(self._ledger.files) >= MOST_FOLLOWED
+
+    def _wait_for(self, file: Seen, entry: Progress | None) -> None:
+        """Remembers the oldest file of which nothing was read, so that the mark never passes it."""
+        if entry is None and (self._waiting is None or file.order < self._waiting):
+            self._waiting = file.order
+
+
+def _move(path: Path, folder: Path) -> None:
+    """Moves a file into a folder, under a name that is free there."""
+    target = folder / path.name
+    number = 0
+    while target.exists():
+        number += 1
+        target = folder / f"{path.name}.{number}"
+    try:
+        path.rename(target)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        # Another device: the copy gets its name only when it is whole and on disk.
+        partial = folder / f".{target.name}.part"
+        shutil.copy2(path, partial)
+        handle = os.open(partial, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+        partial.rename(target)
+        path.unlink()

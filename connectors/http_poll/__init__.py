@@ -1,0 +1,1 @@
+"""Asks an HTTP API for what is new, at an interval."""

@@ -1,0 +1,137 @@
+"""Files in a local folder, one for each batch, each complete or not there."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, ClassVar
+
+from sinks.file.settings import FileSinkSettings
+from trunkline.core.batchfile import MANIFEST_SUFFIX, BatchFile, build_file, leftovers, temporary_name
+from trunkline.core.contracts import Batch, PluginContext, Promises, Sink
+from trunkline.core.errors import ConfigurationError, FatalError
+from trunkline.core.verdicts import Verdict
+
+_REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
+"""Errors that no waiting mends: a person has to. All others (no space, quota, I/O) are tried again."""
+
+
+class FileSink(Sink):
+    """Writes each batch to a file of its own: temporary name, fsync, rename, fsync of the folder."""
+
+    settings_type: ClassVar[type[FileSinkSettings]] = FileSinkSettings
+    summary: ClassVar[str] = "Writes batches as CSV, JSON Lines or Avro files to a local folder."
+    promises: ClassVar[Promises] = Promises(idempotent=True, max_batch=50_000, contiguous=True)
+
+    settings: FileSinkSettings
+
+    def __init__(self, settings: Any, connection: Any = None) -> None:
+        super().__init__(settings, connection)
+        self._folder = Path(settings.folder)
+        self._pipeline = ""
+        self._swept: set[tuple[str, int]] = set()
+
+    async def open(self, context: PluginContext) -> None:
+        """Makes the folder. Raises `ConfigurationError` where it can't be made or written to."""
+        self._pipeline = context.pipeline
+        self._folder = Path(self.settings.folder).absolute()
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(
+                f"the folder {self._folder} can't be made: {error.strerror}",
+                hint="change `folder` or its permissions",
+                code="file.folder",
+            ) from error
+        if not os.access(self._folder, os.W_OK | os.X_OK):
+            raise ConfigurationError(
+                f"the folder {self._folder} can't be written to", hint="change its permissions", code="file.folder"
+            )
+
+    async def write(self, batch: Batch) -> Sequence[Verdict]:
+        """One file. No space gives `Retry` for all; a refused permission raises `FatalError`."""
+        return await asyncio.to_thread(self._write, batch)
+
+    def _write(self, batch: Batch) -> list[Verdict]:
+        file = build_file(batch, self.settings, self._pipeline)
+        path = self._folder / file.name
+        try:
+            self._sweep(batch, file.name)
+            if file.rows:
+                self._place(path, file)
+        except OSError as error:
+            if error.errno in _REFUSED or not self._folder.is_dir():
+                raise FatalError(
+                    f"{path} can't be written: {error.strerror}",
+                    hint="mend the folder and its permissions, then restart the pipeline",
+                    code="file.refused",
+                ) from error
+            return file.retry(f"{path} can't be written: {error.strerror}")
+        return file.verdicts(str(path))
+
+    def _place(self, path: Path, file: BatchFile) -> None:
+        if _read(path, len(file.content)) != file.content:
+            _put(path, file.content)
+        if self.settings.manifest:
+            manifest = path.with_name(file.name + MANIFEST_SUFFIX)
+            found = _read(manifest)
+            if found is None or not file.is_described_by(found):
+                _put(manifest, file.manifest(datetime.now(UTC)))
+        # Also when nothing was renamed now: the attempt before may have died between rename and fsync.
+        _sync_folder(self._folder)
+
+    def _sweep(self, batch: Batch, name: str) -> None:
+        """Removes what died attempts at this range left: those of another worker before the partition came here, and our own."""
+        first = batch.events[0]
+        place = (first.topic, first.partition)
+        if place in self._swept and batch.attempt == 1:
+            return
+        for other in leftovers([entry.name for entry in os.scandir(self._folder)], name):
+            (self._folder / other).unlink(missing_ok=True)
+        self._swept.add(place)
+
+
+def _read(path: Path, size: int | None = None) -> bytes | None:
+    """The content of a regular file (of `size` bytes), None where there is none: a link is never followed."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return None
+        raise
+    with os.fdopen(descriptor, "rb") as opened:
+        if size is not None and os.fstat(opened.fileno()).st_size != size:
+            return None
+        return opened.read()
+
+
+def _put(path: Path, content: bytes) -> None:
+    """A complete file at `path`, replacing what is there, or none and an OSError."""
+    part = path.with_name(temporary_name(path.name))
+    try:
+        # Never through a link that someone may have planted: O_EXCL makes a new file or fails.
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+        with os.fdopen(descriptor, "wb") as opened:
+            opened.write(content)
+            opened.flush()
+            os.fsync(opened.fileno())
+        part.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Slack: posts a message for each event, by the Web API or an incoming webhook."""

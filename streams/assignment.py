@@ -1,0 +1,84 @@
+"""Whether what a stream's last step gives can be written to the topic it goes to, found before anything runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from streams.record_schema import RecordSchema, branches_of, is_nullable
+from trunkline.core.contracts import StepContext
+from trunkline.core.errors import ConfigurationError, did_you_mean
+
+_NUMBERS = frozenset({"int", "long", "float", "double"})
+_INTEGERS = frozenset({"int", "long"})
+_TEXTS = frozenset({"string", "enum"})
+_BINARY = frozenset({"bytes", "fixed"})
+
+
+def settled(derived: RecordSchema, context: StepContext) -> Any:
+    """The schema that a step gives: the target's where there is one and `derived` can be written with it, else `derived`.
+
+    Raises `ConfigurationError` (`step.target_schema`) for what could never be written: a field that the target does not know, a
+    field that it needs and does not get, a type that has nothing in common with the target's.
+    """
+    if context.target is None:
+        return derived.json()
+    target = RecordSchema(context.target, context.where)
+    _check_record(derived, derived.name, target, target.name, "", context.where)
+    return context.target
+
+
+def _check_record(
+    given: RecordSchema, given_name: str, taken: RecordSchema, taken_name: str, path: str, where: str
+) -> None:
+    found = {field["name"]: field for field in given.named[given_name]["fields"]}
+    wanted = {field["name"]: field for field in taken.named[taken_name]["fields"]}
+    for name, field in found.items():
+        if name not in wanted:
+            raise _unfit(
+                f"the target's schema {taken_name} has no field {path + name!r}", did_you_mean(name, wanted), where
+            )
+        _check_type(given, field["type"], taken, wanted[name]["type"], path + name, where)
+    for name, field in wanted.items():
+        if name not in found and "default" not in field:
+            raise _unfit(
+                f"the target's schema {taken_name} needs the field {path + name!r}, which nothing gives",
+                "set it with a `map` step, or give it a default in the schema",
+                where,
+            )
+
+
+def _check_type(given: RecordSchema, kind: Any, taken: RecordSchema, wanted: Any, path: str, where: str) -> None:
+    inner, outer = given.record_in(kind), taken.record_in(wanted)
+    if inner is not None and outer is not None:
+        if inner != given.name and outer != taken.name and path.count(".") < 16:
+            _check_record(given, inner, taken, outer, f"{path}.", where)
+        return
+    if is_nullable(kind) and is_nullable(wanted):
+        return
+    kinds = [_shape(given, branch) for branch in branches_of(kind)]
+    takers = [_shape(taken, branch) for branch in branches_of(wanted)]
+    if not any(_may_hold(taker, one) for one in kinds for taker in takers):
+        raise _unfit(
+            f"{path!r} is {' or '.join(kinds) or 'null'}, and the target's schema wants {' or '.join(takers) or 'null'}",
+            "convert it in a `cast` or `map` step",
+            where,
+        )
+
+
+def _shape(schema: RecordSchema, kind: Any) -> str:
+    if isinstance(kind, dict):
+        return str(kind["type"])
+    return str(schema.named[kind]["type"]) if kind in schema.named else str(kind)
+
+
+def _may_hold(taker: str, given: str) -> bool:
+    """Whether some value of the one may be written as the other: what depends on the value is left to the encoder."""
+    if taker == given or {taker, given} <= _TEXTS or {taker, given} <= _BINARY:
+        return True
+    if taker in _NUMBERS and given in _INTEGERS:
+        return True
+    return (taker in {"float", "double"} and given in _NUMBERS) or {taker, given} == {"record", "map"}
+
+
+def _unfit(message: str, hint: str, where: str) -> ConfigurationError:
+    return ConfigurationError(message, where=where, hint=hint, code="step.target_schema")

@@ -1,0 +1,33 @@
+"""A worker as a process of its own, for tests that kill it: `bus_worker.py BOOTSTRAP NAMESPACE HOME MANIFESTS`.
+
+Serves its own registry from the namespace's `_schemas`, says `up` when its pipelines are started, and ends on SIGTERM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+from trunkline.bus.kafka import KafkaSettings
+from trunkline.bus.names import Names
+from trunkline.bus.worker import Worker, WorkerSettings
+from trunkline.core.log import configure_logging
+from trunkline.core.manifests import load_files
+
+
+async def main(bootstrap: str, namespace: str, home: str, manifests: str) -> None:
+    """Runs the worker until it is told to end."""
+    configure_logging("info", style="text")
+    worker = Worker(WorkerSettings(KafkaSettings(bootstrap), Names(namespace), Path(home)))
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
+    await worker.start(load_files([Path(manifests)]))
+    print("up", flush=True)
+    await ended.wait()
+    await worker.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

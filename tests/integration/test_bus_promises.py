@@ -1,0 +1,254 @@
+"""Promises of the bus that its runtimes keep alone, each tried on a real broker without a worker around it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from confluent_kafka import TopicPartition
+
+from trunkline.bus.deadletters import Failure, dead_letter_headers
+from trunkline.bus.intake import Assigned, Intake, Partition, Reading
+from trunkline.bus.kafka import KafkaSettings, produce, read_all
+from trunkline.bus.ledger import Ledger
+from trunkline.bus.names import Names
+from trunkline.bus.positions import read_positions
+from trunkline.bus.publish import Publisher
+from trunkline.bus.push import PushRuntime
+from trunkline.bus.redrive import Redrive
+from trunkline.bus.sink import SinkRuntime, _Work
+from trunkline.bus.source import SplitWriter
+from trunkline.bus.topics import TopicPlan, ensure_topics, internal_topics
+from trunkline.core.contracts import (
+    Batch,
+    Promises,
+    PushSource,
+    Reception,
+    Request,
+    Sink,
+    SourceBatch,
+    SourceEvent,
+)
+from trunkline.core.errors import FatalError, RetriableError
+from trunkline.core.manifests.models import DeliverySpec
+from trunkline.core.routing import Route
+from trunkline.core.settings import Settings
+from trunkline.core.verdicts import Ok, Verdict
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture
+def settings(kafka: Any) -> KafkaSettings:
+    return KafkaSettings(kafka.bootstrap)
+
+
+@pytest.fixture
+def names(settings: KafkaSettings, namespace: str) -> Names:
+    names = Names(namespace)
+    ensure_topics(settings, internal_topics(names))
+    return names
+
+
+def publisher(names: Names, pipeline: str) -> Publisher:
+    """One whose only target takes nothing: every event is filtered, and counted."""
+    nowhere = Route("nowhere", when=lambda _value, _event: False, otherwise=False, key=None, name=None)
+    return Publisher(names, pipeline, "w", "test", [nowhere], lambda _topic: None, lambda _topic: None, {})
+
+
+# --- sources ---
+
+
+async def test_who_lost_a_split_can_not_move_its_position_any_more(settings: KafkaSettings, names: Names) -> None:
+    old = SplitWriter(settings, names, "orders", "0", publisher(names, "orders"), "old")
+    new = SplitWriter(settings, names, "orders", "0", publisher(names, "orders"), "new")
+    try:
+        begun = await old.open()
+        first = await old.write(SourceBatch([SourceEvent({})] * 2, position={"line": 2}), begun)
+        taken_over = await new.open()
+        assert (taken_over.position, taken_over.read) == ({"line": 2}, 2)
+        with pytest.raises(RetriableError) as refusal:
+            await old.write(SourceBatch([SourceEvent({})], position={"line": 3}), first)
+        assert refusal.value.code == "kafka.fenced"
+        last = await new.write(SourceBatch([SourceEvent({})] * 5, position={"line": 7}), taken_over)
+        assert last.read == 7
+    finally:
+        await old.close()
+        await new.close()
+    assert await asyncio.to_thread(read_positions, settings, names) == {("orders", "0"): last}
+
+
+class Door(PushSource):
+    """Takes everything; the body is the key of the delivery."""
+
+    settings_type = Settings
+    summary = "A door for a test."
+
+    @property
+    def path(self) -> str:
+        return "/door"
+
+    @property
+    def max_body(self) -> int:
+        return 1024
+
+    async def receive(self, request: Request) -> Reception:
+        return Reception(202, [SourceEvent({})], dedupe_key=request.body.decode(), dedupe_window=60)
+
+
+def knock(body: str) -> Request:
+    return Request("POST", "/door", {}, {}, body.encode(), "127.0.0.1")
+
+
+async def test_a_sender_is_told_accepted_only_after_the_transaction_committed(
+    settings: KafkaSettings, names: Names
+) -> None:
+    def runtime() -> PushRuntime:
+        # Both have one worker's name, so the second fences the first: its next transaction can not commit.
+        return PushRuntime(settings, names, "hooks", Door(Settings()), publisher(names, "hooks"), worker="w")
+
+    def accepted() -> int:
+        return len(list(read_all(settings, names.deliveries)))
+
+    first, second = runtime(), runtime()
+    running = [asyncio.create_task(first.run())]
+    try:
+        assert (await answered(first, "a")).status == 202
+        assert await asyncio.to_thread(accepted) == 1
+        running.append(asyncio.create_task(second.run()))
+        assert (await answered(second, "b")).status == 202
+        refused = await first.receive(knock("c"))
+        assert refused.status == 503
+        assert await asyncio.to_thread(accepted) == 2
+        assert (await answered(second, "c")).status == 202
+        assert (await second.receive(knock("c"))).status == 200
+        assert await asyncio.to_thread(accepted) == 3
+    finally:
+        first.stop()
+        second.stop()
+        await asyncio.wait(running)
+
+
+async def answered(runtime: PushRuntime, body: str) -> Any:
+    """The answer of a runtime that may still be starting: it says 503 until it is ready."""
+    async with asyncio.timeout(30):
+        while (answer := await runtime.receive(knock(body))).status == 503:
+            await asyncio.sleep(0.05)
+    return answer
+
+
+# --- positions ---
+
+
+class Bystander:
+    """A member of a group that keeps nothing."""
+
+    def assigned(self, partitions: Any) -> None:
+        """Nothing to take up."""
+
+    def revoked(self, partitions: Any) -> None:
+        """Nothing to settle."""
+
+    def lost(self, partitions: Any) -> None:
+        """Nothing to forget."""
+
+
+async def test_a_commit_whose_records_expired_is_an_error_and_not_another_beginning(
+    settings: KafkaSettings, names: Names, make_topic: Any
+) -> None:
+    topic = make_topic("orders")
+    ensure_topics(settings, [TopicPlan(names.retry("reader"), 1)])
+
+    def read_after_expiry() -> None:
+        producer = settings.producer()
+        for number in range(10):
+            producer.produce(topic, str(number).encode(), partition=0)
+        assert producer.flush(15) == 0
+        consumer = settings.consumer(names.group("reader"))
+        consumer.commit(offsets=[TopicPartition(topic, 0, 3, Ledger().to_metadata())], asynchronous=False)
+        consumer.close()
+        admin = settings.admin()
+        (expired,) = admin.delete_records([TopicPartition(topic, 0, 6)]).values()
+        assert expired.result(15).low_watermark == 6
+        intake = Intake(Reading(settings, names, "reader", [topic], "earliest", "w"), Bystander())
+        try:
+            for _ in range(300):
+                assert not intake.poll(10, 0.1), "records were read from a position that nobody chose"
+        finally:
+            intake.close()
+
+    with pytest.raises(FatalError) as failure:
+        await asyncio.to_thread(read_after_expiry)
+    assert failure.value.code == "offsets.out_of_range"
+
+
+# --- sinks ---
+
+
+class Outlet(Sink):
+    """Delivers everything."""
+
+    settings_type = Settings
+    summary = "An outlet for a test."
+    promises = Promises(idempotent=True)
+
+    async def write(self, batch: Batch) -> list[Verdict]:
+        return [Ok() for _ in batch.events]
+
+
+@pytest.mark.parametrize(("current", "commit"), [(True, 1), (False, 0)])
+def test_what_ends_after_its_partition_went_away_moves_no_commit(
+    settings: KafkaSettings, names: Names, current: bool, commit: int
+) -> None:
+    runtime = SinkRuntime(
+        Reading(settings, names, "out", ["orders"], "earliest", "w"),
+        Outlet(Settings()),
+        DeliverySpec(),
+        lambda _event: (None, None),
+        topic_ids={},
+    )
+    partition: Partition = ("orders", 0)
+    work = _Work(runtime, Assigned(partition, 0, Ledger(), None))
+    work.tracker.add(0)
+    work.current = current
+    work.settle(0, "correlation", "delivered", None)
+    work.tracker.advance()
+    assert work.tracker.commit == work.tracker.ledger.delivered == commit
+    assert len(runtime.trace) == 1, "what happened is in the trace, whoever commits it"
+
+
+# --- redrive ---
+
+
+async def test_a_redrive_that_is_cancelled_and_begun_again_sends_each_letter_once(
+    settings: KafkaSettings, names: Names
+) -> None:
+    plans = [TopicPlan(names.dead_letters("out"), 1), TopicPlan(names.retry("out"), 1)]
+    ensure_topics(settings, plans)
+
+    def run() -> list[bytes | None]:
+        producer = settings.producer()
+        for number in range(4):
+            headers = dead_letter_headers(
+                [("ce_id", str(number).encode())],
+                pipeline="out",
+                task="w",
+                topic="orders",
+                partition=0,
+                offset=number,
+                failure=Failure("SINK", "sink.rejected", "no"),
+            )
+            produce(producer, names.dead_letters("out"), str(number).encode(), None, headers)
+        assert producer.flush(15) == 0
+        redrive = Redrive(settings, names, "out")
+        letters = redrive.waiting()
+        sent: list[int] = []
+        assert redrive.send(letters, rate=1.5, on_progress=sent.append, cancelled=lambda: bool(sent)) == 1
+        assert [letter.value for letter in redrive.waiting()] == [b"1", b"2", b"3"]
+        assert redrive.send(letters) == 3, "the one that was sent is sent again although it is marked"
+        assert redrive.send(letters) == 0
+        assert redrive.waiting() == []
+        return [message.value() for message in read_all(settings, names.retry("out"))]
+
+    assert await asyncio.to_thread(run) == [b"0", b"1", b"2", b"3"]

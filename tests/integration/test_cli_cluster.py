@@ -1,0 +1,213 @@
+"""Commands on a real cluster without any worker: plan, apply, status, topics, schemas. A registry is served while they run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import KafkaUnderTest
+from typer.testing import CliRunner, Result
+
+from trunkline.bus.applied import read_applied
+from trunkline.bus.kafka import KafkaSettings
+from trunkline.bus.names import Names
+from trunkline.bus.topics import topic_states
+from trunkline.cli.main import app
+
+pytestmark = pytest.mark.kafka
+
+
+class Shell:
+    """Calls commands on the test's broker in one namespace, with manifests in one folder."""
+
+    def __init__(self, bootstrap: str, namespace: str, folder: Path) -> None:
+        self.kafka = KafkaSettings(bootstrap)
+        self.names = Names(namespace)
+        self.folder = folder
+
+    def __call__(self, *arguments: str) -> Result:
+        shared = ["--bootstrap", self.kafka.bootstrap, "--namespace", self.names.namespace]
+        return CliRunner().invoke(app, [*shared, "--home", str(self.folder / "home"), *arguments])
+
+    def data(self, *arguments: str) -> Any:
+        result = self("-o", "json", *arguments)
+        assert result.exit_code == 0, result.stderr
+        return json.loads(result.stdout)
+
+    def write(self, text: str, file: str = "flow.yaml") -> str:
+        manifests = self.folder / "manifests"
+        manifests.mkdir(exist_ok=True)
+        (manifests / file).write_text(text, encoding="utf-8")
+        return str(manifests)
+
+    def flow(self, fields: str = "", when: str = "event.id > 5", more: str = "") -> str:
+        prefix = self.names.namespace
+        return f"""\
+apiVersion: trunkline/v1
+kind: Topic
+metadata: {{name: {prefix}.orders}}
+spec:
+  partitions: 2
+  schema: {{type: record, name: Order, fields: [{{name: id, type: long}}{fields}]}}
+---
+apiVersion: trunkline/v1
+kind: Topic
+metadata: {{name: {prefix}.big}}
+---
+apiVersion: trunkline/v1
+kind: Stream
+metadata: {{name: big-orders}}
+spec:
+  from: [{prefix}.orders]
+  start: earliest
+  steps: [{{filter: {when}}}]
+  to: [{prefix}.big]
+{more}"""
+
+
+@pytest.fixture
+def shell(kafka: KafkaUnderTest, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shell:
+    monkeypatch.delenv("TRUNKLINE_REGISTRY_URL", raising=False)
+    return Shell(kafka.bootstrap, namespace, tmp_path)
+
+
+def test_plan_shows_what_apply_would_do_and_changes_nothing(shell: Shell) -> None:
+    folder = shell.write(shell.flow())
+    found = shell.data("plan", "-f", folder)
+    orders, big = f"{shell.names.namespace}.orders", f"{shell.names.namespace}.big"
+    assert {(one["action"], one["kind"], one["name"]) for one in found["changes"]} == {
+        ("create", "Topic", orders),
+        ("create", "Topic", big),
+        ("create", "Stream", "big-orders"),
+    }
+    assert sorted(found["topics"]) == [big, orders]
+    assert sorted(found["schemas"]) == [f"{big}-value", f"{orders}-value"]
+    assert topic_states(shell.kafka, [orders, big]) == {}
+    assert read_applied(shell.kafka, shell.names) == {}
+
+
+def test_apply_creates_topics_and_schemas_and_a_second_one_has_nothing_to_do(shell: Shell) -> None:
+    folder = shell.write(shell.flow())
+    first = shell("apply", "-f", folder, "--yes")
+    assert first.exit_code == 0, first.stderr
+    assert "+ Stream big-orders" in first.stdout
+    orders = f"{shell.names.namespace}.orders"
+    assert topic_states(shell.kafka, [orders])[orders].partitions == 2
+    assert set(read_applied(shell.kafka, shell.names)) == {
+        f"Topic/{orders}",
+        f"Topic/{shell.names.namespace}.big",
+        "Stream/big-orders",
+    }
+    assert {one["subject"] for one in shell.data("schema", "ls")} == {
+        f"{orders}-value",
+        f"{shell.names.namespace}.big-value",
+    }
+    assert shell("apply", "-f", folder, "--yes").stdout == "nothing to change\n"
+
+
+def test_a_change_is_shown_field_by_field_and_files_leave_other_applied_manifests_alone(shell: Shell) -> None:
+    shell("apply", "-f", shell.write(shell.flow()), "--yes")
+    folder = shell.write(shell.flow(when="event.id > 7"))
+    result = shell("apply", "-f", folder, "--yes")
+    assert "~ Stream big-orders" in result.stdout
+    assert "event.id > 5" in result.stdout
+    assert "event.id > 7" in result.stdout
+    only = shell.write("", "flow.yaml")
+    sink = f"""\
+apiVersion: trunkline/v1
+kind: Sink
+metadata: {{name: out}}
+spec:
+  from: [{shell.names.namespace}.big]
+  start: latest
+  connector: file
+  config: {{folder: {shell.folder / "out"}, format: {{type: jsonl}}}}
+"""
+    shell.write(sink, "sink.yaml")
+    result = shell("apply", "-f", only, "--yes")
+    assert result.exit_code == 0, result.stderr
+    assert "Stream/big-orders" in read_applied(shell.kafka, shell.names)
+    pruned = shell.data("plan", "-f", shell.write(shell.flow(), "sink.yaml"), "--prune")
+    assert [(one["action"], one["name"]) for one in pruned["changes"] if one["action"] == "delete"] == [
+        ("delete", "out")
+    ]
+
+
+def test_a_schema_that_breaks_its_readers_is_refused_with_the_pipelines_and_nothing_is_applied(shell: Shell) -> None:
+    shell("apply", "-f", shell.write(shell.flow()), "--yes")
+    before = read_applied(shell.kafka, shell.names)
+    folder = shell.write(shell.flow(fields=", {name: customer, type: string}", when="event.id > 100"))
+    result = shell("apply", "-f", folder, "--yes")
+    assert result.exit_code == 2
+    assert "error[schema.incompatible]" in result.stderr
+    assert "READER_FIELD_MISSING_DEFAULT_VALUE at /fields/1" in result.stderr
+    assert "it would break big-orders" in result.stderr
+    assert read_applied(shell.kafka, shell.names) == before
+    allowed = shell.write(shell.flow(fields=', {name: customer, type: string, default: ""}'))
+    assert shell("apply", "-f", allowed, "--yes").exit_code == 0
+
+
+def test_one_wrong_manifest_keeps_all_from_being_applied(shell: Shell) -> None:
+    folder = shell.write(shell.flow(when="event.idd > 5"))
+    result = shell("apply", "-f", folder, "--yes")
+    assert result.exit_code == 2
+    assert "error[expression.unknown_field]" in result.stderr
+    assert read_applied(shell.kafka, shell.names) == {}
+
+
+def test_nobody_to_ask_means_nothing_is_applied(shell: Shell) -> None:
+    result = shell("apply", "-f", shell.write(shell.flow()))
+    assert result.exit_code == 2
+    assert "error[apply.unconfirmed]" in result.stderr
+    assert read_applied(shell.kafka, shell.names) == {}
+
+
+def test_a_topic_that_differs_is_reported_and_not_changed(shell: Shell) -> None:
+    shell("apply", "-f", shell.write(shell.flow()), "--yes")
+    folder = shell.write(shell.flow().replace("partitions: 2", "partitions: 3"))
+    result = shell("apply", "-f", folder, "--yes")
+    orders = f"{shell.names.namespace}.orders"
+    assert f"warning: topic {orders}: partitions is 2, the manifest says 3; it is not changed" in result.stderr
+    assert topic_states(shell.kafka, [orders])[orders].partitions == 2
+
+
+def test_applied_pipelines_without_a_worker_are_unassigned(shell: Shell) -> None:
+    shell("apply", "-f", shell.write(shell.flow()), "--yes")
+    [found] = shell.data("status")
+    assert (found["pipeline"], found["kind"], found["state"]) == ("big-orders", "Stream", "UNASSIGNED")
+    assert found["reason"] == "no worker has run it yet"
+    unknown = shell("status", "big-order")
+    assert unknown.exit_code == 2
+    assert "did you mean 'big-orders'?" in unknown.stderr
+
+
+def test_a_wish_without_a_worker_is_kept_for_the_next_one(shell: Shell) -> None:
+    shell("apply", "-f", shell.write(shell.flow()), "--yes")
+    result = shell("pause", "big-orders")
+    assert result.exit_code == 0
+    assert "no worker runs it now" in result.stdout
+
+
+def test_topics_and_schemas_can_be_looked_at(shell: Shell) -> None:
+    shell("apply", "-f", shell.write(shell.flow()), "--yes")
+    orders = f"{shell.names.namespace}.orders"
+    listed = {one["name"]: one for one in shell.data("topic", "ls")}
+    assert listed[orders]["partitions"] == 2
+    assert shell.names.manifests not in listed
+    assert shell.names.manifests in {one["name"] for one in shell.data("topic", "ls", "--all")}
+    described = shell.data("topic", "describe", orders)
+    assert described["read_by"] == ["big-orders"]
+    assert len(described["partitions"]) == 2
+    assert described["schema"].startswith("Order, version 1")
+    assert shell.data("schema", "show", orders)["schema"]["name"] == "Order"
+    missing = shell("topic", "describe", orders + "s")
+    assert missing.exit_code == 2
+    assert f"did you mean '{orders}'?" in missing.stderr
+
+
+def test_a_trace_that_is_not_there_is_a_failed_check(shell: Shell) -> None:
+    result = shell("trace", "no-such-id")
+    assert result.exit_code == 1
+    assert "error[trace.unknown]" in result.stderr

@@ -1,0 +1,134 @@
+"""`trunkline dlq` on a real dead-letter topic: grouped, shown, filtered, counted, and sent again once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import KafkaUnderTest
+from typer.testing import CliRunner, Result
+
+from trunkline.bus.applied import project_of, read_applied
+from trunkline.bus.deadletters import DeadLetter, Failure, dead_letter_headers
+from trunkline.bus.kafka import KafkaSettings, produce, read_all
+from trunkline.bus.names import Names
+from trunkline.bus.topics import ensure_topics, pipeline_topics
+from trunkline.cli.main import app
+
+pytestmark = pytest.mark.kafka
+FAILURES = [
+    (0, "SINK", "sink.rejected", "the address 'a' is unknown"),
+    (1, "SINK", "sink.rejected", "the address 'b' is unknown"),
+    (2, "DECODE", "record.undecodable", "the value begins with byte 0x78"),
+]
+
+
+class Letters:
+    """A sink that was applied, and three dead letters of it: two of one cause."""
+
+    def __init__(self, bootstrap: str, namespace: str, folder: Path) -> None:
+        self.kafka, self.names, self.folder = KafkaSettings(bootstrap), Names(namespace), folder
+        manifest = folder / "flow.yaml"
+        manifest.write_text(
+            f"""\
+apiVersion: trunkline/v1
+kind: Topic
+metadata: {{name: {namespace}.orders}}
+---
+apiVersion: trunkline/v1
+kind: Sink
+metadata: {{name: out}}
+spec:
+  from: [{namespace}.orders]
+  start: latest
+  connector: file
+  config: {{folder: {folder}, format: {{type: jsonl}}}}
+""",
+            encoding="utf-8",
+        )
+        assert self("apply", "-f", str(manifest), "--yes").exit_code == 0
+        ensure_topics(self.kafka, pipeline_topics(project_of(read_applied(self.kafka, self.names)), self.names, {}))
+        producer = self.kafka.producer()
+        for offset, stage, code, reason in FAILURES:
+            headers = dead_letter_headers(
+                [("ce_id", f"event-{offset}".encode()), ("ce_source", b"/test")],
+                pipeline="out",
+                task="worker",
+                topic=f"{namespace}.orders",
+                partition=0,
+                offset=offset,
+                failure=Failure(stage, code, reason, attempts=3),
+            )
+            produce(producer, self.names.dead_letters("out"), f"value-{offset}".encode(), b"key", headers, partition=0)
+        assert producer.flush(20) == 0
+
+    def __call__(self, *arguments: str) -> Result:
+        shared = ["--bootstrap", self.kafka.bootstrap, "--namespace", self.names.namespace]
+        return CliRunner().invoke(app, [*shared, "--home", str(self.folder / "home"), *arguments])
+
+    def data(self, *arguments: str) -> Any:
+        result = self("-o", "json", "dlq", *arguments)
+        assert result.exit_code == 0, result.stderr
+        return json.loads(result.stdout)
+
+    def retried(self) -> list[DeadLetter]:
+        return [DeadLetter.from_message(message) for message in read_all(self.kafka, self.names.retry("out"))]
+
+
+@pytest.fixture
+def letters(kafka: KafkaUnderTest, namespace: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Letters:
+    monkeypatch.delenv("TRUNKLINE_REGISTRY_URL", raising=False)
+    return Letters(kafka.bootstrap, namespace, tmp_path)
+
+
+def test_letters_of_one_cause_are_one_line(letters: Letters) -> None:
+    found = letters.data("ls")
+    assert [(one["pipeline"], one["count"], one["code"]) for one in found] == [
+        ("out", 2, "sink.rejected"),
+        ("out", 1, "record.undecodable"),
+    ]
+
+
+def test_one_letter_is_shown_with_its_headers_and_value(letters: Letters) -> None:
+    shown = letters.data("show", "out", "0@1")
+    assert shown["origin"] == f"{letters.names.namespace}.orders[0]@1"
+    assert (shown["id"], shown["value"], shown["attempts"]) == ("event-1", "value-1", 3)
+    assert shown["headers"] == {"ce_id": "event-1", "ce_source": "/test"}
+    assert len(letters.data("show", "out", "--limit", "2")) == 2
+    nowhere = letters("dlq", "show", "out", "0@77")
+    assert nowhere.exit_code == 2
+    assert "error[dlq.unknown]" in nowhere.stderr
+    assert letters("dlq", "show", "out", "first").exit_code == 2
+
+
+def test_a_redrive_is_counted_first_filtered_and_sends_nothing_twice(letters: Letters) -> None:
+    only = ["--filter", "meta.id == 'event-1'"]
+    assert letters.data("redrive", "out", *only, "--dry-run") == {
+        "pipeline": "out",
+        "waiting": 1,
+        "sent": 0,
+        "dry_run": True,
+    }
+    assert letters.retried() == []
+    assert letters.data("redrive", "out", *only)["sent"] == 1
+    assert [(one.value, one.header("ce_id")) for one in letters.retried()] == [(b"value-1", "event-1")]
+    assert letters.data("redrive", "out", *only)["waiting"] == 0
+    assert letters.data("redrive", "out", "--rate", "1000")["sent"] == 2
+    assert len(letters.retried()) == 3
+    assert letters.data("ls") == []
+
+
+def test_the_failure_can_be_filtered_by_its_headers(letters: Letters) -> None:
+    where = "headers['__connect.errors.stage'] == 'DECODE'"
+    assert [one["id"] for one in letters.data("show", "out", "--filter", where)] == ["event-2"]
+
+
+def test_a_wrong_filter_or_pipeline_is_wrong_input(letters: Letters) -> None:
+    wrong = letters("dlq", "redrive", "out", "--filter", "event.id ==")
+    assert wrong.exit_code == 2
+    assert "error[expression.syntax] --filter" in wrong.stderr
+    unknown = letters("dlq", "redrive", "outt")
+    assert unknown.exit_code == 2
+    assert "did you mean 'out'?" in unknown.stderr

@@ -1,0 +1,278 @@
+"""The registry over Kafka: confluent-kafka's own client and serializers, restarts, and several registries on one topic."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.schema_registry import Schema as WireSchema
+from confluent_kafka.schema_registry import SchemaReference, SchemaRegistryClient
+from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+from confluent_kafka.serialization import MessageField, SerializationContext
+
+from trunkline.core.errors import ConfigurationError
+from trunkline.registry.client import RegistryClient
+from trunkline.registry.codec import Decoder, Encoder
+from trunkline.registry.kafka_store import KafkaStore, topic_name
+from trunkline.registry.rules import register
+from trunkline.registry.schema import Schema
+from trunkline.registry.service import serve_registry
+
+T = TypeVar("T")
+pytestmark = pytest.mark.kafka
+
+FLIGHT = {
+    "type": "record",
+    "name": "flights.Departed",
+    "fields": [{"name": "carrier", "type": "string"}, {"name": "dep_delay", "type": ["null", "int"], "default": None}],
+}
+EVENT = {"carrier": "UA", "dep_delay": 12}
+VALUE = SerializationContext("flights.departed", MessageField.VALUE)
+
+
+@asynccontextmanager
+async def serving(bootstrap: str, topic: str) -> AsyncIterator[str]:
+    """A registry of its own on that topic; its URL."""
+    store = KafkaStore({"bootstrap.servers": bootstrap}, topic)
+    await store.start()
+    runner, url = await serve_registry(store)
+    try:
+        yield url
+    finally:
+        await runner.cleanup()
+        await store.close()
+
+
+async def apart(call: Callable[..., T], *args: Any, **options: Any) -> T:
+    """A blocking call beside the event loop that serves it."""
+    return await asyncio.to_thread(call, *args, **options)
+
+
+async def test_confluents_client_and_serializers_work_before_and_after_a_restart(kafka: Any, namespace: str) -> None:
+    topic = topic_name(namespace)
+    text = json.dumps(FLIGHT)
+    async with serving(kafka.bootstrap, topic) as url:
+
+        def first() -> bytes | None:
+            with SchemaRegistryClient({"url": url}) as client:
+                made = AvroSerializer(client, text)(EVENT, VALUE)
+                assert AvroDeserializer(client)(made, VALUE) == EVENT
+                client.set_compatibility("flights.departed-value", "FULL")
+                return made
+
+        value = await apart(first)
+        assert value is not None
+
+    async with serving(kafka.bootstrap, topic) as url:
+
+        def again() -> None:
+            with SchemaRegistryClient({"url": url}) as client:
+                assert AvroDeserializer(client)(value, VALUE) == EVENT
+                assert AvroSerializer(client, text)(EVENT, VALUE) == value
+                assert client.get_subjects() == ["flights.departed-value"]
+                assert client.get_compatibility("flights.departed-value") == "FULL"
+
+        await apart(again)
+
+
+async def test_our_codec_and_confluents_read_each_others_values(kafka: Any, namespace: str) -> None:
+    async with serving(kafka.bootstrap, topic_name(namespace)) as url:
+
+        def both() -> None:
+            ours = RegistryClient(url)
+            schema = ours.register("flights.departed-value", Schema(FLIGHT))
+            with SchemaRegistryClient({"url": url}) as client:
+                theirs = AvroSerializer(client, json.dumps(FLIGHT))(EVENT, VALUE)
+                assert theirs == Encoder(schema).encode(EVENT)
+                assert AvroDeserializer(client)(Encoder(schema).encode(EVENT), VALUE) == EVENT
+            assert Decoder(ours).decode(theirs or b"") == (schema, EVENT)
+            ours.close()
+
+        await apart(both)
+
+
+async def test_two_registries_on_one_topic_never_give_one_id_to_two_schemas(kafka: Any, namespace: str) -> None:
+    stores = [KafkaStore({"bootstrap.servers": kafka.bootstrap}, topic_name(namespace)) for _ in range(2)]
+    await asyncio.gather(*(store.start() for store in stores))
+
+    def schema(name: str) -> str:
+        return json.dumps({"type": "record", "name": name, "fields": []})
+
+    try:
+        mixed = await asyncio.gather(
+            *(
+                store.write(register(f"s{who}-{n}", schema(f"R{who}_{n}")))
+                for n in range(6)
+                for who, store in enumerate(stores)
+            ),
+            *(store.write(register(f"both-{n}", schema(f"Both{n}"))) for n in range(3) for store in stores),
+        )
+        ids = {each.schema.text: {other.id for other in mixed if other.schema == each.schema} for each in mixed}
+        assert all(len(found) == 1 for found in ids.values())
+        assert len({next(iter(found)) for found in ids.values()}) == len(ids) == 15
+        for store in stores:
+            await store.refresh()
+        first, second = (store.view(lambda state: (dict(state.by_id), state.highest_id)) for store in stores)
+        assert first == second
+        assert first[1] == 15
+    finally:
+        await asyncio.gather(*(store.close() for store in stores))
+
+
+async def test_what_one_registry_wrote_another_answers_at_once(kafka: Any, namespace: str) -> None:
+    topic = topic_name(namespace)
+    async with serving(kafka.bootstrap, topic) as one, serving(kafka.bootstrap, topic) as other:
+
+        def check() -> None:
+            writer, reader = RegistryClient(one), RegistryClient(other)
+            for number in range(5):
+                made = writer.register(f"s{number}", Schema({"type": "record", "name": f"R{number}", "fields": []}))
+                assert reader.by_id(made.id or 0) == made
+                assert reader.latest(f"s{number}") == made
+            writer.close()
+            reader.close()
+
+        await apart(check)
+
+
+async def test_the_topic_holds_confluents_records(kafka: Any, namespace: str) -> None:
+    topic = topic_name(namespace)
+    async with serving(kafka.bootstrap, topic) as url:
+
+        def work() -> None:
+            with SchemaRegistryClient({"url": url}) as client:
+                client.register_schema("a", WireSchema('"string"', "AVRO"))
+                client.set_compatibility("a", "NONE")
+                client.delete_subject("a")
+                client.delete_subject("a", permanent=True)
+
+        await apart(work)
+    found = await apart(_records, kafka.bootstrap, topic, 8)
+    key = {"keytype": "SCHEMA", "subject": "a", "version": 1, "magic": 1}
+    assert found[0] == (key, {"subject": "a", "version": 1, "id": 1, "schema": '"string"', "deleted": False})
+    assert found[1] == ({"keytype": "CONFIG", "subject": "a", "magic": 0}, {"compatibilityLevel": "NONE"})
+    assert found[2] == ({"keytype": "DELETE_SUBJECT", "subject": "a", "magic": 0}, {"subject": "a", "version": 1})
+    assert (key, None) in found[3:]
+
+
+async def test_a_topic_written_by_confluents_registry_is_taken_over(kafka: Any, namespace: str) -> None:
+    topic = topic_name(namespace)
+    first = KafkaStore({"bootstrap.servers": kafka.bootstrap}, topic)
+    await first.start()
+    await first.close()
+
+    # As Confluent's registry 7 writes them, first the record by which it finds the end of the topic.
+    def schema(subject: str, version: int, number: int, text: str) -> tuple[str, str]:
+        key = f'{{"keytype":"SCHEMA","subject":"{subject}","version":{version},"magic":1}}'
+        value = f'{{"subject":"{subject}","version":{version},"id":{number},"schema":"\\"{text}\\"","deleted":false}}'
+        return key, value
+
+    records: list[tuple[str, str | None]] = [
+        ('{"keytype":"NOOP","magic":0}', None),
+        schema("t-value", 1, 41, "int"),
+        schema("t-value", 2, 42, "long"),
+        schema("gone", 1, 43, "bytes"),
+        ('{"keytype":"DELETE_SUBJECT","subject":"gone","magic":0}', '{"subject":"gone","version":1}'),
+        ('{"keytype":"CONFIG","subject":null,"magic":0}', '{"compatibilityLevel":"FULL"}'),
+        ("not even json", "x"),
+    ]
+
+    def produce() -> None:
+        producer = Producer({"bootstrap.servers": kafka.bootstrap})
+        for key, value in records:
+            producer.produce(topic, value, key)
+        assert producer.flush(20) == 0
+
+    await apart(produce)
+    async with serving(kafka.bootstrap, topic) as url:
+
+        def check() -> None:
+            with SchemaRegistryClient({"url": url}) as client:
+                assert client.get_subjects() == ["t-value"]
+                assert client.get_versions("t-value") == [1, 2]
+                assert client.get_schema(41).schema_str == '"int"'
+                assert client.get_compatibility() == "FULL"
+                assert client.register_schema("new", WireSchema('"string"', "AVRO")) == 44
+
+        await apart(check)
+
+
+async def test_an_id_is_not_given_again_after_its_schema_was_deleted_for_good(kafka: Any, namespace: str) -> None:
+    topic = topic_name(namespace)
+    async with serving(kafka.bootstrap, topic) as url:
+
+        def work() -> int:
+            with SchemaRegistryClient({"url": url}) as client:
+                made = client.register_schema("a", WireSchema('"string"', "AVRO"))
+                client.delete_subject("a")
+                client.delete_subject("a", permanent=True)
+                return made
+
+        first = await apart(work)
+
+    async with serving(kafka.bootstrap, topic) as url:
+
+        def more() -> int:
+            with SchemaRegistryClient({"url": url}) as client, pytest.raises(SchemaRegistryError, match="40403"):
+                client.get_schema(first)
+            with SchemaRegistryClient({"url": url}) as client:
+                return client.register_schema("b", WireSchema('"int"', "AVRO"))
+
+        assert await apart(more) > first
+
+
+async def test_references_are_resolved_by_both_clients(kafka: Any, namespace: str) -> None:
+    airport = {"type": "record", "name": "geo.Airport", "fields": [{"name": "code", "type": "string"}]}
+    route = {"type": "record", "name": "geo.Route", "fields": [{"name": "to", "type": "geo.Airport"}]}
+    async with serving(kafka.bootstrap, topic_name(namespace)) as url:
+
+        def check() -> None:
+            with SchemaRegistryClient({"url": url}) as client:
+                client.register_schema("airport", WireSchema(json.dumps(airport), "AVRO"))
+                using = WireSchema(json.dumps(route), "AVRO", [SchemaReference("geo.Airport", "airport", 1)])
+                value = AvroSerializer(client, using)({"to": {"code": "EWR"}}, VALUE)
+                assert value is not None
+                assert AvroDeserializer(client)(value, VALUE) == {"to": {"code": "EWR"}}
+            ours = RegistryClient(url)
+            assert Decoder(ours).decode(value)[1] == {"to": {"code": "EWR"}}
+            ours.close()
+
+        await apart(check)
+
+
+async def test_a_topic_that_would_lose_schemas_is_refused(kafka: Any, make_topic: Any) -> None:
+    for topic in (
+        make_topic("wide", 2, {"cleanup.policy": "compact"}),
+        make_topic("deleting", 1, {"cleanup.policy": "delete"}),
+    ):
+        store = KafkaStore({"bootstrap.servers": kafka.bootstrap}, topic)
+        with pytest.raises(ConfigurationError, match=topic):
+            await store.start()
+        await store.close()
+
+
+def _records(bootstrap: str, topic: str, most: int) -> list[tuple[Any, Any]]:
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "test",
+            "enable.partition.eof": True,
+            "isolation.level": "read_committed",
+        }
+    )
+    consumer.assign([TopicPartition(topic, 0, 0)])
+    found: list[tuple[Any, Any]] = []
+    for _ in range(most * 2):
+        message = consumer.poll(20)
+        if message is None or message.error():
+            break
+        value = message.value()
+        found.append((json.loads(message.key() or b""), None if value is None else json.loads(value)))
+    consumer.close()
+    return found

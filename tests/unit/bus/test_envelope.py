@@ -1,0 +1,99 @@
+"""The envelope: what headers say of an event, ids that sort by time, and correlation ids that can go out again."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trunkline.core.envelope import (
+    Envelope,
+    correlation_from,
+    envelope_from_headers,
+    envelope_to_headers,
+    foreign_event_id,
+    trace_id,
+    uuid7,
+)
+
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def test_a_uuid7_has_its_version_its_variant_and_the_time() -> None:
+    before = time.time_ns() // 1_000_000
+    found = uuid.UUID(uuid7())
+    after = time.time_ns() // 1_000_000
+    assert (found.version, found.variant) == (7, uuid.RFC_4122)
+    assert before <= found.int >> 80 <= after
+
+
+def test_uuid7s_differ() -> None:
+    assert len({uuid7() for _ in range(10_000)}) == 10_000
+
+
+visible = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=50)
+
+
+@given(
+    st.builds(
+        Envelope,
+        id=visible,
+        source=visible,
+        type=visible,
+        time=st.none() | st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1)).map(lambda one: one.replace(tzinfo=UTC)),  # noqa: DTZ001
+        subject=st.none() | st.text(min_size=1).filter(lambda text: text.isprintable()),
+        correlation_id=visible,
+        causation_id=st.none() | visible,
+        traceparent=st.none() | st.just(TRACE),
+    )
+)  # fmt: skip
+def test_an_envelope_comes_back_from_its_headers(envelope: Envelope) -> None:
+    assert envelope_from_headers(envelope_to_headers(envelope), foreign_id="unused") == envelope
+
+
+def test_a_foreign_record_takes_its_correlation_from_the_trace_else_from_its_id() -> None:
+    assert envelope_from_headers([], foreign_id="place").correlation_id == "place"
+    found = envelope_from_headers([("traceparent", TRACE.encode())], foreign_id="place")
+    assert (found.id, found.correlation_id) == ("place", "0af7651916cd43dd8448eb211c80319c")
+
+
+@pytest.mark.parametrize("bad", [b"", b"two words", b"a\n", b"a\r\nX-Evil: 1", b"\xff\xfe", b"x" * 257, "ü".encode()])
+def test_a_correlation_id_that_cannot_stand_in_a_header_is_none(bad: bytes) -> None:
+    found = envelope_from_headers([("ce_id", b"e1"), ("ce_correlationid", bad)], foreign_id="")
+    assert found.correlation_id == "e1"
+
+
+@pytest.mark.parametrize(
+    "bad", ["", "garbage", TRACE.upper(), TRACE + "-more", TRACE + "\n", "00-" + "0" * 32 + TRACE[35:]]
+)
+def test_a_malformed_trace_is_passed_over(bad: str) -> None:
+    assert trace_id(bad) is None
+    assert envelope_from_headers([("traceparent", bad.encode())], foreign_id="f").traceparent is None
+
+
+def test_the_correlation_of_a_request_is_the_first_that_can_be_kept() -> None:
+    headers = {"x-correlation-id": "corr", "x-request-id": "req", "traceparent": TRACE}
+    assert correlation_from(headers, "field") == "field"
+    assert correlation_from(headers, "bad field") == "corr"
+    del headers["x-correlation-id"]
+    assert correlation_from(headers) == "req"
+    del headers["x-request-id"]
+    assert correlation_from(headers) == "0af7651916cd43dd8448eb211c80319c"
+    assert correlation_from({}) is None
+
+
+def test_a_foreign_id_is_the_same_for_the_same_place_and_no_other() -> None:
+    assert foreign_event_id("T", 1, 2) == foreign_event_id("T", 1, 2)
+    assert len({foreign_event_id("T", 1, 2), foreign_event_id("T", 2, 1), foreign_event_id("U", 1, 2)}) == 3
+
+
+def test_the_parts_of_a_split_differ_and_name_what_they_came_from() -> None:
+    parts = [Envelope("e", "s", "t", correlation_id="c").part(index) for index in range(2)]
+    assert [(part.id, part.causation_id, part.correlation_id) for part in parts] == [
+        ("e.0", "e", "c"),
+        ("e.1", "e", "c"),
+    ]

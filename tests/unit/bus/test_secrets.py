@@ -1,0 +1,108 @@
+"""Secrets and settings: references that resolve late, values that no message shows, fields that say what they take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from trunkline.core.errors import ConfigurationError
+from trunkline.core.secret import Secret, redact, resolve_references
+from trunkline.core.settings import Duration, Settings, Size, parse_duration, parse_size, setting
+
+
+class Account(Settings):
+    """Settings of the tests."""
+
+    user: str = setting(description="Who.")
+    password: Secret = setting(description="Secret.")
+    patience: Duration = setting(1.0, description="How long.")
+    room: Size = setting(10, description="How much.")
+    tags: list[str] = setting([], description="Some words.")
+
+
+def test_a_secret_is_resolved_when_it_is_revealed_and_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    account = Account(user="me", password="${env:ACCOUNT_PASSWORD}")  # type: ignore[arg-type]
+    monkeypatch.setenv("ACCOUNT_PASSWORD", "tr0ub4dor&3")
+    assert account.password.reveal() == "tr0ub4dor&3"
+    for shown in (repr(account), str(account), account.model_dump_json(), str(account.password), f"{account.password}"):
+        assert "tr0ub4dor" not in shown
+    assert "${env:ACCOUNT_PASSWORD}" in account.model_dump_json()
+
+
+def test_a_missing_secret_is_named_by_its_reference(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOT_THERE", raising=False)
+    with pytest.raises(ConfigurationError) as raised:
+        Secret("${env:NOT_THERE}").reveal()
+    assert raised.value.code == "secret.missing"
+    assert "NOT_THERE" in str(raised.value)
+
+
+@pytest.mark.parametrize("value", ["a password in clear", "x${env:A}", "${env:A}${env:B}", "", 5, None])
+def test_a_secret_setting_takes_a_reference_and_nothing_else(value: Any) -> None:
+    with pytest.raises(ValidationError) as raised:
+        Account(user="me", password=value)
+    assert "clear" not in str(raised.value)
+
+
+def test_a_secret_of_a_file_is_its_text_without_the_line_end(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("s3cret-value\n")
+    assert Secret(f"${{file:{tmp_path}/key}}").reveal() == "s3cret-value"
+
+
+def test_an_unknown_store_is_refused() -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        Secret("${cloud:thing}").reveal()
+    assert raised.value.code == "secret.scheme"
+
+
+def test_a_default_stands_in_for_what_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOT_THERE", raising=False)
+    assert resolve_references("${env:NOT_THERE:-here}/x") == "here/x"
+
+
+def test_plain_fields_take_references_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WHO", "me")
+    account = Account(user="${env:WHO}", password="${env:X}", tags=["a", "${env:WHO}"])  # type: ignore[arg-type]
+    assert (account.user, account.tags) == ("me", ["a", "me"])
+
+
+def test_redaction_blanks_every_resolved_secret_the_longer_ones_first() -> None:
+    Secret.of("abcdef")
+    Secret.of("abcdefghij")
+    assert redact("x abcdefghij y abcdef z") == "x ******** y ******** z"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("250ms", 0.25), ("30s", 30), ("5m", 300), ("1h30m", 5400), ("2d", 172800), ("7", 7), (3, 3), ("1.5s", 1.5)],
+)
+def test_a_length_of_time_is_written_as_people_write_it(text: Any, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "fast", "5 parsecs", "1h and a bit", True])
+def test_what_is_no_length_of_time_is_refused(text: Any) -> None:
+    with pytest.raises(ValueError, match="30s"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("64 KiB", 65536), ("10 MB", 10_000_000), ("1.5kB", 1500), ("7", 7), (9, 9)]
+)
+def test_a_size_is_written_as_people_write_it(text: Any, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "big", "1 XB", "-1 KB"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="KiB"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize("change", [{"patience": -1}, {"room": -1}, {"colour": "red"}])
+def test_a_field_out_of_range_or_unknown_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Account(user="me", password="${env:X}", **change)

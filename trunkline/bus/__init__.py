@@ -1,0 +1,1 @@
+"""The bus: everything that moves records through Kafka."""

@@ -1,0 +1,145 @@
+"""The board: what people want of pipelines (`_trunkline.control`) and what workers say of them (`_trunkline.status`)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import orjson
+from confluent_kafka import Producer
+
+from trunkline.bus.kafka import KafkaSettings, produce_and_wait, read_all
+from trunkline.bus.names import Names
+from trunkline.bus.states import Desired, State
+
+VERSION = 1
+STALE_SECONDS = 30.0
+"""A worker whose last word is older than this is taken to be gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What someone wants of a pipeline. `restart` counts requests: a worker that sees a higher number restarts it."""
+
+    desired: Desired = Desired.RUNNING
+    restart: int = 0
+    by: str = ""
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one worker says of one pipeline. `at` and `since` are Unix seconds."""
+
+    pipeline: str
+    kind: str
+    worker: str
+    state: State
+    since: float
+    at: float
+    reason: str | None = None
+    code: str | None = None
+    hint: str | None = None
+    failures: int = 0
+    finished: bool = False
+    counts: dict[str, int] = field(default_factory=dict)
+    positions: dict[str, int] = field(default_factory=dict)
+    restart_at: float | None = None
+    restart: int = 0
+    breaker: bool = False
+
+    @property
+    def stale(self) -> bool:
+        """Whether its worker has been silent for too long."""
+        return self.state is not State.STOPPED and time.time() - self.at > STALE_SECONDS
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as data."""
+        return asdict(self)
+
+
+class Board:
+    """Reads and writes the two topics. Blocks; belongs in a thread."""
+
+    def __init__(self, settings: KafkaSettings, names: Names) -> None:
+        self._settings = settings
+        self._names = names
+        self._producer: Producer | None = None
+
+    def wishes(self) -> dict[str, Wish]:
+        """The latest wish for each pipeline that has one."""
+        found = {}
+        for message in read_all(self._settings, self._names.control):
+            value = message.value()
+            if value is not None:
+                found[(message.key() or b"").decode()] = parse_wish(value)
+        return found
+
+    def wish(self, pipeline: str, wish: Wish) -> None:
+        """Writes a wish; returns when Kafka has it."""
+        record = orjson.dumps(
+            {"v": VERSION, "desired": wish.desired, "restart": wish.restart, "by": wish.by, "at": time.time()}
+        )
+        produce_and_wait(self._writer, self._names.control, record, pipeline.encode())
+
+    def reports(self) -> list[Report]:
+        """The latest report of every worker on every pipeline."""
+        found: dict[str, Report] = {}
+        for message in read_all(self._settings, self._names.status):
+            key = (message.key() or b"").decode()
+            value = message.value()
+            if "/" not in key:
+                continue
+            if value is None:
+                found.pop(key, None)
+            else:
+                found[key] = parse_report(value)
+        return sorted(found.values(), key=lambda report: (report.pipeline, report.worker))
+
+    def started_at(self) -> dict[str, float]:
+        """When each pipeline ran first, in Unix seconds: what `start: latest` means for topics that appear later."""
+        found = {}
+        for message in read_all(self._settings, self._names.status):
+            key, value = (message.key() or b"").decode(), message.value()
+            if "/" not in key and value is not None:
+                found[key] = float(orjson.loads(value)["started_at"])
+        return found
+
+    def note_start(self, pipeline: str, at: float) -> None:
+        """Remembers when a pipeline ran first."""
+        produce_and_wait(
+            self._writer, self._names.status, orjson.dumps({"v": VERSION, "started_at": at}), pipeline.encode()
+        )
+
+    def report(self, report: Report) -> None:
+        """Writes a report, without waiting."""
+        record = orjson.dumps({"v": VERSION, **report.as_dict()})
+        self._writer.produce(self._names.status, record, f"{report.pipeline}/{report.worker}".encode())
+        self._writer.poll(0)
+
+    def flush(self) -> None:
+        """Waits until Kafka has every report."""
+        if self._producer is not None:
+            self._producer.flush(5)
+
+    @property
+    def _writer(self) -> Producer:
+        if self._producer is None:
+            self._producer = self._settings.producer()
+        return self._producer
+
+
+def parse_wish(value: bytes) -> Wish:
+    """The wish in a record of the control topic."""
+    data = orjson.loads(value)
+    return Wish(Desired(data["desired"]), data["restart"], data["by"], data["at"])
+
+
+def parse_report(value: bytes) -> Report:
+    """The report in a record of the status topic."""
+    data = orjson.loads(value)
+    data.pop("v")
+    data["state"] = State(data["state"])
+    known = set(Report.__slots__)
+    return Report(**{name: content for name, content in data.items() if name in known})

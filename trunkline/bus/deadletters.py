@@ -1,0 +1,151 @@
+"""Dead letters: the original record, byte for byte, with what went wrong in headers.
+
+The header names are Kafka Connect's (`DeadLetterQueueReporter` in Apache Kafka), so that tools which know them work, and a
+few of ours. This is the one place that spells them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from confluent_kafka import Message
+
+from trunkline.bus.kafka import headers_of
+from trunkline.core.envelope import CE_ID, Headers, foreign_event_id
+from trunkline.core.event import Event
+from trunkline.core.secret import redact
+
+CONNECT = "__connect.errors."
+TOPIC = CONNECT + "topic"
+PARTITION = CONNECT + "partition"
+OFFSET = CONNECT + "offset"
+CONNECTOR = CONNECT + "connector.name"
+TASK = CONNECT + "task.id"
+STAGE = CONNECT + "stage"
+CLASS = CONNECT + "class.name"
+EXCEPTION = CONNECT + "exception.class.name"
+MESSAGE = CONNECT + "exception.message"
+ATTEMPTS = "trunkline.attempts"
+FAILED_AT = "trunkline.first.failed.at"
+FINGERPRINT = "trunkline.fingerprint"
+PLACE = "trunkline.place"
+ORIGIN = "trunkline.origin"
+"""Where a redriven record was read first, as `topic/topic id/partition/offset`: its idempotency key stays the same."""
+REDRIVE = "trunkline.redrive"
+"""The id of the redrive that sent a record again."""
+
+MAX_REASON = 2000
+_VARIABLE = re.compile(r"0x[0-9a-f]+|\d+|'[^']*'|\"[^\"]*\"")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a record can't go on: the stage (`DECODE`, `STEP filter`, `ROUTE`, `ENCODE`, `SINK`, `SOURCE`), the code and the reason."""
+
+    stage: str
+    code: str
+    reason: str
+    attempts: int = 1
+    first_failed_at: float | None = None
+    """Unix seconds."""
+    place: str | None = None
+
+
+def dead_letter_headers(
+    original: Headers, *, pipeline: str, task: str, topic: str, partition: int, offset: int, failure: Failure
+) -> Headers:
+    """The headers of a dead letter: the original's, without those of an earlier failure, and this failure's."""
+    reason = redact(failure.reason)[:MAX_REASON]
+    failed_at = failure.first_failed_at if failure.first_failed_at is not None else time.time()
+    headers = [(name, value) for name, value in original if not is_error_header(name)]
+    found: dict[str, Any] = {
+        TOPIC: topic,
+        PARTITION: partition,
+        OFFSET: offset,
+        CONNECTOR: pipeline,
+        TASK: task,
+        STAGE: failure.stage,
+        EXCEPTION: failure.code,
+        MESSAGE: reason,
+        ATTEMPTS: failure.attempts,
+        FAILED_AT: int(failed_at * 1000),
+        FINGERPRINT: fingerprint(pipeline, failure.stage, failure.code, reason),
+    }
+    if failure.place is not None:
+        found[PLACE] = redact(failure.place)
+    headers += [(name, str(value).encode()) for name, value in found.items()]
+    return headers
+
+
+def is_error_header(name: str) -> bool:
+    """Whether a header tells of a failure, and so does not belong to the event."""
+    return name.startswith(CONNECT) or name in {ATTEMPTS, FAILED_AT, FINGERPRINT, PLACE}
+
+
+def fingerprint(pipeline: str, stage: str, code: str, reason: str) -> str:
+    """What failures of one cause share: the reason without its numbers and quoted values."""
+    text = "\0".join((pipeline, stage, code, _VARIABLE.sub("#", reason)))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A dead letter as it is read back, for listings, expressions and redrive. `partition` and `offset` are its own place."""
+
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    timestamp: int
+
+    @classmethod
+    def from_message(cls, message: Message) -> DeadLetter:
+        """The dead letter in a message of a dead-letter topic."""
+        headers = headers_of(message)
+        partition, offset = message.partition(), message.offset()
+        assert partition is not None
+        assert offset is not None
+        return cls(partition, offset, message.key(), message.value(), headers, message.timestamp()[1])
+
+    def header(self, name: str) -> str:
+        """The text of a header, empty where it is absent."""
+        return next((value.decode("utf-8", "replace") for found, value in self.headers if found == name), "")
+
+    @property
+    def origin(self) -> tuple[str, int, int]:
+        """Topic, partition and offset of the record that failed."""
+        return self.header(TOPIC), int(self.header(PARTITION) or -1), int(self.header(OFFSET) or -1)
+
+    def original_headers(self) -> Headers:
+        """The event's own headers."""
+        return [(name, value) for name, value in self.headers if not is_error_header(name)]
+
+
+def event_id(event: Event) -> str:
+    """The id that an event's idempotency key is made from: `ce_id`, else its first place in Kafka."""
+    origin = None
+    for name, value in event.headers:
+        if name == CE_ID:
+            return value.decode("utf-8", "replace")
+        if name == ORIGIN:
+            origin = value.decode("utf-8", "replace")
+    if origin is not None:
+        _, topic_id, partition, offset = origin.split("/")
+        return foreign_event_id(topic_id, int(partition), int(offset))
+    return foreign_event_id(event.topic_id or event.topic, event.partition, event.offset)
+
+
+def idempotency_key(namespace: str, pipeline: str, event: Event, output: str = "") -> str:
+    """The key under which a delivery is recognised when it is repeated: 32 hexadecimal digits.
+
+    A hash of namespace, pipeline, `ce_source`, `ce_id` and output, so that a redriven event has the same one, and two outputs
+    of one event differ.
+    """
+    source = next((value for name, value in event.headers if name == "ce_source"), b"")
+    text = "\0".join((namespace, pipeline, source.decode("utf-8", "replace"), event_id(event), output))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,0 +1,76 @@
+"""Waiting for the embedded broker to be healthy, and writing its first user."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import (
+    AdminClient,
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialUpsertion,
+)
+
+from trunkline.bus.embedded.options import ScramOptions
+
+_log = logging.getLogger(__name__)
+_log.setLevel(logging.ERROR)  # the client's own lines about refused connections while the broker starts
+
+_PAUSE = 0.02
+_CALL_TIMEOUT = 5.0
+#: RFC 7677 asks for at least 4096, which is also Kafka's least.
+_ITERATIONS = 8192
+
+
+def wait_listening(host: str, port: int, *, still_running: Callable[[], bool], deadline: float) -> bool:
+    """Wait until a port accepts connections; False when the process ended or the deadline (monotonic) passed."""
+    while still_running() and time.monotonic() < deadline:
+        try:
+            with socket.create_connection((host, port), timeout=1):
+                return True
+        except OSError:
+            time.sleep(_PAUSE)
+    return False
+
+
+def admin_client(config: Mapping[str, str]) -> AdminClient:
+    """An admin client that is quiet about a broker that is not there yet."""
+    quiet: dict[str, Any] = {
+        **config,
+        "error_cb": lambda _error: None,
+        "reconnect.backoff.ms": 20,
+        "reconnect.backoff.max.ms": 200,
+        "log.connection.close": False,
+    }
+    return AdminClient(quiet, logger=_log)
+
+
+def wait_answering(config: Mapping[str, str], *, still_running: Callable[[], bool], deadline: float) -> str | None:
+    """Wait until a client with this configuration gets an answer; the cluster id, or None as `wait_listening`."""
+    admin = admin_client(config)
+    while still_running() and time.monotonic() < deadline:
+        try:
+            cluster = admin.describe_cluster(request_timeout=_CALL_TIMEOUT).result(_CALL_TIMEOUT + 1)
+        except (KafkaException, TimeoutError):
+            time.sleep(_PAUSE)
+            continue
+        if cluster.nodes:
+            return str(cluster.cluster_id)
+        time.sleep(_PAUSE)
+    return None
+
+
+def write_user(config: Mapping[str, str], user: ScramOptions) -> None:
+    """Write the administrator's SCRAM credential over the broker's internal listener."""
+    credential = UserScramCredentialUpsertion(
+        user.username, ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, _ITERATIONS), user.password.encode()
+    )
+    admin = admin_client(config)  # its futures end with it
+    futures = admin.alter_user_scram_credentials([credential], request_timeout=_CALL_TIMEOUT)
+    for future in futures.values():
+        future.result(_CALL_TIMEOUT + 1)

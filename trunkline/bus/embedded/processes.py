@@ -1,0 +1,104 @@
+"""Finding broker processes of ours, and ending them, without ever touching another process.
+
+A broker is ours when its command line has the argument `-Dtrunkline.home=<folder>` and starts with a `java`. That holds
+however its parent died, and a process that got its number later can't pass for it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from trunkline.core.errors import UnavailableError
+
+_HAS_PROC = Path("/proc/self/cmdline").exists()
+
+
+def marker(home: Path) -> str:
+    """The argument by which a broker of this folder is known."""
+    return f"-Dtrunkline.home={home.resolve()}"
+
+
+def find_brokers(home: Path) -> list[int]:
+    """The ids of all running brokers of this folder."""
+    sign = marker(home)
+    return [pid for pid, arguments in _processes() if _is_broker(arguments, sign)]
+
+
+def is_broker(pid: int, home: Path) -> bool:
+    """Whether this process is running and is a broker of this folder."""
+    sign = marker(home)
+    if _HAS_PROC:
+        return _is_broker(_arguments(pid), sign)
+    return any(one == pid and _is_broker(arguments, sign) for one, arguments in _processes())
+
+
+def _is_broker(arguments: list[str], sign: str) -> bool:
+    return bool(arguments) and Path(arguments[0]).name.startswith("java") and sign in arguments[1:]
+
+
+def _processes() -> list[tuple[int, list[str]]]:
+    if _HAS_PROC:
+        return [
+            (int(entry.name), _arguments(int(entry.name))) for entry in Path("/proc").iterdir() if entry.name.isdigit()
+        ]
+    listing = subprocess.run(["/bin/ps", "-axww", "-o", "pid=,command="], capture_output=True, text=True, check=True)
+    rows = [line.split(maxsplit=1) for line in listing.stdout.splitlines()]
+    return [(int(row[0]), row[1].split(" ")) for row in rows if len(row) == 2]
+
+
+def _arguments(pid: int) -> list[str]:
+    """The command line of a process; empty for one that is gone, dead but not reaped, or not ours to read."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
+    except OSError:
+        return []
+
+
+def end_broker(pid: int, home: Path, timeout: float) -> None:
+    """Ask a broker of this folder to stop, and kill it after `timeout` seconds. One that is gone already is fine."""
+    if not _send(pid, home, signal.SIGTERM) or wait_gone(pid, home, timeout):
+        return
+    _send(pid, home, signal.SIGKILL)
+    if not wait_gone(pid, home, 10):
+        raise UnavailableError(f"the broker process {pid} does not end, not even killed", code="embedded.orphan")
+
+
+def _send(pid: int, home: Path, sign: signal.Signals) -> bool:
+    if not is_broker(pid, home):
+        return False
+    try:
+        os.kill(pid, sign)
+    except ProcessLookupError:
+        return False
+    except PermissionError as error:
+        raise UnavailableError(
+            f"a broker of another user runs in this folder as process {pid}",
+            where=str(home),
+            hint="use another folder by TRUNKLINE_HOME",
+            code="embedded.in_use",
+        ) from error
+    return True
+
+
+def wait_gone(pid: int, home: Path, timeout: float) -> bool:
+    """Wait until this broker has ended, whosever child it is; False when it still runs after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    if hasattr(os, "pidfd_open"):
+        try:
+            descriptor = os.pidfd_open(pid)
+        except OSError:
+            return not is_broker(pid, home)
+        try:
+            return bool(select.select([descriptor], [], [], timeout)[0])
+        finally:
+            os.close(descriptor)
+    while is_broker(pid, home):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True

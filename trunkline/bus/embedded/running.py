@@ -1,0 +1,64 @@
+"""The broker that runs in a home folder: how another process finds it and connects to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trunkline.bus.embedded.processes import is_broker
+
+FILE = "broker.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RunningBroker:
+    """A healthy embedded broker.
+
+    `client_options` are the options of librdkafka that a client needs beside the bootstrap servers; they hold the
+    administrator's password where SCRAM is on, so they are in no representation of this object.
+    """
+
+    bootstrap: str
+    pid: int
+    cluster_id: str
+    version: str
+    client_options: dict[str, str] = field(default_factory=dict, repr=False)
+
+    def client_config(self) -> dict[str, Any]:
+        """A configuration for a confluent-kafka client with the administrator's rights."""
+        return {"bootstrap.servers": self.bootstrap, **self.client_options}
+
+
+def find_running(home: Path) -> RunningBroker | None:
+    """The healthy broker of this folder, started by whichever process; None when none runs.
+
+    A file left by a broker that was killed is not believed: the process must be alive and must be this folder's broker.
+    """
+    try:
+        running = RunningBroker(**json.loads((home / FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+    return running if is_broker(running.pid, home) else None
+
+
+def write_running(home: Path, running: RunningBroker) -> None:
+    """Announce the broker to other processes of this user."""
+    write_private(home / FILE, json.dumps(asdict(running), indent=2) + "\n")
+
+
+def remove_running(home: Path) -> None:
+    """Take the announcement back."""
+    (home / FILE).unlink(missing_ok=True)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file whole or not at all, readable by its owner only."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mkstemp makes it 0600
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    Path(name).replace(path)

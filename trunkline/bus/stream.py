@@ -1,0 +1,444 @@
+"""The stream runtime: consume, process, produce, with outputs, dead letters, trace and offsets in one Kafka transaction.
+
+One thread does everything. A transaction spans what was read until the input has a pause or `TRANSACTION_SECONDS` have
+passed, so it is short when little comes (latency) and long when much does (throughput).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from array import array
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+
+from trunkline.bus.deadletters import Failure, dead_letter_headers
+from trunkline.bus.intake import Assigned, Intake, Partition, Reading
+from trunkline.bus.kafka import headers_of, offset_of, produce, translate
+from trunkline.bus.ledger import Ledger
+from trunkline.bus.trace import TraceBatch
+from trunkline.bus.transform import FailedRecordError, Output, correlation_of
+from trunkline.core.envelope import CE_CORRELATION_ID
+from trunkline.core.errors import FatalError, RetriableError, TrunklineError
+from trunkline.core.event import Event
+from trunkline.core.log import get_logger
+from trunkline.core.metrics import counter, histogram
+from trunkline.core.secret import redact
+
+log = get_logger(__name__)
+TRANSACTION_SECONDS = 0.2
+SHORT_SECONDS = 0.02
+FLUSH_SECONDS = 1.0
+FEW = 200
+"""A transaction with fewer records than this after SHORT_SECONDS is committed at once: the input is slow."""
+POLL_SECONDS = 0.1
+READ_AT_ONCE = 2000
+TRANSACTION_TIMEOUT = 15.0
+
+
+TransformLike = Callable[[Message, str, int, int], tuple[list[Output], Event]]
+"""A `Transform`, or what stands for one: outputs of a record, and the event. Raises FailedRecordError."""
+
+
+@dataclass(slots=True)
+class _PartitionState:
+    """One partition that is ours: the ledger as committed, and what the open transaction adds to it."""
+
+    ledger: Ledger
+    position: int
+    committed: int
+    offsets: array[int] = field(default_factory=lambda: array("q"))
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def count(self, **counts: int) -> None:
+        for outcome, count in counts.items():
+            if count:
+                self.counts[outcome] = self.counts.get(outcome, 0) + count
+
+    def pending_ledger(self) -> Ledger:
+        ledger = self.ledger.copy()
+        ledger.add(self.offsets, **self.counts)
+        return ledger
+
+    def accept(self, ledger: Ledger) -> None:
+        self.ledger, self.committed = ledger, self.position
+        self.offsets, self.counts = array("q"), {}
+
+    def discard(self) -> None:
+        self.position = self.committed
+        self.offsets, self.counts = array("q"), {}
+
+
+class StreamRuntime:
+    """Runs one stream on one worker. `run` belongs to a thread of its own; the other methods may be called from anywhere."""
+
+    def __init__(
+        self, reading: Reading, transform_of: Callable[[str], TransformLike], *, exactly_once: bool = True
+    ) -> None:
+        self._reading = reading
+        self._settings = reading.settings
+        self._names = reading.names
+        self._pipeline = pipeline = reading.pipeline
+        self._worker = reading.worker
+        self._transform_of = transform_of
+        self._exactly_once = exactly_once
+        self._states: dict[Partition, _PartitionState] = {}
+        self._transforms: dict[str, TransformLike] = {}
+        self._trace = TraceBatch(pipeline, "stream", reading.worker)
+        self._stop = threading.Event()
+        self._paused = threading.Event()
+        self._begun: float | None = None
+        self._in_transaction = 0
+        self._needs_rewind = False
+        self._watching = False
+        self._delivery_failure: KafkaError | None = None
+        self._guess = 6
+        self._read = counter("trunkline_records_in_total").labels(pipeline)
+        self._settled = counter("trunkline_records_settled_total")
+        self._seconds = histogram("trunkline_transaction_seconds").labels(pipeline)
+        self._aborted = counter("trunkline_transactions_aborted_total").labels(pipeline)
+
+    # --- called from anywhere ---
+
+    @property
+    def pipeline(self) -> str:
+        """The name of the stream."""
+        return self._pipeline
+
+    def stop(self) -> None:
+        """Asks `run` to commit what it has and return."""
+        self._stop.set()
+
+    def pause(self) -> None:
+        """Stops reading; partitions stay assigned."""
+        self._paused.set()
+
+    def resume(self) -> None:
+        """Reads on."""
+        self._paused.clear()
+
+    @property
+    def ledgers(self) -> Mapping[Partition, Ledger]:
+        """The committed ledger of each partition that is ours."""
+        return {partition: state.ledger for partition, state in list(self._states.items())}
+
+    @property
+    def positions(self) -> Mapping[Partition, int]:
+        """The committed offset of each partition that is ours."""
+        return {partition: state.committed for partition, state in list(self._states.items())}
+
+    # --- the thread ---
+
+    def run(self) -> None:
+        """Reads, processes and writes until `stop`. Raises `TrunklineError` when the pipeline can't go on."""
+        producer = self._new_producer()
+        self._producer = producer
+        self._intake = Intake(self._reading, self)
+        try:
+            self._loop()
+        except KafkaException as error:
+            raise translate(error, f"the stream {self._pipeline} can't go on") from error
+        finally:
+            self._close()
+
+    def _new_producer(self) -> Producer:
+        if not self._exactly_once:
+            return self._settings.producer(linger_ms=20, only_failures=True)
+        producer = self._settings.producer(
+            transactional_id=self._names.transactional_id(self._pipeline, self._worker, "0"),
+            linger_ms=20,  # a commit sends at once what waits
+            only_failures=True,
+        )
+        # Before joining the group: an open transaction of our former life is ended now, and its holder fenced.
+        try:
+            producer.init_transactions(30.0)
+        except KafkaException as error:
+            raise translate(error, "the transactional producer can't start") from error
+        return producer
+
+    def _loop(self) -> None:
+        applied_pause = False
+        while not self._stop.is_set():
+            paused = self._paused.is_set()
+            if paused != applied_pause:
+                self._commit()
+                self._apply_pause(paused)
+                applied_pause = paused
+            wait = POLL_SECONDS if self._begun is None else 0.0
+            messages = self._intake.poll(READ_AT_ONCE, wait)
+            if self._needs_rewind:
+                self._needs_rewind = False
+                self._rewind()
+                continue
+            if messages:
+                self._process(messages)
+            self._producer.poll(0)
+            if self._begun is not None and self._is_due(messages):
+                self._commit()
+            if applied_pause:
+                self._apply_pause(True)
+
+    def _is_due(self, messages: list[Message]) -> bool:
+        """Little to do: commit soon, for latency. Much to do: commit seldom, for throughput."""
+        if not messages:
+            return True
+        assert self._begun is not None
+        age = time.monotonic() - self._begun
+        self._in_transaction += len(messages)
+        if age >= SHORT_SECONDS and self._in_transaction < FEW:
+            return True
+        return age >= (TRANSACTION_SECONDS if self._exactly_once else FLUSH_SECONDS)
+
+    def _apply_pause(self, paused: bool) -> None:
+        partitions = [TopicPartition(*partition) for partition in self._states]
+        if partitions:
+            (self._intake.consumer.pause if paused else self._intake.consumer.resume)(partitions)
+
+    def _process(self, messages: list[Message]) -> None:
+        """Processes what was read, a run of one partition at a time."""
+        if self._begun is None:
+            self._begun = time.monotonic()
+            if self._exactly_once:
+                self._producer.begin_transaction()
+        self._read.inc(len(messages))
+        first = 0
+        while first < len(messages):
+            topic, partition = messages[first].topic() or "", messages[first].partition() or 0
+            last = first + 1
+            while last < len(messages) and messages[last].partition() == partition and messages[last].topic() == topic:
+                last += 1
+            state = self._states.get((topic, partition))
+            if state is not None:  # else it was handed over meanwhile
+                self._process_run(topic, partition, state, messages[first:last])
+            first = last
+
+    def _process_run(self, topic: str, partition: int, state: _PartitionState, messages: list[Message]) -> None:
+        """The hot loop. Outputs go to the producer at once; what happened is noted until the commit."""
+        transform = self._transforms.get(topic) or self._learn(topic)
+        produce_now, guess = self._producer.produce, self._guess
+        # In a transaction the commit tells of failures; which one it was is asked only when there is one.
+        on_delivery = None if self._exactly_once and not self._watching else self._on_delivery
+        done, position = state.offsets, state.position
+        offsets, ids, outcomes, details = self._trace.part(topic, partition)
+        delivered = outputs_written = filtered = dead = 0
+        for message in messages:
+            offset: int = message.offset()  # type: ignore[assignment]
+            if offset < position:
+                continue  # read again after a rewind
+            try:
+                outputs, event = transform(message, topic, partition, offset)
+            except FailedRecordError as failed:
+                self._dead_letter(message, failed.failure)
+                dead += 1
+                outcomes.append("dead")
+                details[str(len(offsets))] = redact(failed.failure.reason)[:500]
+                headers = headers_of(message)
+            else:
+                headers = event.headers
+                if outputs:
+                    for target, value, key, own in outputs:
+                        try:
+                            if on_delivery is None:
+                                produce_now(target, value, key, headers=own)  # type: ignore[arg-type]
+                            else:
+                                produce_now(target, value, key, headers=own, on_delivery=on_delivery)  # type: ignore[arg-type]
+                        except BufferError:
+                            produce(self._producer, target, value, key, own, on_delivery=on_delivery)
+                    outputs_written += len(outputs)
+                    delivered += 1
+                    outcomes.append("delivered")
+                else:
+                    filtered += 1
+                    outcomes.append("filtered")
+            if guess < len(headers) and headers[guess][0] == CE_CORRELATION_ID:
+                ids.append(headers[guess][1].decode("utf-8", "replace"))
+            else:
+                correlation, guess = correlation_of(headers, guess)
+                ids.append(correlation)
+            offsets.append(offset)
+            done.append(offset)
+        if offsets:
+            state.position = max(position, offsets[-1] + 1)
+        self._guess = guess
+        state.count(delivered=delivered, filtered=filtered, dead=dead, outputs=outputs_written)
+
+    def _on_delivery(self, error: KafkaError | None, _message: Message) -> None:
+        if error is not None and self._delivery_failure is None:
+            self._delivery_failure = error
+
+    def _dead_letter(self, message: Message, failure: Failure) -> None:
+        # I3: a record is saved before any offset passes it: here in the same transaction, or flushed before the commit.
+        topic, partition, offset = message.topic() or "", message.partition() or 0, offset_of(message)
+        headers = dead_letter_headers(
+            headers_of(message),
+            pipeline=self._pipeline,
+            task=self._worker,
+            topic=topic,
+            partition=partition,
+            offset=offset,
+            failure=failure,
+        )
+        log.warning(
+            "dead letter",
+            pipeline=self._pipeline,
+            topic=topic,
+            partition=partition,
+            offset=offset,
+            stage=failure.stage,
+            reason=failure.reason,
+        )
+        destination = self._names.dead_letters(self._pipeline)
+        try:
+            produce(
+                self._producer,
+                destination,
+                message.value(),
+                message.key(),
+                headers,
+                partition=partition,
+                on_delivery=self._on_delivery,
+            )
+        except (KafkaException, RetriableError) as error:
+            raise FatalError(
+                f"a dead letter can't be saved to {destination}: {error}",
+                where=f"{topic}[{partition}]@{offset}",
+                code="deadletters.failed",
+            ) from error
+
+    def _learn(self, topic: str) -> TransformLike:
+        """The transform of an input topic. The retry topic's records are those of the inputs."""
+        transform = self._transform_of(topic)
+        self._transforms[topic] = transform
+        return transform
+
+    def _commit(self) -> None:
+        """Ends the open transaction: everything in it counts, or nothing does and it is done again."""
+        if self._begun is None:
+            return
+        begun, self._begun = self._begun, None
+        ledgers = {partition: state.pending_ledger() for partition, state in self._states.items() if state.offsets}
+        commits = [
+            TopicPartition(*part, self._states[part].position, ledger.to_metadata()) for part, ledger in ledgers.items()
+        ]
+        try:
+            for record in self._trace.drain():
+                produce(self._producer, self._names.trace, record, None, [])
+            if self._exactly_once:
+                # I9: outputs, dead letters, trace and offsets with their ledger are one transaction.
+                if commits:
+                    metadata = self._intake.consumer.consumer_group_metadata()
+                    self._producer.send_offsets_to_transaction(commits, metadata, TRANSACTION_TIMEOUT)
+                self._producer.commit_transaction(TRANSACTION_TIMEOUT)
+            else:
+                self._flush()
+                if commits:
+                    self._intake.consumer.commit(offsets=commits, asynchronous=False)
+        except KafkaException as error:
+            self._undo(error)
+            return
+        counts: Counter[str] = Counter()
+        for partition, ledger in ledgers.items():
+            counts.update(self._states[partition].counts)
+            self._states[partition].accept(ledger)
+        self._in_transaction = 0
+        self._watching = False
+        self._seconds.observe(time.monotonic() - begun)
+        self._report(counts)
+
+    def _report(self, counts: Mapping[str, int]) -> None:
+        for outcome in ("delivered", "filtered", "dead"):
+            if counts.get(outcome):
+                self._settled.labels(self._pipeline, outcome).inc(counts[outcome])
+
+    def _flush(self) -> None:
+        left = self._producer.flush(TRANSACTION_TIMEOUT)
+        failure, self._delivery_failure = self._delivery_failure, None
+        if failure is not None:
+            raise KafkaException(failure)
+        if left:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))  # noqa: SLF001
+
+    def _undo(self, error: KafkaException) -> None:
+        """The transaction did not commit, or we can't know: go back to what is committed and do it again."""
+        cause = error.args[0]
+        self._aborted.inc()
+        log.warning("transaction undone", pipeline=self._pipeline, error=cause.str())
+        self._producer.poll(0)
+        failure = self._delivery_failure
+        if self._exactly_once:
+            if cause.txn_requires_abort():
+                self._producer.abort_transaction(TRANSACTION_TIMEOUT)
+            else:
+                # The outcome is unknown or the producer is unusable: a new one with the same id settles it either way.
+                self._producer = self._new_producer()
+        # Only now: an abort reports every record that it throws away.
+        self._delivery_failure = None
+        self._watching = failure is None
+        self._in_transaction = 0
+        self._raise_for_delivery(failure if failure is not None else cause)
+        if cause.fatal() and not self._exactly_once:
+            raise translate(error, "the producer can't go on")
+        self._rewind()
+
+    def _raise_for_delivery(self, failure: KafkaError) -> None:
+        translated: TrunklineError = translate(failure, f"the stream {self._pipeline} can't write")
+        if isinstance(translated, FatalError):
+            raise translated
+
+    def _rewind(self) -> None:
+        """Reads again from the committed offsets; they are asked for, because an unknown outcome may have been a commit."""
+        partitions = [TopicPartition(*partition) for partition in self._states]
+        if not partitions:
+            return
+        for part in self._intake.consumer.committed(partitions, timeout=TRANSACTION_TIMEOUT):
+            state = self._states[part.topic, part.partition]
+            if part.offset >= 0:
+                state.ledger, _ = Ledger.from_metadata(part.metadata, part.offset)
+                state.committed = part.offset
+            state.discard()
+            self._intake.consumer.seek(TopicPartition(part.topic, part.partition, state.position))
+
+    def _close(self) -> None:
+        try:
+            if self._stop.is_set():
+                self._commit()
+        except (KafkaException, TrunklineError) as error:
+            log.warning("the last transaction was not committed", pipeline=self._pipeline, error=str(error))
+        finally:
+            self._intake.close()
+            if not self._exactly_once:
+                self._producer.flush(5)
+
+    # --- the intake's member ---
+
+    def assigned(self, partitions: Sequence[Assigned]) -> None:
+        """Takes partitions up where the group left them."""
+        for one in partitions:
+            self._states[one.partition] = _PartitionState(one.ledger, one.position, one.position)
+        log.info(
+            "assigned",
+            pipeline=self._pipeline,
+            partitions=[f"{one.partition[0]}[{one.partition[1]}]" for one in partitions],
+        )
+
+    def revoked(self, partitions: Sequence[Partition]) -> None:
+        """Commits what was done, then lets go."""
+        self._commit()
+        self._forget(partitions)
+
+    def lost(self, partitions: Sequence[Partition]) -> None:
+        """Another member has them already: what is in the open transaction must not count."""
+        self._forget(partitions)
+        if self._begun is not None and self._exactly_once:
+            self._begun = None
+            self._trace.drain()
+            self._producer.abort_transaction(TRANSACTION_TIMEOUT)
+            # The other partitions' records were in the same transaction: they are read again, outside of this callback.
+            self._needs_rewind = True
+
+    def _forget(self, partitions: Sequence[Partition]) -> None:
+        for partition in partitions:
+            self._states.pop(partition, None)

@@ -1,0 +1,239 @@
+"""Topics: those of manifests and the bus's own. Missing ones are created, differences are reported and never changed silently."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._config import ConfigResource
+from confluent_kafka.admin._resource import ResourceType
+from confluent_kafka.cimpl import NewTopic
+
+from trunkline.bus.kafka import KafkaSettings, translate
+from trunkline.bus.names import Names
+from trunkline.core.manifests import Project
+from trunkline.core.manifests import Source as SourceManifest
+
+COMPACTED = {
+    "cleanup.policy": "compact",
+    # Kafka's defaults keep a day's writes uncompacted, and a start would read them all.
+    "segment.bytes": str(16 * 2**20),
+    "segment.ms": str(3_600_000),
+    "min.cleanable.dirty.ratio": "0.1",
+}
+NEVER_EXPIRES = {"retention.ms": "-1", "retention.bytes": "-1"}
+DEFAULT_MAX_MESSAGE = 1_048_588
+DEAD_LETTER_ROOM = 1_048_576
+LEASE_PARTITIONS = 16
+TRACE_RETENTION_MS = 7 * 24 * 3_600_000
+TIMEOUT = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class TopicPlan:
+    """A topic as it should be."""
+
+    name: str
+    partitions: int
+    replication: int | None = None
+    config: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TopicState:
+    """A topic as it is. `id` is Kafka's topic id, which a topic of the same name made anew does not share."""
+
+    name: str
+    id: str
+    partitions: int
+    config: Mapping[str, str]
+
+    @property
+    def max_message_bytes(self) -> int:
+        """The largest batch that the topic accepts."""
+        return int(self.config.get("max.message.bytes", DEFAULT_MAX_MESSAGE))
+
+    @property
+    def compacted(self) -> bool:
+        """Whether a null value means a deletion here."""
+        return "compact" in self.config.get("cleanup.policy", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """A setting in which a topic is not as its manifest says."""
+
+    topic: str
+    setting: str
+    wanted: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.topic}: {self.setting} is {self.found}, the manifest says {self.wanted}"
+
+
+def internal_topics(names: Names) -> list[TopicPlan]:
+    """The bus's own topics."""
+    return [
+        TopicPlan(names.manifests, 1, config=COMPACTED),
+        TopicPlan(names.control, 1, config=COMPACTED),
+        TopicPlan(names.status, 1, config=COMPACTED),
+        TopicPlan(names.positions, 1, config=COMPACTED),
+        TopicPlan(names.redriven, 1, config=COMPACTED),
+        TopicPlan(names.leases, LEASE_PARTITIONS, config={"retention.ms": "3600000"}),
+        TopicPlan(
+            names.deliveries,
+            1,
+            config={**COMPACTED, "cleanup.policy": "compact,delete", "retention.ms": str(8 * 24 * 3_600_000)},
+        ),
+        TopicPlan(
+            names.trace, 4, config={"retention.ms": str(TRACE_RETENTION_MS), "max.message.bytes": str(16 * 2**20)}
+        ),
+    ]
+
+
+def declared_topics(project: Project) -> list[TopicPlan]:
+    """The topics that manifests declare; families are created member by member when first written to."""
+    return [
+        topic_plan(project, name)
+        for name, topic in sorted(project.topics.items())
+        if not topic.spec.external and not name.endswith(".*")
+    ]
+
+
+def topic_plan(project: Project, name: str) -> TopicPlan:
+    """How the topic `name` is declared, by itself or by its family."""
+    manifest = project.topic_of(name)
+    assert manifest is not None, name
+    config = {key: _config_text(value) for key, value in manifest.spec.config.items()}
+    return TopicPlan(name, manifest.spec.partitions, manifest.spec.replication, config)
+
+
+def pipeline_topics(project: Project, names: Names, states: Mapping[str, TopicState]) -> list[TopicPlan]:
+    """The dead-letter and retry topics of all pipelines.
+
+    They have as many partitions as the inputs, because a record keeps its partition number in them, and they take larger
+    messages, because a dead letter has more headers than its record.
+    """
+    plans = []
+    for name, pipeline in sorted(project.pipelines.items()):
+        inputs = [] if isinstance(pipeline, SourceManifest) else pipeline.spec.from_
+        found = [
+            state
+            for state in states.values()
+            if any(state.name == i or (i[-1] == "*" and state.name.startswith(i[:-1])) for i in inputs)
+        ]
+        declared = [project.topics[i].spec.partitions for i in inputs if i in project.topics]
+        partitions = max([state.partitions for state in found] + declared, default=1)
+        room = max([state.max_message_bytes for state in found], default=DEFAULT_MAX_MESSAGE) + DEAD_LETTER_ROOM
+        if not inputs:
+            room = 16 * 2**20
+        config = {**NEVER_EXPIRES, "max.message.bytes": str(room)}
+        plans.append(TopicPlan(names.dead_letters(name), partitions, config=config))
+        if inputs:
+            plans.append(TopicPlan(names.retry(name), partitions, config=config))
+    return plans
+
+
+def ensure_topics(settings: KafkaSettings, plans: Iterable[TopicPlan]) -> list[Difference]:
+    """Creates the topics that do not exist, and says in what the others differ. Raises our error for Kafka's."""
+    plans = list(plans)
+    admin = settings.admin()
+    existing = topic_states(settings, [plan.name for plan in plans], admin=admin)
+    missing = [plan for plan in plans if plan.name not in existing]
+    if missing:
+        futures = admin.create_topics(
+            [
+                NewTopic(plan.name, plan.partitions, plan.replication or -1, config=dict(plan.config))
+                for plan in missing
+            ],
+            operation_timeout=TIMEOUT,
+            request_timeout=TIMEOUT,
+        )
+        for name, future in futures.items():
+            try:
+                future.result(TIMEOUT)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise translate(error, f"the topic {name} can't be created") from error
+        _wait_for(admin, [plan.name for plan in missing])
+    return [
+        difference for plan in plans if plan.name in existing for difference in _differences(plan, existing[plan.name])
+    ]
+
+
+def topic_states(
+    settings: KafkaSettings, names: Iterable[str], *, admin: AdminClient | None = None
+) -> dict[str, TopicState]:
+    """The named topics that exist, as they are."""
+    admin = admin or settings.admin()
+    wanted = sorted(set(names))
+    if not wanted:
+        return {}
+    described = admin.describe_topics(TopicCollection(wanted), request_timeout=TIMEOUT)
+    found: dict[str, Any] = {}
+    for name, future in described.items():
+        try:
+            found[name] = future.result(TIMEOUT)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise translate(error, f"the topic {name} can't be described") from error
+    if not found:
+        return {}
+    states = {}
+    for resource, future in admin.describe_configs(
+        [ConfigResource(ResourceType.TOPIC, name) for name in found], request_timeout=TIMEOUT
+    ).items():
+        try:
+            config = {
+                entry.name: str(entry.value) for entry in future.result(TIMEOUT).values() if entry.value is not None
+            }
+        except KafkaException as error:
+            raise translate(error, f"the settings of the topic {resource.name} can't be read") from error
+        topic = found[resource.name]
+        # Kafka's own text form is URL-safe base64 (KIP-516); confluent-kafka's is not, and the id becomes a part of file names.
+        topic_id = str(topic.topic_id).replace("+", "-").replace("/", "_")
+        states[resource.name] = TopicState(resource.name, topic_id, len(topic.partitions), config)
+    return states
+
+
+def matching_topics(settings: KafkaSettings, patterns: Iterable[str]) -> list[str]:
+    """The existing topics that the names and families cover."""
+    try:
+        existing = settings.admin().list_topics(timeout=TIMEOUT).topics
+    except KafkaException as error:
+        raise translate(error, "the topics can't be listed") from error
+    wanted = list(patterns)
+    return sorted(
+        name
+        for name in existing
+        if any(name == one or (one.endswith(".*") and name.startswith(one[:-1])) for one in wanted)
+    )
+
+
+def _wait_for(admin: AdminClient, names: list[str]) -> None:
+    """A topic that was just created may not be in every broker's metadata yet."""
+    deadline = time.monotonic() + TIMEOUT
+    while time.monotonic() < deadline:
+        known = admin.list_topics(timeout=TIMEOUT).topics
+        if all(name in known and all(part.leader >= 0 for part in known[name].partitions.values()) for name in names):
+            return
+        time.sleep(0.05)
+
+
+def _differences(plan: TopicPlan, state: TopicState) -> list[Difference]:
+    found = []
+    if plan.partitions != state.partitions:
+        found.append(Difference(plan.name, "partitions", str(plan.partitions), str(state.partitions)))
+    for name, wanted in plan.config.items():
+        if name in state.config and state.config[name] != wanted:
+            found.append(Difference(plan.name, name, wanted, state.config[name]))
+    return found
+
+
+def _config_text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,385 @@
+"""A worker: one process that runs every pipeline of a project, and the small HTTP service beside it.
+
+There is no scheduler: consumer groups divide partitions and leases among however many workers there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import gc
+import io
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aiohttp import web
+from confluent_kafka import TopicPartition
+
+from trunkline.bus import lag
+from trunkline.bus.applied import pipeline_identity, project_of, read_applied
+from trunkline.bus.board import Board, Report, Wish, parse_wish
+from trunkline.bus.build import Builder
+from trunkline.bus.host import PipelineHost
+from trunkline.bus.ingress import Ingress
+from trunkline.bus.intake import Partition
+from trunkline.bus.kafka import KafkaSettings, end_offsets, ping
+from trunkline.bus.listen import Ports, listen
+from trunkline.bus.names import Names
+from trunkline.bus.offsetadmin import saved_positions
+from trunkline.bus.states import State
+from trunkline.bus.topics import (
+    Difference,
+    declared_topics,
+    ensure_topics,
+    internal_topics,
+    matching_topics,
+    pipeline_topics,
+    topic_states,
+)
+from trunkline.core.errors import TrunklineError, UnavailableError
+from trunkline.core.log import get_logger
+from trunkline.core.manifests import Pipeline, Project
+from trunkline.core.manifests.check import check
+from trunkline.registry.client import RegistryClient
+from trunkline.registry.kafka_store import KafkaStore
+from trunkline.registry.service import registry_app
+
+log = get_logger(__name__)
+REPORT_SECONDS = 5.0
+LAG_SECONDS = 10.0
+GC_THRESHOLDS = (50_000, 20, 50)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """How a worker is set up. A port of 0 takes a free one. Without `registry_url` the worker serves a registry itself."""
+
+    kafka: KafkaSettings
+    names: Names
+    home: Path
+    registry_url: str | None = None
+    registry_options: dict[str, str] = field(default_factory=dict)
+    api: tuple[str, int] = ("127.0.0.1", 0)
+    ingress: tuple[str, int] = ("127.0.0.1", 0)
+    extend_api: Callable[[web.Application, Worker], None] | None = None
+
+
+class WorkerIdentity:
+    """The worker's own id, kept in its data folder so that a restart has the same transactional ids.
+
+    Several workers in one folder take one slot each.
+    """
+
+    def __init__(self, home: Path) -> None:
+        folder = home / "workers"
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock: io.TextIOWrapper | None = None
+        for slot in range(1000):
+            file = (folder / f"{slot}").open("a+", encoding="utf-8")
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.close()
+                continue
+            file.seek(0)
+            self.id = file.read().strip()
+            if not self.id:
+                self.id = uuid.uuid4().hex[:12]
+                file.write(self.id)
+                file.flush()
+            self._lock = file
+            self.ports = Ports(folder / f"{slot}.ports")
+            return
+        raise UnavailableError(f"{folder} has no free slot for another worker", code="worker.slots")
+
+    def release(self) -> None:
+        """Frees the slot."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+
+class Worker:
+    """Runs a project's pipelines until it is closed."""
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._identity = WorkerIdentity(settings.home)
+        self.id = self._identity.id
+        self.project = Project()
+        self.differences: list[Difference] = []
+        self.ingress = Ingress(settings.ingress, self._identity.ports)
+        self._board = Board(settings.kafka, settings.names)
+        self._hosts: dict[str, PipelineHost] = {}
+        self._identities: dict[str, str] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._background: list[asyncio.Task[None]] = []
+        self._measuring: asyncio.Future[None] | None = None
+        self._follower: Follower | None = None
+        self._store: KafkaStore | None = None
+        self._runner: web.AppRunner | None = None
+        self._registry: RegistryClient | None = None
+        self._started_at: dict[str, float] = {}
+        self._wishes: dict[str, Wish] = {}
+        self._saved: dict[str, dict[Partition, int]] = {}
+        self._following_manifests = False
+        self._changes = asyncio.Lock()
+        self.url = ""
+        self.registry_url = settings.registry_url or ""
+
+    @property
+    def reports(self) -> list[Report]:
+        """How the pipelines stand on this worker."""
+        return [host.report() for host in self._hosts.values()]
+
+    async def start(self, project: Project | None = None) -> None:
+        """Creates topics, serves registry and API, and starts the pipelines: those of `project`, else what is applied, followed.
+
+        Raises `ManifestError` for a project with problems, and what broker and registry say.
+        """
+        loop = asyncio.get_running_loop()
+        # Batches of thousands of records set off Python's collector all the time, and there is hardly a cycle to find.
+        gc.set_threshold(*GC_THRESHOLDS)
+        kafka, names = self._settings.kafka, self._settings.names
+        await loop.run_in_executor(None, ping, kafka, 5.0)
+        await loop.run_in_executor(None, ensure_topics, kafka, internal_topics(names))
+        await self._serve()
+        self._registry = RegistryClient(self.registry_url, self._settings.registry_options)
+        self._started_at = await loop.run_in_executor(None, self._board.started_at)
+        self._wishes = await loop.run_in_executor(None, self._board.wishes)
+        self._saved = saved_positions(await loop.run_in_executor(None, self._board.reports))
+        self._following_manifests = project is None
+        if project is None:
+            project = project_of(await loop.run_in_executor(None, read_applied, kafka, names))
+        await self.run_project(project)
+        topics = [names.control, names.manifests] if self._following_manifests else [names.control]
+        self._follower = Follower(kafka, topics, self._followed, loop)
+        await loop.run_in_executor(None, self._follower.start)
+        self._background = [asyncio.create_task(self._report_regularly()), asyncio.create_task(self._measure_lag())]
+
+    async def run_project(self, project: Project) -> None:
+        """Makes the worker run exactly this project: changed pipelines restart, the others are not disturbed.
+
+        Raises `ManifestError`; then the last good project runs on.
+        """
+        async with self._changes:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(None, check, project)
+            self.differences = await loop.run_in_executor(None, self._prepare, project)
+            wanted = {name: pipeline_identity(project, manifest) for name, manifest in project.pipelines.items()}
+            gone = [name for name in self._hosts if self._identities[name] != wanted.get(name)]
+            await self._close_hosts(gone)
+            self.project = project
+            assert self._registry is not None
+            builder = Builder(
+                self._settings.kafka,
+                self._settings.names,
+                self._registry,
+                project,
+                worker=self.id,
+                data=self._settings.home,
+            )
+            for name, manifest in project.pipelines.items():
+                if name not in self._hosts:
+                    self._identities[name] = wanted[name]
+                    await self._start_host(name, manifest, builder)
+
+    async def close(self) -> None:
+        """Ends gracefully: intake ends, what is in flight settles, offsets are committed, then the services end."""
+        for task in self._background:
+            task.cancel()
+        if self._follower is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._follower.stop)
+        await self.ingress.stop()
+        await self._close_hosts(list(self._hosts))
+        if self._measuring is not None:
+            await asyncio.wait({self._measuring}, timeout=15)
+            if self._measuring.done() and not self._measuring.cancelled():
+                self._measuring.exception()  # looked at: what a last measurement failed with is nobody's concern
+        await asyncio.get_running_loop().run_in_executor(None, self._board.flush)
+        if self._registry is not None:
+            self._registry.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        if self._store is not None:
+            await self._store.close()
+        self._identity.release()
+
+    # --- pipelines ---
+
+    def _prepare(self, project: Project) -> list[Difference]:
+        """Topics of the manifests, then dead-letter and retry topics, which follow their inputs; and compatibility levels."""
+        kafka, names = self._settings.kafka, self._settings.names
+        differences = ensure_topics(kafka, declared_topics(project))
+        inputs = {topic for pipeline in project.pipelines.values() for topic in getattr(pipeline.spec, "from_", ())}
+        existing = topic_states(kafka, matching_topics(kafka, inputs)) if inputs else {}
+        ensure_topics(kafka, pipeline_topics(project, names, existing))
+        assert self._registry is not None
+        for name, topic in project.topics.items():
+            if topic.spec.compatibility is not None and not name.endswith(".*"):
+                self._registry.set_level(f"{name}-value", topic.spec.compatibility)
+        for difference in differences:
+            log.warning("topic differs from its manifest", topic=difference.topic, difference=str(difference))
+        return differences
+
+    async def _start_host(self, name: str, manifest: Pipeline, builder: Builder) -> None:
+        started = self._started_at.get(name)
+        if started is None:
+            await asyncio.get_running_loop().run_in_executor(None, self._board.note_start, name, time.time())
+            self._started_at[name] = time.time()
+        host = PipelineHost(
+            manifest,
+            builder,
+            self.id,
+            self.ingress,
+            started_at=started,
+            saved=self._saved.pop(name, None),
+            changed=self._changed,
+        )
+        if name in self._wishes:
+            host.wish(self._wishes[name])
+        self._hosts[name] = host
+        self._tasks[name] = asyncio.create_task(host.run(), name=name)
+
+    async def _close_hosts(self, names: Iterable[str]) -> None:
+        names = list(names)
+        for name in names:
+            self._hosts[name].close()
+        tasks = [self._tasks[name] for name in names]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=45)
+            for task in late:
+                log.error("a pipeline did not end in time", pipeline=task.get_name())
+                task.cancel()
+        for name in names:
+            self._changed(self._hosts[name])
+            del self._hosts[name], self._tasks[name], self._identities[name]
+
+    def _changed(self, host: PipelineHost) -> None:
+        self._board.report(host.report())
+
+    async def _report_regularly(self) -> None:
+        while True:
+            await asyncio.sleep(REPORT_SECONDS)
+            for host in self._hosts.values():
+                self._board.report(host.report())
+
+    async def _measure_lag(self) -> None:
+        measure = lag.LagMetrics(self._settings.kafka, self._settings.names)
+        while True:
+            try:
+                names = [name for name, host in self._hosts.items() if host.manifest.kind != "Source"]
+                # Shielded: `close` waits for the thread, which would ask a broker in vain that ends after the worker.
+                self._measuring = asyncio.get_running_loop().run_in_executor(None, measure.update, names)
+                await asyncio.shield(self._measuring)
+            except TrunklineError as error:
+                log.warning("the lag can't be measured", reason=str(error))
+            await asyncio.sleep(LAG_SECONDS)
+
+    # --- following Kafka ---
+
+    def _followed(self, topic: str, key: str, value: bytes | None) -> None:
+        if topic == self._settings.names.control:
+            if value is not None:
+                wish = parse_wish(value)
+                self._wishes[key] = wish
+                if key in self._hosts:
+                    self._hosts[key].wish(wish)
+            return
+        if self._follower is not None:
+            self._background.append(asyncio.create_task(self._reload()))
+
+    async def _reload(self) -> None:
+        """Manifests changed: runs what is applied now. A bad state leaves the last good one running."""
+        try:
+            loop = asyncio.get_running_loop()
+            applied = await loop.run_in_executor(None, read_applied, self._settings.kafka, self._settings.names)
+            await self.run_project(project_of(applied))
+        except TrunklineError as error:
+            log.error("the applied manifests can't be run; the last good ones run on", reason=str(error))
+        finally:
+            self._background = [
+                task for task in self._background if not task.done() and task is not asyncio.current_task()
+            ]
+
+    # --- services ---
+
+    async def _serve(self) -> None:
+        app = web.Application()
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        if not self.registry_url:
+            self._store = KafkaStore(
+                {"bootstrap.servers": self._settings.kafka.bootstrap, **self._settings.kafka.options},
+                self._settings.names.schemas,
+            )
+            await self._store.start()
+            app.add_subapp("/registry", registry_app(self._store))
+        if self._settings.extend_api is not None:
+            self._settings.extend_api(app, self)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=5)
+        await self._runner.setup()
+        self.url = await listen(
+            self._runner, self._settings.api, self._identity.ports, "api", "choose another with --api or TRUNKLINE_API"
+        )
+        if self._store is not None:
+            self.registry_url = f"{self.url}/registry"
+
+    async def _healthz(self, _request: web.Request) -> web.Response:
+        return web.json_response({"status": "alive", "worker": self.id})
+
+    async def _readyz(self, _request: web.Request) -> web.Response:
+        """Ready when every pipeline runs or was told not to, and the broker answers."""
+        waiting = [
+            host.name
+            for host in self._hosts.values()
+            if host.state in {State.UNASSIGNED, State.RESTARTING, State.FAILED}
+        ]
+        return web.json_response(
+            {"status": "waiting" if waiting else "ready", "waiting": waiting}, status=503 if waiting else 200
+        )
+
+
+class Follower:
+    """Follows single-partition topics from their ends, and hands every new record to a function on the event loop."""
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        topics: list[str],
+        followed: Callable[[str, str, bytes | None], None],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._settings = settings
+        self._topics = topics
+        self._followed = followed
+        self._loop = loop
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
+        self._reader = settings.reader()
+
+    def start(self) -> None:
+        """Begins at the present ends."""
+        ends = [TopicPartition(topic, 0, end_offsets(self._settings, topic).get(0, 0)) for topic in self._topics]
+        self._reader.assign(ends)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends following."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(5)
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                for message in self._reader.consume(100, 0.2):
+                    if message.error() is None:
+                        key = (message.key() or b"").decode()
+                        self._loop.call_soon_threadsafe(self._followed, message.topic() or "", key, message.value())
+        finally:
+            self._reader.close()

@@ -1,0 +1,182 @@
+"""The checks of `trunkline doctor`: each says what it found and what to do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from trunkline.cli.session import Session
+from trunkline.core.errors import TrunklineError
+from trunkline.core.plugins import GROUPS, load_plugin, plugin_names
+
+LEAST_PYTHON = (3, 11)
+LITTLE_SPACE = 1_000_000_000
+NO_SPACE = 200_000_000
+
+
+class Level(StrEnum):
+    """How grave it is: WARN takes something away, FAIL keeps Trunkline from working."""
+
+    OK = "OK"
+    WARN = "WARN"
+    FAIL = "FAIL"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found."""
+
+    level: Level
+    what: str
+    found: str
+    hint: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The finding as data."""
+        return {"level": str(self.level), "check": self.what, "found": self.found, "hint": self.hint}
+
+
+def examine(session: Session) -> Iterator[Finding]:
+    """Every finding, in the order in which a start would need it."""
+    yield _python()
+    embedded = session.bootstrap is None
+    yield _guarded("Java", lambda: _java(needed=embedded), Level.FAIL if embedded else Level.WARN)
+    yield _guarded("Kafka's jars", _jars, Level.WARN)
+    yield _disk(session.home)
+    yield _port("--ingress", os.environ.get("TRUNKLINE_INGRESS"))
+    yield _port("--api", os.environ.get("TRUNKLINE_API"))
+    yield _guarded("broker", lambda: _broker(session), Level.FAIL)
+    yield _guarded("registry", lambda: _registry(session), Level.FAIL)
+    yield _plugins()
+    yield _sshd()
+
+
+def _guarded(what: str, check: Callable[[], Finding], level: Level) -> Finding:
+    try:
+        return check()
+    except TrunklineError as error:
+        return Finding(level, what, error.message.splitlines()[0], error.hint)
+
+
+def _python() -> Finding:
+    found = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info[:2] < LEAST_PYTHON:
+        return Finding(Level.FAIL, "Python", found, "Trunkline needs 3.11 or newer")
+    return Finding(Level.OK, "Python", found)
+
+
+def _java(*, needed: bool) -> Finding:
+    from trunkline.bus.embedded.java import find_java, java_version
+
+    java = find_java()
+    return Finding(
+        Level.OK, "Java", f"{java_version(java)} at {java}" + ("" if needed else " (not needed for this broker)")
+    )
+
+
+def _jars() -> Finding:
+    from trunkline.bus.embedded.jars import cache_folder, read_lock
+
+    folder = cache_folder() / "jars"
+    missing = [jar for jar in read_lock() if not (folder / jar.filename).exists()]
+    if missing:
+        size = sum(jar.size for jar in missing) / 1e6
+        return Finding(
+            Level.WARN, "Kafka's jars", f"{len(missing)} are not there", f"the next start downloads {size:.0f} MB"
+        )
+    return Finding(Level.OK, "Kafka's jars", f"all in {folder}")
+
+
+def _disk(home: Path) -> Finding:
+    folder = next((one for one in (home.resolve(), *home.resolve().parents) if one.exists()), Path("/"))
+    if not os.access(folder, os.W_OK):
+        return Finding(
+            Level.FAIL, "disk", f"{folder} can't be written", "choose another folder by --home or TRUNKLINE_HOME"
+        )
+    free = shutil.disk_usage(folder).free
+    level = Level.FAIL if free < NO_SPACE else Level.WARN if free < LITTLE_SPACE else Level.OK
+    return Finding(
+        level,
+        "disk",
+        f"{free / 1e9:.1f} GB free at {folder}",
+        None if level is Level.OK else "make room, or choose another --home",
+    )
+
+
+def _port(option: str, text: str | None) -> Finding:
+    """Whether the address that the environment names can be listened on; without one a free port is taken."""
+    what = f"port of {option}"
+    if text is None:
+        return Finding(Level.OK, what, "a free one is taken")
+    from trunkline.cli.session import address
+
+    try:
+        host, port = address(text, option)
+    except TrunklineError as error:
+        return Finding(Level.FAIL, what, error.message, error.hint)
+    try:
+        with socket.create_server((host, port)):
+            return Finding(Level.OK, what, f"{text} is free")
+    except OSError as error:
+        return Finding(
+            Level.WARN, what, f"{text}: {error.strerror}", "a worker that runs already, or choose another address"
+        )
+
+
+def _broker(session: Session) -> Finding:
+    from trunkline.bus.embedded import find_running
+
+    if session.bootstrap is None and find_running(session.home.resolve()) is None:
+        return Finding(Level.WARN, "broker", f"none runs in {session.home}", "`trunkline up` starts one")
+    kafka = session.kafka()
+    return Finding(Level.OK, "broker", f"answers at {kafka.bootstrap}")
+
+
+def _registry(session: Session) -> Finding:
+    from trunkline.registry.client import RegistryClient
+
+    endpoint = session.endpoint()
+    url = session.registry_url or (endpoint.registry if endpoint is not None else None)
+    if url is None:
+        return Finding(
+            Level.WARN,
+            "registry",
+            "none was named and no worker serves one here",
+            "`trunkline up` serves one; --registry names another",
+        )
+    client = RegistryClient(url, session.registry_options())
+    try:
+        return Finding(Level.OK, "registry", f"{len(client.subjects())} subjects at {url.rpartition('@')[2]}")
+    finally:
+        client.close()
+
+
+def _plugins() -> Finding:
+    missing = []
+    for kind in GROUPS:
+        for name in plugin_names(kind):
+            try:
+                load_plugin(kind, name)
+            except TrunklineError as error:
+                missing.append(f"{name}: {error.message}")
+    if missing:
+        return Finding(Level.WARN, "plug-ins", "; ".join(missing), "install the extras, or trunkline[all]")
+    count = sum(len(entry_points(group=group)) for group in GROUPS.values())
+    return Finding(Level.OK, "plug-ins", f"{count} load")
+
+
+def _sshd() -> Finding:
+    found = shutil.which("sshd") or next((path for path in ("/usr/sbin/sshd",) if Path(path).exists()), None)
+    if found is None:
+        return Finding(
+            Level.WARN, "sshd", "not installed", "only tests of SFTP against OpenSSH need it: openssh-server"
+        )
+    return Finding(Level.OK, "sshd", found)

@@ -1,0 +1,85 @@
+"""The demo from its first line to its last: stage, play, checks, report, and how Ctrl-C ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import signal
+from pathlib import Path
+
+import uvloop
+
+from trunkline.cli.demo.checks import run_checks
+from trunkline.cli.demo.flights import read_flights
+from trunkline.cli.demo.play import play
+from trunkline.cli.demo.report import show
+from trunkline.cli.demo.stage import Stage, announce, set_stage
+from trunkline.cli.demo.view import View
+from trunkline.cli.output import Output
+
+INTERRUPTED = 130
+"""What a shell returns for a command that Ctrl-C ended: 128 + SIGINT."""
+
+
+def run_scene(begun: float, stay: bool, home: Path | None) -> int:
+    """As `run_demo`, with the moment of its beginning on the monotonic clock."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_demo(Output(), begun, stay, home))
+
+
+async def _demo(out: Output, begun: float, stay: bool, home: Path | None) -> int:
+    loop = asyncio.get_running_loop()
+    stop, reported = asyncio.Event(), asyncio.Event()
+    playing = asyncio.create_task(_play(out, View(begun), stay, home, stop, reported))
+
+    def end() -> None:
+        # Once: what is ending gracefully is not broken off. After the report there is nothing to break off.
+        if not stop.is_set() and not reported.is_set():
+            playing.cancel()
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, end)
+    try:
+        return await playing
+    except asyncio.CancelledError:
+        out.note("stopped before the end")
+        return INTERRUPTED
+
+
+async def _play(
+    out: Output, view: View, stay: bool, home: Path | None, stop: asyncio.Event, reported: asyncio.Event
+) -> int:
+    flights = read_flights()
+    async with set_stage(flights, view, home=home) as stage:
+        view.watch(stage.worker)
+        async with view.showing():
+            played = await play(stage, flights, view)
+        checks = run_checks(stage, flights, played)
+        reported.set()
+        show(out, stage, played, checks)
+        broken = [check for check in checks if not check.holds]
+        seconds = view.seconds
+        for check in broken:
+            out.note(f"does not hold: {check.promise} ({check.found})")
+        if not broken:
+            out.line(f"\nAll {len(checks)} checks hold, after {seconds:.0f} s.")
+        if stay:
+            await _stay(out, stage, stop)
+        else:
+            out.line("`trunkline demo --stay` keeps everything up to look around.")
+    return 1 if broken else 0
+
+
+async def _stay(out: Output, stage: Stage, stop: asyncio.Event) -> None:
+    announce(stage)
+    out.line("\nEverything stays up until Ctrl-C:")
+    for name, address in stage.addresses.items():
+        out.line(f"  {name:<14} {address}")
+    home = shlex.quote(os.path.relpath(stage.home))
+    out.line("Ask it, in another terminal:")
+    for command in ("status", "dlq ls", "topic tail flights.critical"):
+        out.line(f"  trunkline {command} --home {home}")
+    await stop.wait()
+    out.note("ending")

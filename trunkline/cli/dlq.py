@@ -1,0 +1,107 @@
+"""`trunkline dlq`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from trunkline.cli.command import command, group
+from trunkline.cli.session import Session
+
+PipelineArgument = Annotated[str, typer.Argument(help="The pipeline's name.", metavar="PIPELINE")]
+FilterOption = Annotated[
+    str | None,
+    typer.Option("--filter", help="Only dead letters for which this CEL expression is true, such as `event.id > 7`."),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the noun."""
+    noun = group(app, "dlq", "Dead letters: what failed, why, and sending it again.")
+    command(noun, "ls")(ls)
+    command(noun, "show")(show)
+    command(noun, "redrive")(redrive)
+
+
+def ls(
+    session: Session,
+    pipeline: Annotated[str | None, typer.Argument(help="One pipeline; all without it.", metavar="PIPELINE")] = None,
+) -> None:
+    """List dead letters that wait, grouped by what they have in common: one line for each cause."""
+    from trunkline.cli.deadletters import grouped
+
+    kafka = session.kafka()
+    with session.registry(kafka) as registry:
+        found = grouped(session, kafka, registry, pipeline)
+    columns = ["PIPELINE", "FINGERPRINT", "COUNT", "STAGE", "CODE", "FIRST", "LAST", "REASON"]
+    rows = [
+        (one.pipeline, one.fingerprint, one.count, one.stage, one.code, one.first, one.last, one.reason)
+        for one in found
+    ]
+    session.out.table(columns, rows, [one.as_dict() for one in found], empty="no dead letters wait")
+
+
+def show(
+    session: Session,
+    pipeline: PipelineArgument,
+    place: Annotated[
+        str | None,
+        typer.Argument(help="One dead letter, as PARTITION@OFFSET of the dead-letter topic.", metavar="PLACE"),
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Show so many, the oldest first.")] = 20,
+    where: FilterOption = None,
+) -> None:
+    """Show dead letters with their reasons, and one with its headers and value."""
+    from trunkline.cli.deadletters import at_place, letter_data, waiting
+
+    kafka = session.kafka()
+    with session.registry(kafka) as registry:
+        if place is not None:
+            found = letter_data(at_place(session, kafka, pipeline, place), registry)
+            session.out.fields({name: _text(value) for name, value in found.items()}, found)
+            return
+        data = [letter_data(letter, registry) for letter in waiting(session, kafka, registry, pipeline, where, limit)]
+    columns = ["PLACE", "FAILED", "STAGE", "CODE", "ATTEMPTS", "ORIGIN", "KEY", "REASON"]
+    rows = [
+        (
+            one["place"],
+            one["failed_at"],
+            one["stage"],
+            one["code"],
+            one["attempts"],
+            one["origin"],
+            one["key"],
+            one["reason"],
+        )
+        for one in data
+    ]
+    session.out.table(columns, rows, data, empty="no dead letters wait")
+
+
+def redrive(
+    session: Session,
+    pipeline: PipelineArgument,
+    where: FilterOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be sent.")] = False,
+    rate: Annotated[float | None, typer.Option("--rate", min=0.001, help="Send at most so many a second.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", min=1, help="Send at most so many, the oldest first.")
+    ] = None,
+) -> None:
+    """Send dead letters to their pipeline again, and to no other. Ctrl-C ends it; what was sent is not sent twice."""
+    from trunkline.cli.deadletters import send_again
+
+    kafka = session.kafka()
+    with session.registry(kafka) as registry:
+        found, sent = send_again(session, kafka, registry, pipeline, where, dry_run=dry_run, rate=rate, limit=limit)
+    session.out.fields(
+        {"waiting": found, "sent": "nothing, a dry run" if dry_run else sent},
+        {"pipeline": pipeline, "waiting": found, "sent": sent, "dry_run": dry_run},
+    )
+
+
+def _text(value: object) -> object:
+    import json
+
+    return json.dumps(value, indent=2, ensure_ascii=False) if isinstance(value, (dict, list)) else value

@@ -1,0 +1,55 @@
+"""`endpoint.json` in the home folder: where the worker that runs there can be asked."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+FILE = "endpoint.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A running worker. `ingress` is empty as long as no push source listens."""
+
+    pid: int
+    bootstrap: str
+    namespace: str
+    api: str
+    registry: str
+    ingress: str = ""
+
+
+def write_endpoint(home: Path, endpoint: Endpoint) -> None:
+    """Announces a worker; whole or not at all."""
+    from trunkline.bus.embedded.running import write_private
+
+    write_private(home / FILE, json.dumps(asdict(endpoint), indent=2) + "\n")
+
+
+def read_endpoint(home: Path) -> Endpoint | None:
+    """The worker that runs in `home`; None where none was announced or its process is gone."""
+    try:
+        found = Endpoint(**json.loads((home / FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None
+    return found if _is_alive(found.pid) else None
+
+
+def remove_endpoint(home: Path) -> None:
+    """Takes the announcement back, where it is this process's own."""
+    found = read_endpoint(home)
+    if found is not None and found.pid == os.getpid():
+        (home / FILE).unlink(missing_ok=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,64 @@
+"""The entry point: every command by its name."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from trunkline.cli import connector, demo_command, dlq, doctor, manifest, mock, offsets, pipeline, run, schema, topic
+from trunkline.cli.command import (
+    BootstrapOption,
+    DebugOption,
+    HomeOption,
+    NamespaceOption,
+    OutputOption,
+    RegistryOption,
+    shared_options,
+)
+
+app = typer.Typer(
+    name="trunkline",
+    help="Trunkline: an event-streaming integration bus on Apache Kafka.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"trunkline {version('trunkline')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _before(
+    ctx: typer.Context,
+    output: OutputOption = None,
+    debug: DebugOption = False,
+    home: HomeOption = None,
+    bootstrap: BootstrapOption = None,
+    registry: RegistryOption = None,
+    namespace: NamespaceOption = None,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    shared_options(ctx, output, debug, home, bootstrap, registry, namespace)
+
+
+for noun in (demo_command, run, manifest, pipeline, offsets, topic, schema, connector, dlq, mock, doctor):
+    noun.register(app)
+
+
+def main() -> None:
+    """Runs the command line. Exit codes: 0 fine, 1 a check found something, 2 wrong input, 3 the environment failed."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""`trunkline validate`, `plan` and `apply`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from trunkline.cli.command import command
+from trunkline.cli.session import Session, user
+
+if TYPE_CHECKING:
+    from trunkline.cli.proposal import Proposal
+    from trunkline.core.manifests import Project
+
+FilesOption = Annotated[
+    list[Path], typer.Option("--file", "-f", help="A manifest file or a folder of them; may be given more than once.")
+]
+PruneOption = Annotated[bool, typer.Option("--prune", help="Delete applied manifests that the files do not have.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    command(app, "validate")(validate)
+    command(app, "plan")(plan)
+    command(app, "apply")(apply)
+
+
+def validate(session: Session, file: FilesOption) -> None:
+    """Check manifests without a broker: fields, plug-ins, topics, expressions, schemas. Lists every problem; exit code 2."""
+    from trunkline.core.manifests import load_files
+    from trunkline.core.manifests.check import check
+
+    project = load_files(file)
+    check(project)
+    counts = _counts(project)
+    session.out.fields(
+        {"valid": ", ".join(f"{count} {kind}" for kind, count in counts.items())}, {"valid": True, **counts}
+    )
+
+
+def plan(session: Session, file: FilesOption, prune: PruneOption = False) -> None:
+    """Show what `apply` would change: manifests, topics, schemas. Changes nothing."""
+    from trunkline.cli.proposal import propose
+
+    kafka, names = session.kafka(), session.names()
+    with session.registry(kafka) as registry:
+        proposal = propose(kafka, names, registry, file, prune=prune)
+    _show(session, proposal)
+
+
+def apply(
+    session: Session,
+    file: FilesOption,
+    prune: PruneOption = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+) -> None:
+    """Make these manifests the applied ones: all of them, or none where there is any problem."""
+    from trunkline.cli.proposal import carry_out, propose
+    from trunkline.core.errors import ConfigurationError
+
+    kafka, names = session.kafka(), session.names()
+    with session.registry(kafka) as registry:
+        proposal = propose(kafka, names, registry, file, prune=prune)
+        if not (session.out.for_people or yes):
+            raise ConfigurationError("data output and a question don't go together", hint="pass --yes")
+        _show(session, proposal)
+        if proposal.empty:
+            return
+        if not yes:
+            if not sys.stdin.isatty():
+                raise ConfigurationError(
+                    "nobody is there to be asked whether to apply this", hint="pass --yes", code="apply.unconfirmed"
+                )
+            typer.confirm("Apply?", abort=True)
+        carry_out(kafka, names, registry, proposal, user())
+    session.out.line("applied")
+
+
+def _show(session: Session, proposal: Proposal) -> None:
+    out = session.out
+    if not out.for_people:
+        out.data(proposal.as_dict())
+        return
+    signs = {"create": "+", "change": "~", "delete": "-"}
+    for change in proposal.changes:
+        out.line(f"{signs[change.action]} {change.kind} {change.name}")
+        for field, old, new in change.fields:
+            out.line(f"    {field}: {_brief(old)} → {_brief(new)}")
+    for name in proposal.new_topics:
+        out.line(f"+ topic {name}")
+    for subject in proposal.new_schemas:
+        out.line(f"+ schema {subject}")
+    for difference in proposal.differences:
+        out.note(f"warning: topic {difference}; it is not changed")
+    if proposal.empty:
+        out.line("nothing to change")
+
+
+def _brief(value: object) -> str:
+    text = "unset" if value is None else str(value)
+    return text if len(text) <= 100 else f"{text[:100]}…"
+
+
+def _counts(project: Project) -> dict[str, int]:
+    kinds = ("topics", "connections", "sources", "streams", "sinks")
+    return {kind: len(getattr(project, kind)) for kind in kinds}

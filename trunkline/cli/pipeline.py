@@ -1,0 +1,204 @@
+"""How pipelines stand, and what people want of them: `status`, `lag`, `trace`, `reconcile`; `pause`, `resume`, `restart` and such."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from trunkline.cli.command import command
+from trunkline.cli.session import Session
+
+PipelineArgument = Annotated[str, typer.Argument(help="The pipeline's name.", metavar="PIPELINE")]
+MaybePipelineArgument = Annotated[str | None, typer.Argument(help="One pipeline; all without it.", metavar="PIPELINE")]
+TimeoutOption = Annotated[
+    float, typer.Option("--timeout", help="Seconds to wait until the state shows; 0 does not wait.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    command(app, "status")(status)
+    command(app, "pause")(pause)
+    command(app, "resume")(resume)
+    command(app, "stop")(stop)
+    command(app, "start")(start)
+    command(app, "restart")(restart)
+    command(app, "lag")(lag)
+    command(app, "trace")(trace)
+    command(app, "reconcile")(reconcile)
+
+
+def status(session: Session, pipeline: MaybePipelineArgument = None) -> None:
+    """Show states with their reasons, what became of the records, lag, and whether the ledger closes."""
+    from trunkline.cli.standing import STATUS_COLUMNS, standings
+
+    found = standings(session, pipeline)
+    session.out.table(
+        STATUS_COLUMNS,
+        [one.row() for one in found],
+        [one.as_dict() for one in found],
+        empty="no pipeline is applied or running",
+    )
+    for one in found:
+        if one.reason and session.out.for_people:
+            session.out.note(f"{one.pipeline}: {one.reason}" + (f"\n  hint: {one.hint}" if one.hint else ""))
+
+
+def pause(session: Session, pipeline: PipelineArgument, timeout: TimeoutOption = 30.0) -> None:
+    """Let a pipeline rest; it keeps its partitions."""
+    from trunkline.bus.states import Desired
+    from trunkline.cli.wishes import wish
+
+    wish(session, pipeline, Desired.PAUSED, timeout)
+
+
+def resume(session: Session, pipeline: PipelineArgument, timeout: TimeoutOption = 30.0) -> None:
+    """Let a paused or stopped pipeline go on."""
+    from trunkline.bus.states import Desired
+    from trunkline.cli.wishes import wish
+
+    wish(session, pipeline, Desired.RUNNING, timeout)
+
+
+def stop(session: Session, pipeline: PipelineArgument, timeout: TimeoutOption = 60.0) -> None:
+    """End a pipeline; it gives its partitions up."""
+    from trunkline.bus.states import Desired
+    from trunkline.cli.wishes import wish
+
+    wish(session, pipeline, Desired.STOPPED, timeout)
+
+
+def start(session: Session, pipeline: PipelineArgument, timeout: TimeoutOption = 30.0) -> None:
+    """Begin a stopped pipeline again."""
+    resume(session, pipeline, timeout)
+
+
+def restart(
+    session: Session,
+    pipeline: MaybePipelineArgument = None,
+    failed: Annotated[bool, typer.Option("--failed", help="Restart every failed pipeline.")] = False,
+    timeout: TimeoutOption = 60.0,
+) -> None:
+    """Restart a pipeline, or all that failed, now instead of after their back-off."""
+    from trunkline.cli.wishes import restart as ask
+    from trunkline.cli.wishes import restart_failed
+    from trunkline.core.errors import ConfigurationError
+
+    if failed == (pipeline is not None):
+        raise ConfigurationError("name a pipeline, or pass --failed", where="restart", code="option.missing")
+    if pipeline is not None:
+        ask(session, [pipeline], timeout)
+    else:
+        restart_failed(session, timeout)
+
+
+def lag(
+    session: Session,
+    pipeline: MaybePipelineArgument = None,
+    partitions: Annotated[bool, typer.Option("--partitions", "-p", help="Show each partition.")] = False,
+) -> None:
+    """Show how far pipelines are behind, in records and in seconds; of one pipeline for each partition."""
+    from trunkline.bus.lag import LagReader
+    from trunkline.cli.standing import known_pipelines
+
+    kafka, names = session.kafka(), session.names()
+    kinds = known_pipelines(session, kafka, names, pipeline)
+    found = LagReader(kafka, names).measure([name for name, kind in kinds.items() if kind != "Source"])
+    if partitions or pipeline is not None:
+        data = [one.as_dict() for one in found]
+        columns = ["PIPELINE", "TOPIC", "PARTITION", "COMMITTED", "END", "RECORDS", "SECONDS", "LOST"]
+        rows = [tuple(one[name.lower()] for name in columns) for one in data]
+        session.out.table(columns, rows, data, empty="nothing is committed yet")
+        return
+    data = []
+    for name in sorted({one.pipeline for one in found}):
+        parts = [one for one in found if one.pipeline == name]
+        known = [one.seconds for one in parts if one.seconds is not None]
+        data.append(
+            {
+                "pipeline": name,
+                "partitions": len(parts),
+                "records": sum(one.records for one in parts),
+                "seconds": max(known) if known else None,
+                "lost": sum(one.lost for one in parts),
+            }
+        )
+    columns = ["PIPELINE", "PARTITIONS", "RECORDS", "SECONDS", "LOST"]
+    session.out.table(columns, [tuple(one.values()) for one in data], data, empty="nothing is committed yet")
+
+
+def trace(
+    session: Session,
+    correlation_id: Annotated[str, typer.Argument(help="The correlation id.", metavar="CORRELATION_ID")],
+    since: Annotated[
+        str | None, typer.Option("--since", help="Read the trace of this last time only, such as 2h.")
+    ] = None,
+) -> None:
+    """Show every hop of one event: who did what with it, when, and what other systems called it."""
+    import time
+
+    from trunkline.bus.trace import find_hops
+    from trunkline.cli.values import duration, utc
+    from trunkline.core.errors import CheckFailedError
+
+    since_ms = None if since is None else int((time.time() - duration(since, "--since")) * 1000)
+    hops = find_hops(session.kafka(), session.names().trace, correlation_id, since_ms=since_ms)
+    if not hops:
+        raise CheckFailedError(
+            f"the trace has no hop of {correlation_id}",
+            hint="it keeps seven days; ids are compared letter by letter",
+            code="trace.unknown",
+        )
+    rows = [
+        (
+            utc(hop.at),
+            hop.pipeline,
+            hop.kind,
+            hop.outcome,
+            f"{hop.topic}[{hop.partition}]@{hop.offset}" if hop.topic else "",
+            hop.detail,
+            hop.worker,
+        )
+        for hop in hops
+    ]
+    columns = ["TIME", "PIPELINE", "KIND", "OUTCOME", "INPUT", "DETAIL", "WORKER"]
+    session.out.table(columns, rows, [hop.as_dict() for hop in hops])
+
+
+def reconcile(session: Session, pipeline: PipelineArgument) -> None:
+    """Read a pipeline's committed input again and compare it with its ledger. Exit code 1 where a record is missing."""
+    from trunkline.bus.reconcile import reconcile as compare
+    from trunkline.cli.standing import known_pipelines
+    from trunkline.core.errors import CheckFailedError, ConfigurationError
+
+    kafka, names = session.kafka(), session.names()
+    if known_pipelines(session, kafka, names, pipeline).get(pipeline) == "Source":
+        raise ConfigurationError(
+            f"{pipeline} is a source: what it reads is no topic that could be read again",
+            hint="`trunkline status` shows what it read, delivered and kept in quarantine",
+            code="reconcile.source",
+        )
+    checks = compare(kafka, names, pipeline)
+    columns = ["TOPIC", "PARTITION", "FIRST", "COMMITTED", "READ", "PRESENT", "AGREES", "PROBLEM"]
+    rows = [
+        (
+            one.topic,
+            one.partition,
+            one.first,
+            one.committed,
+            one.read,
+            one.present,
+            "unverifiable" if one.unverifiable else one.closes,
+            one.problem,
+        )
+        for one in checks
+    ]
+    session.out.table(columns, rows, [one.as_dict() for one in checks], empty="nothing is committed yet")
+    wrong = [one for one in checks if not one.closes]
+    if wrong:
+        raise CheckFailedError(
+            f"{len(wrong)} of {len(checks)} partitions do not agree with their ledger",
+            where=pipeline,
+            code="ledger.differs",
+        )

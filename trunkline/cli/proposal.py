@@ -1,0 +1,173 @@
+"""What applying manifests would change, found out before anything is changed: and then carried out as found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trunkline.bus.applied import Change, as_data, plan, project_of, read_applied, write_changes
+from trunkline.bus.kafka import KafkaSettings
+from trunkline.bus.names import Names
+from trunkline.bus.topics import Difference, declared_topics, ensure_topics, internal_topics, topic_states
+from trunkline.core.manifests import ManifestError, Problem, Project, Sink, Stream, load_files
+from trunkline.core.manifests.check import check
+from trunkline.registry.client import RegistryClient
+from trunkline.registry.model import SchemaError
+from trunkline.registry.schema import Schema
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """Changes of manifests, topics to create, schemas to register, and topics that differ from their manifests."""
+
+    project: Project
+    after: Mapping[str, dict[str, Any]]
+    changes: list[Change]
+    new_topics: list[str]
+    new_schemas: list[str]
+    schemas: Mapping[str, Schema]
+    differences: list[Difference]
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing would change."""
+        return not (self.changes or self.new_topics or self.new_schemas)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The proposal as data."""
+        return {
+            "changes": [change.as_dict() for change in self.changes],
+            "topics": self.new_topics,
+            "schemas": self.new_schemas,
+            "differences": [
+                {"topic": one.topic, "setting": one.setting, "wanted": one.wanted, "found": one.found}
+                for one in self.differences
+            ],
+        }
+
+
+def propose(
+    kafka: KafkaSettings, names: Names, registry: RegistryClient, files: list[Path], *, prune: bool
+) -> Proposal:
+    """What the files would change. Raises `ManifestError` with every problem, a schema that breaks its readers among them."""
+    before = read_applied(kafka, names)
+    project = load_files(files)
+    own = [(kind, name) for kind, name in project.origins]
+    if not prune:
+        _add_applied(project, before)
+    check(project)
+    everything = as_data(project)
+    after = {f"{kind}/{name}": everything[f"{kind}/{name}"] for kind, name in own}
+    schemas = _schemas(project)
+    new_schemas = _new_schemas(project, registry, schemas)
+    plans = declared_topics(project)
+    existing = topic_states(kafka, [one.name for one in plans])
+    return Proposal(
+        project,
+        after,
+        plan(before, after, prune=prune),
+        [one.name for one in plans if one.name not in existing],
+        new_schemas,
+        schemas,
+        ensure_topics(kafka, [one for one in plans if one.name in existing]),
+    )
+
+
+def carry_out(kafka: KafkaSettings, names: Names, registry: RegistryClient, proposal: Proposal, by: str) -> None:
+    """Creates the topics, registers the schemas, and applies the manifests in one transaction, in this order.
+
+    A failure on the way leaves topics and schemas that the next attempt finds, and no manifest applied.
+    """
+    ensure_topics(kafka, [*internal_topics(names), *declared_topics(proposal.project)])
+    for name, topic in proposal.project.topics.items():
+        if topic.spec.compatibility is not None and not name.endswith(".*"):
+            registry.set_level(f"{name}-value", topic.spec.compatibility)
+    for subject, schema in proposal.schemas.items():
+        registry.register(subject, schema)
+    if proposal.changes:
+        write_changes(kafka, names, proposal.changes, dict(proposal.after), by)
+
+
+def _add_applied(project: Project, before: dict[str, dict[str, Any]]) -> None:
+    """What is applied and stays belongs to the project that is checked: files may build upon the topics of other files."""
+    applied = project_of(before)
+    problems = []
+    for (kind, name), origin in applied.origins.items():
+        if (kind, name) in project.origins:
+            continue
+        if kind in {"Source", "Stream", "Sink"} and name in project.pipelines:
+            own = project.origin(project.pipelines[name])
+            problems.append(
+                own.problem(
+                    ("metadata", "name"),
+                    f"a {kind} of the name {name!r} is applied",
+                    "choose another name, or delete that one with --prune",
+                    "manifest.duplicate",
+                )
+            )
+            continue
+        project.of_kind(kind)[name] = applied.of_kind(kind)[name]
+        project.origins[kind, name] = origin
+    if problems:
+        raise ManifestError(problems)
+
+
+def _schemas(project: Project) -> dict[str, Schema]:
+    """Declared and derived schemas by subject. Those of families belong to members that appear later."""
+    found: dict[str, Schema] = {}
+    problems: list[Problem] = []
+    for topic, source in project.schemas.items():
+        manifest = project.topic_of(topic)
+        if topic.endswith(".*") or source is None or manifest is None:
+            continue
+        try:
+            found[f"{topic}-value"] = Schema(source)
+        except SchemaError as error:
+            problems.append(
+                project.origin(manifest).problem(("spec", "schema"), error.message, error.hint, "schema.invalid")
+            )
+    if problems:
+        raise ManifestError(problems)
+    return found
+
+
+def _new_schemas(project: Project, registry: RegistryClient, schemas: Mapping[str, Schema]) -> list[str]:
+    """The subjects that get a new version. Raises `ManifestError` that names the pipelines which a change would break."""
+    problems, new = [], []
+    for subject, schema in schemas.items():
+        versions = registry.versions(subject)
+        if not versions:
+            new.append(subject)
+            continue
+        known = [registry.version(subject, number).fingerprint for number in versions]
+        if schema.fingerprint in known:
+            continue
+        new.append(subject)
+        topic = subject.removesuffix("-value")
+        manifest = project.topic_of(topic)
+        assert manifest is not None
+        readers = _readers(project, topic)
+        effect = f"; it would break {', '.join(readers)}" if readers else ""
+        problems += [
+            project.origin(manifest).problem(
+                ("spec", "schema"),
+                f"the schema of {topic} breaks with its version {version}: {reason}{effect}",
+                "give new fields a default and keep what is read, or write to a new topic",
+                "schema.incompatible",
+            )
+            for version, reason in registry.breaks(subject, schema, manifest.spec.compatibility)
+        ]
+    if problems:
+        raise ManifestError(problems)
+    return new
+
+
+def _readers(project: Project, topic: str) -> list[str]:
+    reading: dict[str, Stream | Sink] = {**project.streams, **project.sinks}
+    return sorted(
+        name
+        for name, pipeline in reading.items()
+        if any(topic == one or (one.endswith(".*") and topic.startswith(one[:-1])) for one in pipeline.spec.from_)
+    )

@@ -1,0 +1,100 @@
+"""`trunkline up` and `trunkline run`: pipelines in the foreground."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trunkline.cli.command import command
+from trunkline.cli.session import Session, address
+
+FilesOption = Annotated[
+    list[Path], typer.Option("--file", "-f", help="A manifest file or a folder of them; may be given more than once.")
+]
+WorkersOption = Annotated[
+    int, typer.Option("--workers", min=1, max=64, help="Worker processes; crashed ones are started again.")
+]
+IngressOption = Annotated[
+    str,
+    typer.Option(
+        "--ingress",
+        envvar="TRUNKLINE_INGRESS",
+        help="Where webhooks are received; of several workers each takes the next port.",
+    ),
+]
+ApiOption = Annotated[
+    str,
+    typer.Option("--api", envvar="TRUNKLINE_API", help="Where health, metrics, status and the registry are served."),
+]
+LogLevelOption = Annotated[
+    str, typer.Option("--log-level", envvar="TRUNKLINE_LOG_LEVEL", help="debug, info, warning, error or critical.")
+]
+LogStyleOption = Annotated[
+    str, typer.Option("--log-style", envvar="TRUNKLINE_LOG_STYLE", help="json, text, or auto: text in a terminal.")
+]
+UntilFinishedOption = Annotated[
+    bool,
+    typer.Option(
+        "--until-finished",
+        help="End when every polled source has come to its end and nothing waits in any pipeline's inputs.",
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands."""
+    command(app, "up")(up)
+    command(app, "run")(run)
+
+
+def up(
+    session: Session,
+    workers: WorkersOption = 1,
+    ingress: IngressOption = "127.0.0.1:0",
+    api: ApiOption = "127.0.0.1:0",
+    log_level: LogLevelOption = "info",
+    log_style: LogStyleOption = "auto",
+) -> None:
+    """Run Kafka (unless --bootstrap names one) and a worker that follows the applied manifests."""
+    _serve(session, [], workers, ingress, api, log_level, log_style, until_finished=False)
+
+
+def run(
+    session: Session,
+    file: FilesOption,
+    workers: WorkersOption = 1,
+    ingress: IngressOption = "127.0.0.1:0",
+    api: ApiOption = "127.0.0.1:0",
+    log_level: LogLevelOption = "info",
+    log_style: LogStyleOption = "auto",
+    until_finished: UntilFinishedOption = False,
+) -> None:
+    """Run the pipelines of manifest files, with nothing applied; Kafka too, unless --bootstrap names one."""
+    _serve(session, file, workers, ingress, api, log_level, log_style, until_finished=until_finished)
+
+
+def _serve(
+    session: Session,
+    files: list[Path],
+    workers: int,
+    ingress: str,
+    api: str,
+    log_level: str,
+    log_style: str,
+    *,
+    until_finished: bool,
+) -> None:
+    from trunkline.cli.serving import ServeOptions, serve
+
+    options = ServeOptions(
+        files=tuple(files),
+        workers=workers,
+        ingress=address(ingress, "--ingress"),
+        api=address(api, "--api"),
+        log_level=log_level,
+        log_style=log_style,
+        until_finished=until_finished,
+    )
+    raise typer.Exit(serve(session, options))

@@ -1,0 +1,125 @@
+"""Comparing schemas, and proposing one from a sample file."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import itertools
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO, cast
+
+from trunkline.core.errors import ConfigurationError, did_you_mean
+from trunkline.registry.client import RegistryClient
+from trunkline.registry.compatibility import LEVELS, Incompatibility, Level, breaks
+from trunkline.registry.infer import infer_schema
+from trunkline.registry.schema import Schema
+
+MAX_JSON_BYTES = 64 * 2**20
+"""A JSON document is read whole; larger samples belong in JSON Lines."""
+
+
+def checked_level(text: str) -> Level:
+    """A compatibility level. Raises `ConfigurationError` with the nearest one."""
+    if text.upper() not in LEVELS:
+        raise ConfigurationError(
+            f"no compatibility level is called {text!r}",
+            where="--level",
+            hint=did_you_mean(text.upper(), LEVELS),
+            code="option.level",
+        )
+    return cast("Level", text.upper())
+
+
+def breaks_of_files(new: Schema, old: Schema, level: Level) -> list[dict[str, Any]]:
+    """Why `new` may not follow `old`, as data."""
+    return [_data(None, one) for one in breaks(new.type, old.type, level)]
+
+
+def breaks_of_subject(registry: RegistryClient, subject: str, new: Schema, level: str | None) -> list[dict[str, Any]]:
+    """Why `new` may not follow the versions of a subject (or of a topic's values), as data."""
+    known = registry.subjects()
+    chosen = subject if subject in known else f"{subject}-value"
+    if chosen not in known:
+        raise ConfigurationError(
+            f"the registry has no subject {subject!r}", hint=did_you_mean(subject, known), code="schema.unknown_subject"
+        )
+    return [_data(version, one) for version, one in registry.breaks(chosen, new, level)]
+
+
+def _data(version: int | None, one: Incompatibility) -> dict[str, Any]:
+    return {"version": version, "kind": one.kind, "path": one.path, "message": one.message}
+
+
+def propose_schema(file: Path, name: str | None, *, rows: int, delimiter: str, timestamps: bool) -> dict[str, Any]:
+    """The Avro schema that the first `rows` records of a file fit. The kind of the file follows from its name.
+
+    Raises `ConfigurationError` that names the file, and the line of a record that can't be read.
+    """
+    suffixes = [one.lower() for one in file.suffixes]
+    kind = next((one for one in reversed(suffixes) if one != ".gz"), "")
+    readers = {".csv": _rows, ".json": _document, ".jsonl": _lines, ".ndjson": _lines}
+    if kind not in readers:
+        raise ConfigurationError(
+            f"{file.name} has no known kind",
+            where=str(file),
+            hint="name it .csv, .json, .jsonl or .ndjson, then .gz where it is gzip",
+            code="schema.sample",
+        )
+    stem = file.name.split(".", 1)[0].replace("-", "_").replace(" ", "_")
+    try:
+        with _opened(file, compressed=suffixes[-1] == ".gz") as text:
+            samples = itertools.islice(readers[kind](text, file, delimiter), rows)
+            return infer_schema(samples, name or stem, timestamps=timestamps, text=kind == ".csv")
+    except (OSError, UnicodeDecodeError, EOFError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise ConfigurationError(
+            f"the sample can't be read: {reason}", where=str(file), code="schema.sample"
+        ) from error
+
+
+def _opened(file: Path, *, compressed: bool) -> TextIO:
+    if compressed:
+        return cast("TextIO", gzip.open(file, "rt", encoding="utf-8-sig", newline=""))
+    return file.open(encoding="utf-8-sig", newline="")
+
+
+def _rows(text: TextIO, file: Path, delimiter: str) -> Iterator[dict[str, Any]]:
+    if len(delimiter) != 1:
+        raise ConfigurationError("one character is expected", where="--delimiter", code="option.delimiter")
+    reader = csv.DictReader(text, delimiter=delimiter)
+    for row in reader:
+        if None in row or None in row.values():
+            raise ConfigurationError(
+                f"the row has not the {len(reader.fieldnames or [])} cells of the header",
+                where=f"{file}:{reader.line_num}",
+                hint="is the delimiter right?",
+                code="schema.sample",
+            )
+        yield row
+
+
+def _lines(text: TextIO, file: Path, _delimiter: str) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(text, 1):
+        if not line.strip():
+            continue
+        try:
+            yield json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise ConfigurationError(
+                f"the line is no JSON: {error}", where=f"{file}:{number}", code="schema.sample"
+            ) from error
+
+
+def _document(text: TextIO, file: Path, _delimiter: str) -> Iterator[dict[str, Any]]:
+    content = text.read(MAX_JSON_BYTES + 1)
+    if len(content) > MAX_JSON_BYTES:
+        raise ConfigurationError(
+            "the file is larger than 64 MiB", where=str(file), hint="use JSON Lines", code="schema.sample"
+        )
+    try:
+        data = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ConfigurationError(f"the file is no JSON: {error}", where=str(file), code="schema.sample") from error
+    yield from data if isinstance(data, list) else [data]

@@ -1,0 +1,268 @@
+"""Running a broker and workers in the foreground until a signal, or until the work is done."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import uvloop
+
+from trunkline.bus.embedded import EmbeddedKafka, Progress
+from trunkline.bus.kafka import KafkaSettings
+from trunkline.bus.worker import Worker, WorkerSettings
+from trunkline.cli.endpoint import Endpoint, remove_endpoint, write_endpoint
+from trunkline.cli.finish import Finish, reports_of_worker
+from trunkline.cli.output import Format
+from trunkline.cli.session import Session
+from trunkline.cli.workers import SLOT, supervise
+from trunkline.control.api.service import extend
+from trunkline.core.errors import ConfigurationError, TrunklineError, did_you_mean
+from trunkline.core.log import LEVELS, configure_logging, get_logger
+from trunkline.core.manifests import Project, load_files
+from trunkline.core.manifests.check import check
+
+log = get_logger(__name__)
+LOOK_SECONDS = 1.0
+HINT_SECONDS = 20.0
+INTERRUPTED = 130
+"""What a shell returns for a command that Ctrl-C ended: 128 + SIGINT."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """What `up` and `run` are asked. Without files the applied manifests are followed."""
+
+    files: tuple[Path, ...]
+    workers: int
+    ingress: tuple[str, int]
+    api: tuple[str, int]
+    log_level: str
+    log_style: str
+    until_finished: bool
+
+
+def serve(session: Session, options: ServeOptions) -> int:
+    """Serves until a signal or the end of the work. The exit code: 130 after Ctrl-C, else 0.
+
+    Raises `ManifestError` before anything starts, `UnavailableError` where the broker is away.
+    """
+    if options.log_level.lower() not in LEVELS:
+        raise ConfigurationError(
+            f"unknown level {options.log_level!r}", where="--log-level", hint=did_you_mean(options.log_level, LEVELS)
+        )
+    if options.log_style not in {"json", "text", "auto"}:
+        raise ConfigurationError(f"unknown style {options.log_style!r}", where="--log-style", hint="json, text or auto")
+    configure_logging(options.log_level, style=options.log_style)
+    if options.files:
+        check(load_files(options.files))
+    with _ended_by_sigterm(), _broker(session) as (kafka, broker):
+        if options.workers > 1:
+            return _run(lambda stop: supervise(session, options, kafka, stop), broker)
+        return _run(lambda stop: _one_worker(session, options, kafka, stop), broker)
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Until the event loop handles signals itself, SIGTERM unwinds the stack, so that no broker is left behind."""
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(0)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def _broker(session: Session) -> Iterator[tuple[KafkaSettings, EmbeddedKafka | None]]:
+    if session.bootstrap is not None:
+        yield session.kafka(), None
+        return
+    with _download_progress() as report:
+        broker = EmbeddedKafka(session.home, on_progress=report)
+        running = broker.start()
+    try:
+        yield KafkaSettings(running.bootstrap, running.client_options), broker
+    finally:
+        broker.stop()
+
+
+@contextlib.contextmanager
+def _download_progress() -> Iterator[Callable[[Progress], None]]:
+    """A bar in a terminal, else a line at the beginning and at the end: the first start downloads 45 MB."""
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    from trunkline.cli.output import console
+
+    screen = console(sys.stderr)
+    bar = Bar(
+        TextColumn("Downloading Apache Kafka"), BarColumn(), DownloadColumn(), TimeRemainingColumn(), console=screen
+    )
+    task: Any = None
+
+    def report(progress: Progress) -> None:
+        nonlocal task
+        if task is None:
+            if screen.is_terminal:
+                bar.start()
+            else:
+                sys.stderr.write(f"Downloading Apache Kafka, {progress.bytes_total / 1e6:.0f} MB, once\n")
+            task = bar.add_task("", total=progress.bytes_total)
+        bar.update(task, completed=progress.bytes_done)
+
+    try:
+        yield report
+    finally:
+        if task is not None and screen.is_terminal:
+            bar.stop()
+
+
+def _run(serve_until: Callable[[asyncio.Event], Awaitable[None]], broker: EmbeddedKafka | None) -> int:
+    """Runs to the end with a stop event that the signals set."""
+    asked: list[int] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+
+        def ask(number: int) -> None:
+            asked.append(number)
+            stop.set()
+            # A second Ctrl-C is for who can't wait: Python's own handling interrupts the graceful stop.
+            if number == signal.SIGINT:
+                loop.remove_signal_handler(signal.SIGINT)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, ask, number)
+        watching = asyncio.create_task(_keep_broker(broker, stop)) if broker is not None else None
+        try:
+            await serve_until(stop)
+        finally:
+            stop.set()
+            if watching is not None:
+                await watching
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+    return INTERRUPTED if signal.SIGINT in asked else 0
+
+
+async def _keep_broker(broker: EmbeddedKafka, stop: asyncio.Event) -> None:
+    """Starts the embedded broker again when it died: its clients wait for it and go on."""
+    while not stop.is_set():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), LOOK_SECONDS)
+            return
+        before = broker.running.pid if broker.running is not None else None
+        try:
+            running = await asyncio.to_thread(broker.start)
+        except TrunklineError as error:
+            log.error("the embedded broker is down", reason=str(error), code=error.code)
+            continue
+        if running.pid != before:
+            log.warning("the embedded broker had died and was started again", pid=running.pid)
+
+
+async def _one_worker(session: Session, options: ServeOptions, kafka: KafkaSettings, stop: asyncio.Event) -> None:
+    names, home = session.names(), session.home
+    home.mkdir(parents=True, exist_ok=True)
+    settings = WorkerSettings(
+        kafka=kafka,
+        names=names,
+        home=home,
+        registry_url=session.registry_url,
+        registry_options=session.registry_options(),
+        api=options.api,
+        ingress=options.ingress,
+        extend_api=extend,
+    )
+    slot = os.environ.get(SLOT)
+    if slot is not None:
+        _stop_with_parent(stop)
+    project: Project | None = load_files(options.files) if options.files else None
+    worker = Worker(settings)
+    announced: Endpoint | None = None
+    hinted, begun = False, time.monotonic()
+    try:
+        if not await _unless(stop, worker.start(project)):
+            return
+        finish = Finish(kafka, names, worker.project, reports_of_worker(worker)) if options.until_finished else None
+        while not stop.is_set():
+            endpoint = Endpoint(
+                os.getpid(), kafka.bootstrap, names.namespace, worker.url, worker.registry_url, worker.ingress.url
+            )
+            if endpoint != announced and slot in {None, "0"}:
+                write_endpoint(home, endpoint)
+                if slot is None:
+                    announce(session, endpoint, announced)
+                announced = endpoint
+            if finish is not None and await asyncio.to_thread(finish.reached):
+                return
+            if finish is not None and finish.unfinished and not hinted and time.monotonic() - begun > HINT_SECONDS:
+                hinted = True
+                session.out.note(
+                    f"still waiting for the end of {', '.join(finish.unfinished)} (a source that watches has none)"
+                )
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), LOOK_SECONDS / 2)
+    finally:
+        await worker.close()
+        remove_endpoint(home)
+
+
+async def _unless(stop: asyncio.Event, work: Any) -> bool:
+    """Awaits `work` unless a stop comes first. True when it was done."""
+    doing = asyncio.ensure_future(work)
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not doing.done():
+        doing.cancel()
+        await asyncio.wait({doing})
+        return False
+    doing.result()
+    return True
+
+
+def _stop_with_parent(stop: asyncio.Event) -> None:
+    """A worker process ends when its supervisor is gone: the pipe on its standard input ends then."""
+    loop = asyncio.get_running_loop()
+
+    def readable() -> None:
+        if not os.read(0, 1024):
+            loop.remove_reader(0)
+            stop.set()
+
+    loop.add_reader(0, readable)
+
+
+def announce(session: Session, now: Endpoint, before: Endpoint | None) -> None:
+    """Says where everything can be reached; later only what is new."""
+    out = session.out
+    addresses = {"Kafka": now.bootstrap, "API": now.api, "Registry": now.registry, "Webhooks": now.ingress}
+    if not out.for_people:
+        if out.form is Format.JSON or before is None:
+            out.data({name.lower(): url for name, url in addresses.items() if url})
+        return
+    known = (
+        {}
+        if before is None
+        else {"Kafka": before.bootstrap, "API": before.api, "Registry": before.registry, "Webhooks": before.ingress}
+    )
+    for name, url in addresses.items():
+        if url and known.get(name) != url:
+            out.line(f"{name:<9} {url}")
+    if before is None:
+        out.line("Ready. Ctrl-C ends it gracefully.")

@@ -1,0 +1,157 @@
+"""How a command finds its cluster, its registry and its worker.
+
+The broker is the one that `--bootstrap` names, else the embedded one that runs in the home folder. The registry is the one that
+`--registry` names, else that of the worker which runs in the home folder, else one served for the command's own time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trunkline.cli.output import Output
+from trunkline.core.errors import ConfigurationError, UnavailableError
+
+if TYPE_CHECKING:
+    from trunkline.bus.board import Board
+    from trunkline.bus.kafka import KafkaSettings
+    from trunkline.bus.names import Names
+    from trunkline.cli.endpoint import Endpoint
+    from trunkline.registry.client import RegistryClient
+
+DEFAULT_HOME = ".trunkline"
+PING_SECONDS = 5.0
+REGISTRY_PREFIX = "TRUNKLINE_REGISTRY_"
+_REGISTRY_OPTIONS = {
+    "basic.auth.user.info",
+    "bearer.auth.token",
+    "ssl.ca.location",
+    "ssl.certificate.location",
+    "ssl.key.location",
+    "timeout",
+}
+
+
+@dataclass(slots=True)
+class Session:
+    """One command's surroundings."""
+
+    out: Output = field(default_factory=Output)
+    home_option: str | None = None
+    bootstrap_option: str | None = None
+    registry_option: str | None = None
+    namespace_option: str | None = None
+
+    @property
+    def home(self) -> Path:
+        """The folder that keeps broker data, worker ids and scratch files."""
+        return Path(self.home_option or os.environ.get("TRUNKLINE_HOME") or DEFAULT_HOME)
+
+    @property
+    def bootstrap(self) -> str | None:
+        """The bootstrap servers that were named, if any."""
+        return self.bootstrap_option or os.environ.get("TRUNKLINE_BOOTSTRAP_SERVERS") or None
+
+    @property
+    def registry_url(self) -> str | None:
+        """The registry's URL that was named, if any."""
+        return self.registry_option or os.environ.get("TRUNKLINE_REGISTRY_URL") or None
+
+    def names(self) -> Names:
+        """The names of the namespace."""
+        from trunkline.bus.names import Names
+
+        return Names(self.namespace_option) if self.namespace_option is not None else Names.from_environment()
+
+    def kafka(self) -> KafkaSettings:
+        """The cluster, known to answer. Raises `UnavailableError` where none was named and none runs, or it is away."""
+        from trunkline.bus.kafka import ping
+
+        settings = self.kafka_settings()
+        self.names()  # a wrong namespace is said at once, not after a broker was waited for
+        ping(settings, PING_SECONDS)
+        return settings
+
+    def kafka_settings(self) -> KafkaSettings:
+        """As `kafka`, without asking the cluster."""
+        from trunkline.bus.embedded import find_running
+        from trunkline.bus.kafka import KafkaSettings
+
+        if self.bootstrap is not None:
+            return KafkaSettings.from_environment(self.bootstrap)
+        running = find_running(self.home.resolve())
+        if running is None:
+            raise UnavailableError(
+                f"no broker was named and none runs in {self.home}",
+                hint="start one with `trunkline up`, or name one by --bootstrap or TRUNKLINE_BOOTSTRAP_SERVERS",
+                code="kafka.none",
+            )
+        return KafkaSettings(running.bootstrap, running.client_options)
+
+    def board(self) -> Board:
+        """Wishes and reports of the cluster."""
+        from trunkline.bus.board import Board
+
+        return Board(self.kafka(), self.names())
+
+    def endpoint(self) -> Endpoint | None:
+        """The worker that runs in the home folder on this session's cluster and namespace, if one does."""
+        from trunkline.cli.endpoint import read_endpoint
+
+        found = read_endpoint(self.home)
+        if found is None or found.namespace != self.names().namespace:
+            return None
+        return found if self.bootstrap is None or self.bootstrap == found.bootstrap else None
+
+    def registry_options(self) -> dict[str, str]:
+        """Options of the registry's client: `TRUNKLINE_REGISTRY_BASIC_AUTH_USER_INFO` sets `basic.auth.user.info`."""
+        found = {}
+        for name, value in os.environ.items():
+            option = name.removeprefix(REGISTRY_PREFIX).lower().replace("_", ".")
+            if name.startswith(REGISTRY_PREFIX) and option in _REGISTRY_OPTIONS:
+                found[option] = value
+        return found
+
+    @contextlib.contextmanager
+    def registry(self, kafka: KafkaSettings | None = None) -> Iterator[RegistryClient]:
+        """The schema registry. Without one that was named or runs, one is served from its topic while the command lasts."""
+        from trunkline.cli.registryserver import serving_registry
+        from trunkline.registry.client import RegistryClient
+
+        url = self.registry_url
+        if url is None:
+            endpoint = self.endpoint()
+            url = endpoint.registry if endpoint is not None else None
+        with contextlib.ExitStack() as stack:
+            if url is None:
+                url = stack.enter_context(serving_registry(kafka or self.kafka(), self.names()))
+            client = RegistryClient(url, self.registry_options())
+            stack.callback(client.close)
+            yield client
+
+
+def address(text: str, option: str) -> tuple[str, int]:
+    """Host and port of `host:port`, `:port` or `[::1]:port`. Raises `ConfigurationError`."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise ConfigurationError(
+            f"{text!r} is no address",
+            where=option,
+            hint="write it like 127.0.0.1:8080; port 0 takes a free one",
+            code="option.address",
+        )
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def user() -> str:
+    """Who asks, for the record of wishes and changes: the user of the operating system."""
+    import getpass
+
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown"

@@ -1,0 +1,198 @@
+"""How pipelines stand, put together from what workers report, what groups committed and what is applied."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
+
+from trunkline.bus.applied import read_applied
+from trunkline.bus.board import Board, Report
+from trunkline.bus.kafka import KafkaSettings, translate
+from trunkline.bus.lag import LagReader, PartitionLag
+from trunkline.bus.ledger import OUTCOMES, Ledger, total
+from trunkline.bus.names import Names
+from trunkline.bus.positions import read_positions
+from trunkline.bus.states import State
+from trunkline.cli.session import Session
+from trunkline.core.errors import ConfigurationError, did_you_mean
+
+STATUS_COLUMNS = (
+    "PIPELINE",
+    "KIND",
+    "STATE",
+    "FOR",
+    "WORKERS",
+    "READ",
+    "DELIVERED",
+    "FILTERED",
+    "DEAD",
+    "LAG",
+    "LAG s",
+    "LEDGER",
+)
+_TIMEOUT = 15.0
+_WORST = (State.FAILED, State.RESTARTING, State.RUNNING, State.PAUSED, State.STOPPED, State.UNASSIGNED)
+"""What one word says of several workers: the first of these that any of them is in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One pipeline. `since` is in Unix seconds, `lag_seconds` None where it is not known; the ledger closes when `open` is 0."""
+
+    pipeline: str
+    kind: str
+    state: State
+    since: float | None
+    workers: int
+    reason: str | None = None
+    hint: str | None = None
+    finished: bool = False
+    counts: Mapping[str, int] = field(default_factory=dict)
+    open: int = 0
+    lag_records: int = 0
+    lag_seconds: float | None = None
+    restart_at: float | None = None
+
+    def row(self) -> tuple[Any, ...]:
+        """The cells under STATUS_COLUMNS."""
+        counts = [self.counts.get(name) for name in ("read", "delivered", "filtered", "dead")]
+        lag = (None, None) if self.kind == "Source" else (self.lag_records, self.lag_seconds)
+        ledger = None if not self.counts else ("closes" if self.open == 0 else f"{self.open} open")
+        age = None if self.since is None else elapsed(time.time() - self.since)
+        state = f"{self.state} (finished)" if self.finished else str(self.state)
+        return (self.pipeline, self.kind, state, age, self.workers, *counts, *lag, ledger)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The standing as data."""
+        return {**asdict(self), "ledger_closes": self.open == 0}
+
+
+def elapsed(seconds: float) -> str:
+    """A length of time in its two largest units."""
+    left = int(max(seconds, 0))
+    parts: list[str] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        if left >= size or (unit == "s" and not parts):
+            parts.append(f"{left // size}{unit}")
+            left %= size
+    return "".join(parts[:2])
+
+
+def known_pipelines(session: Session, kafka: KafkaSettings, names: Names, only: str | None = None) -> dict[str, str]:
+    """Kinds by name of the pipelines that are applied or were reported. Raises `ConfigurationError` when `only` is none of them."""
+    kinds = {report.pipeline: report.kind for report in Board(kafka, names).reports()}
+    return _chosen(kinds, applied_pipelines(kafka, names), only)
+
+
+def applied_pipelines(kafka: KafkaSettings, names: Names) -> dict[str, str]:
+    """Kinds by name of the applied pipelines."""
+    found = (key.split("/", 1) for key in read_applied(kafka, names))
+    return {name: kind for kind, name in found if kind in {"Source", "Stream", "Sink"}}
+
+
+def _chosen(reported: Mapping[str, str], applied: Mapping[str, str], only: str | None) -> dict[str, str]:
+    kinds = dict(sorted({**reported, **applied}.items()))
+    if only is None:
+        return kinds
+    if only not in kinds:
+        raise ConfigurationError(
+            f"no pipeline is called {only!r}", hint=did_you_mean(only, kinds), code="pipeline.unknown"
+        )
+    return {only: kinds[only]}
+
+
+def standings(session: Session, only: str | None = None) -> list[Standing]:
+    """How each pipeline stands. Counts are those of commits and positions, which are as true as the offsets."""
+    kafka, names = session.kafka(), session.names()
+    reports = Board(kafka, names).reports()
+    kinds = _chosen({report.pipeline: report.kind for report in reports}, applied_pipelines(kafka, names), only)
+    readers = [name for name, kind in kinds.items() if kind != "Source"]
+    ledgers = committed_ledgers(kafka, names, readers)
+    lags = LagReader(kafka, names).measure(readers)
+    sources = _source_counts(kafka, names)
+    found = []
+    for name, kind in kinds.items():
+        counts, left_open = sources.get(name, ({}, 0)) if kind == "Source" else ledgers.get(name, ({}, 0))
+        own = [report for report in reports if report.pipeline == name]
+        found.append(_standing(name, kind, own, counts, left_open, [lag for lag in lags if lag.pipeline == name]))
+    return found
+
+
+def _standing(
+    name: str,
+    kind: str,
+    reports: Sequence[Report],
+    counts: dict[str, int],
+    left_open: int,
+    lags: Sequence[PartitionLag],
+) -> Standing:
+    fresh = [report for report in reports if not report.stale]
+    states = {report.state for report in fresh}
+    state = next((one for one in _WORST if one in states), State.UNASSIGNED)
+    speaker = next((report for report in fresh if report.state is state and report.reason), None)
+    reason = speaker.reason if speaker is not None else None
+    if not fresh:
+        reason = "no worker has reported it lately" if reports else "no worker has run it yet"
+    seconds = [lag.seconds for lag in lags if lag.seconds is not None]
+    return Standing(
+        pipeline=name,
+        kind=kind,
+        state=state,
+        since=min((report.since for report in fresh if report.state is state), default=None),
+        workers=len([report for report in fresh if report.state not in {State.STOPPED, State.UNASSIGNED}]),
+        reason=reason,
+        hint=speaker.hint if speaker is not None else None,
+        finished=any(report.finished for report in fresh),
+        counts=counts,
+        open=left_open,
+        lag_records=sum(lag.records for lag in lags if lag.seconds != 0.0),
+        lag_seconds=max(seconds, default=None),
+        restart_at=min((report.restart_at for report in fresh if report.restart_at is not None), default=None),
+    )
+
+
+def committed_ledgers(
+    kafka: KafkaSettings, names: Names, pipelines: Sequence[str]
+) -> dict[str, tuple[dict[str, int], int]]:
+    """Counts, and how many records they can't account for, of the ledgers in the groups' commits.
+
+    What came again through the retry topic has a ledger of its own and is not counted twice.
+    """
+    admin = kafka.admin()
+    futures = {
+        name: admin.list_consumer_group_offsets(
+            [ConsumerGroupTopicPartitions(names.group(name))], request_timeout=_TIMEOUT
+        )[names.group(name)]
+        for name in pipelines
+    }
+    found = {}
+    for name, future in futures.items():
+        try:
+            parts = future.result(_TIMEOUT).topic_partitions
+        except KafkaException as error:
+            raise translate(error, f"the commits of {name} can't be read") from error
+        ledgers = [
+            Ledger.from_metadata(part.metadata, part.offset)[0]
+            for part in parts
+            if part.offset >= 0 and part.topic != names.retry(name)
+        ]
+        if ledgers:
+            summed = total(ledgers)
+            found[name] = ({one: getattr(summed, one) for one in ("read", *OUTCOMES, "outputs")}, summed.open)
+    return found
+
+
+def _source_counts(kafka: KafkaSettings, names: Names) -> dict[str, tuple[dict[str, int], int]]:
+    found: dict[str, dict[str, int]] = {}
+    for (pipeline, _), position in read_positions(kafka, names).items():
+        counts = found.setdefault(pipeline, {})
+        for name in ("read", "delivered", "filtered", "dead", "outputs", "duplicates"):
+            counts[name] = counts.get(name, 0) + getattr(position, name)
+    return {
+        name: (counts, counts["read"] - counts["delivered"] - counts["filtered"] - counts["dead"])
+        for name, counts in found.items()
+    }

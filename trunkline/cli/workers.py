@@ -1,0 +1,124 @@
+"""Several worker processes on one machine: started, started again with a growing wait when they crash, ended together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from trunkline.bus.kafka import KafkaSettings
+from trunkline.bus.states import reconnect_delay
+from trunkline.cli.finish import Finish, reports_of_board
+from trunkline.core.errors import ConfigurationError
+from trunkline.core.log import get_logger
+from trunkline.core.manifests import load_files
+
+if TYPE_CHECKING:
+    from trunkline.cli.serving import ServeOptions
+    from trunkline.cli.session import Session
+
+log = get_logger(__name__)
+SLOT = "TRUNKLINE_WORKER_SLOT"
+"""Which worker of its supervisor a process is, from 0; not set in a worker that runs alone."""
+GRACE_SECONDS = 60.0
+PROVEN_SECONDS = 60.0
+WRONG_INPUT = 2
+
+
+async def supervise(session: Session, options: ServeOptions, kafka: KafkaSettings, stop: asyncio.Event) -> None:
+    """Keeps `options.workers` processes running until `stop`, or until the work is done where that was asked.
+
+    Raises `ConfigurationError` when a worker says that its input is wrong: no restart would mend that.
+    """
+    session.home.mkdir(parents=True, exist_ok=True)
+    workers = [asyncio.create_task(_keep(slot, session, options, kafka, stop)) for slot in range(options.workers)]
+    waits: list[asyncio.Task[None]] = [asyncio.create_task(_stopped(stop))]
+    if options.until_finished:
+        waits.append(asyncio.create_task(_finished(session, options, kafka)))
+    session.out.line(f"{options.workers} workers on {kafka.bootstrap}. Ctrl-C ends them gracefully.")
+    try:
+        done, _ = await asyncio.wait([*waits, *workers], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        stop.set()
+        for task in waits:
+            task.cancel()
+        results = await asyncio.gather(*workers, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                log.error("a worker ended", reason=str(result))
+
+
+async def _stopped(stop: asyncio.Event) -> None:
+    await stop.wait()
+
+
+async def _finished(session: Session, options: ServeOptions, kafka: KafkaSettings) -> None:
+    names = session.names()
+    finish = Finish(kafka, names, load_files(options.files), reports_of_board(kafka, names))
+    while not await asyncio.to_thread(finish.reached):  # noqa: ASYNC110 (what is waited for happens in other processes)
+        await asyncio.sleep(1)
+
+
+async def _keep(slot: int, session: Session, options: ServeOptions, kafka: KafkaSettings, stop: asyncio.Event) -> None:
+    failures = 0
+    while not stop.is_set():
+        begun = time.monotonic()
+        process = await asyncio.create_subprocess_exec(
+            *_command(slot, session, options, kafka),
+            env=_environment(slot, session, kafka),
+            stdin=asyncio.subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for the supervisor, which then asks its workers once
+        )
+        code = await _wait(process, stop)
+        if stop.is_set():
+            return
+        if code == WRONG_INPUT:
+            raise ConfigurationError(
+                f"worker {slot} ended: its input is wrong", hint="its message is above", code="worker.refused"
+            )
+        failures = 1 if time.monotonic() - begun > PROVEN_SECONDS else failures + 1
+        wait = reconnect_delay(failures - 1)
+        log.error("a worker ended and is started again", worker=slot, code=code, wait=wait)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), wait)
+
+
+async def _wait(process: asyncio.subprocess.Process, stop: asyncio.Event) -> int:
+    ended = asyncio.ensure_future(process.wait())
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not ended.done():
+        with contextlib.suppress(ProcessLookupError):
+            process.send_signal(signal.SIGTERM)
+        try:
+            return await asyncio.wait_for(asyncio.shield(ended), GRACE_SECONDS)
+        except TimeoutError:
+            process.kill()
+    return await ended
+
+
+def _command(slot: int, session: Session, options: ServeOptions, kafka: KafkaSettings) -> list[str]:
+    """The command line of one worker. Ports that were given are counted up, free ones stay free ones."""
+    command = [sys.executable, "-m", "trunkline.cli.main", "run" if options.files else "up"]
+    for path in options.files:
+        command += ["--file", str(path)]
+    for option, (host, port) in (("--api", options.api), ("--ingress", options.ingress)):
+        command += [option, f"{host}:{port + slot if port else 0}"]
+    command += ["--bootstrap", kafka.bootstrap, "--home", str(session.home)]
+    command += ["--log-level", options.log_level, "--log-style", options.log_style]
+    if session.registry_url is not None:
+        command += ["--registry", session.registry_url]
+    return command
+
+
+def _environment(slot: int, session: Session, kafka: KafkaSettings) -> dict[str, str]:
+    """Kafka's options go by environment, because a command line with a password can be read by everybody."""
+    own = {f"TRUNKLINE_KAFKA_{name.upper().replace('.', '_')}": value for name, value in kafka.options.items()}
+    return {**os.environ, **own, SLOT: str(slot), "TRUNKLINE_NAMESPACE": session.names().namespace}

@@ -1,0 +1,51 @@
+"""What a worker's HTTP service answers besides health: metrics, status, and its log level."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+from aiohttp import web
+from prometheus_client import REGISTRY
+from prometheus_client.exposition import choose_encoder
+
+from trunkline.bus.worker import Worker
+from trunkline.core.log import LEVELS, get_logger, set_level
+
+log = get_logger(__name__)
+MAX_BODY = 4096
+
+
+def extend(app: web.Application, worker: Worker) -> None:
+    """Adds `GET /metrics` (Prometheus text or OpenMetrics), `GET /status` and `PUT /logging` to a worker's service."""
+
+    async def status(_request: web.Request) -> web.Response:
+        return web.json_response({"worker": worker.id, "pipelines": [report.as_dict() for report in worker.reports]})
+
+    app.router.add_get("/metrics", _metrics)
+    app.router.add_get("/status", status)
+    app.router.add_get("/logging", _level)
+    app.router.add_put("/logging", _set_level)
+
+
+async def _metrics(request: web.Request) -> web.Response:
+    encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+    return web.Response(body=encode(REGISTRY), headers={"Content-Type": content_type})
+
+
+async def _level(_request: web.Request) -> web.Response:
+    return web.json_response({"level": logging.getLevelName(logging.getLogger().level).lower()})
+
+
+async def _set_level(request: web.Request) -> web.Response:
+    """`{"level": "debug"}`; 400 for anything else."""
+    refusal = web.json_response({"error": f"level must be one of {', '.join(LEVELS)}"}, status=400)
+    if (request.content_length or 0) > MAX_BODY:
+        return refusal
+    try:
+        level = json.loads(await request.read())["level"]
+        set_level(level)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return refusal
+    log.warning("the log level was changed", level=level)
+    return web.json_response({"level": level})

@@ -1,0 +1,284 @@
+"""The contracts of plug-ins: `Source`, `PushSource`, `Step` and `Sink`.
+
+A plug-in is a class with a settings class beside it. It is made from validated settings and never sees Kafka: the engine
+polls, publishes, batches, retries, dead-letters and commits. All coroutines run on the worker's event loop and must not
+block it (hand blocking calls to `asyncio.to_thread`); a step runs on its stream's own thread and does no input or output.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import structlog.stdlib
+
+from trunkline.core.event import Event
+from trunkline.core.settings import Settings
+from trunkline.core.verdicts import Verdict
+
+Position = dict[str, Any]
+"""Where a source split stands: JSON-able, at most some kilobytes, opaque to the engine."""
+
+S = TypeVar("S", bound=Settings)
+
+
+class Plugin:
+    """What all plug-ins share.
+
+    `settings_type` is the class of the manifest's `config`; `connection_type` is the class of the `Connection` it needs, or
+    None where it needs none. `summary` is one sentence for listings; its folder's README says more.
+    """
+
+    settings_type: ClassVar[type[Settings]]
+    connection_type: ClassVar[type[Settings] | None] = None
+    summary: ClassVar[str]
+
+    def __init__(self, settings: Any, connection: Any = None) -> None:
+        self.settings = settings
+        self.connection = connection
+
+
+@dataclass(frozen=True, slots=True)
+class PluginContext:
+    """What the engine tells a source or a sink when it opens it.
+
+    `data` is a folder of this pipeline's own on this worker, for scratch files: it may be empty after a move to another worker.
+    """
+
+    namespace: str
+    pipeline: str
+    data: Path
+    log: structlog.stdlib.BoundLogger
+
+
+# --- doors in ---------------------------------------------------------------------------------------------------------
+
+
+# Not frozen: a frozen dataclass of eleven fields takes three times as long to make, and a file source makes one for each row.
+@dataclass(slots=True)
+class SourceEvent:
+    """Something that happened elsewhere, about to be published.
+
+    `value` must fit the Avro schema of its topic (strings are cast to the schema's numbers, dates and nulls only where the
+    source says so). `id` is stable for the same happening where the source can tell; else the engine makes one. `type` and
+    `subject` are CloudEvents attributes; `source` defaults to `/<namespace>/<pipeline>`. `raw` are the bytes as received, kept
+    in quarantine if the value does not fit its schema, and `place` says where they came from (file and line, request id).
+    """
+
+    value: Any
+    id: str | None = None
+    type: str | None = None
+    source: str | None = None
+    subject: str | None = None
+    time: datetime | None = None
+    key: str | None = None
+    correlation_id: str | None = None
+    traceparent: str | None = None
+    raw: bytes | None = None
+    place: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RejectedInput:
+    """Input that can't become an event: kept raw in quarantine (the source's dead-letter topic) with the reason and the place."""
+
+    raw: bytes
+    reason: str
+    place: str
+    correlation_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SourceBatch:
+    """What one poll found. All of it, and `position`, are written in one transaction.
+
+    `pause` is how many seconds the source wants to wait before the next poll: 0 when there is more now. `finished` says that
+    a bounded source has come to its end.
+    """
+
+    events: Sequence[SourceEvent] = ()
+    rejected: Sequence[RejectedInput] = ()
+    position: Position | None = None
+    pause: float = 0.0
+    finished: bool = False
+
+
+class Source(Plugin, ABC):
+    """A door in that asks: five verbs.
+
+    The engine calls `splits` once after `open`, then `poll` and `committed` for each split it owns, one call at a time a split.
+    """
+
+    async def open(self, context: PluginContext) -> None:
+        """Connects and probes. Raises `ConfigurationError` or `FatalError` for what a person must mend, else `RetriableError`."""
+
+    def splits(self) -> Sequence[str]:
+        """The names of the parts that different workers may poll side by side, each with a position of its own."""
+        return ("0",)
+
+    @abstractmethod
+    async def poll(self, split: str, position: Position | None) -> SourceBatch:
+        """The next events after `position` (None at the very first poll), at most some thousand.
+
+        Must give the same events for the same position where the other side allows. Raises `RetriableError` for what may pass.
+        """
+
+    async def committed(self, split: str, position: Position) -> None:
+        """Kafka acknowledged everything up to `position`: now files may be moved and messages be acknowledged. May be called again."""
+
+    async def close(self) -> None:
+        """Releases everything. Called once, also after a failed `open`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An HTTP request that a push source is asked to judge. Header names are lower case; `body` is complete and within limits."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+    remote: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reception:
+    """A push source's judgement of one request.
+
+    With `events` or `rejected`, the engine publishes first and then answers `status` (202); a broker that can't acknowledge
+    becomes a 503. Without, `status` is the answer as it stands (401, 413, 400). `dedupe_key` names the delivery for
+    `dedupe_window` seconds: a known one gets 200 with `duplicate: true` and makes no new event. `reply` is a body of the
+    plug-in's own (a challenge);
+    `reason` goes to the log and the answer.
+    """
+
+    status: int
+    events: Sequence[SourceEvent] = ()
+    rejected: Sequence[RejectedInput] = ()
+    dedupe_key: str | None = None
+    dedupe_window: float = 0.0
+    reply: bytes | None = None
+    reply_type: str = "application/json"
+    reason: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class PushSource(Plugin, ABC):
+    """A door in that is knocked at: the engine listens, limits and reads; the plug-in judges."""
+
+    @property
+    @abstractmethod
+    def path(self) -> str:
+        """The path that requests come to, such as `/hooks/github`."""
+
+    @property
+    @abstractmethod
+    def max_body(self) -> int:
+        """The largest body accepted, in bytes, both on the wire and decompressed."""
+
+    async def open(self, context: PluginContext) -> None:
+        """Resolves secrets. Raises `ConfigurationError` for what a person must mend."""
+
+    @abstractmethod
+    async def receive(self, request: Request) -> Reception:
+        """Judges one request. Never raises for what a sender may send."""
+
+    async def close(self) -> None:
+        """Releases everything."""
+
+
+# --- the work between -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StepContext:
+    """What a step is told before it runs: the Avro schema (JSON form) of the values it will get, or None if it is not known.
+
+    `where` points at the step in its manifest, for messages. `target` is the schema of the topic that the stream writes to when
+    there is exactly one. `python_path` is the folder of the manifest, from which a `python` step may import.
+    """
+
+    pipeline: str
+    schema: Any | None
+    where: str
+    target: Any | None = None
+    python_path: Path | None = None
+
+
+class Step(Plugin, ABC):
+    """One piece of work on one event. Pure: the same event gives the same result, so that a replay repeats it.
+
+    `shorthand` names the settings field that a bare value stands for: `filter: EXPR` is `filter: {when: EXPR}`.
+    """
+
+    shorthand: ClassVar[str | None] = None
+
+    @classmethod
+    def parse(cls, raw: Any) -> Settings:
+        """The settings from what the manifest says. Raises pydantic's ValidationError."""
+        if cls.shorthand is not None and not (isinstance(raw, Mapping) and cls.shorthand in raw):
+            raw = {cls.shorthand: raw}
+        return cls.settings_type.model_validate(raw)
+
+    @abstractmethod
+    def prepare(self, context: StepContext) -> Any | None:
+        """Compiles expressions, checks them against the input schema, and returns the schema of the output (None: not known).
+
+        Raises `ConfigurationError` with the place in the manifest. Called once before the first event, and by `validate`.
+        """
+
+    @abstractmethod
+    def process(self, event: Event) -> Event | list[Event] | None:
+        """The event changed in place, several events, or None where it is filtered. Raises `RejectedError` for a bad record."""
+
+
+# --- doors out --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Promises:
+    """What a sink can promise, which decides how the engine treats it.
+
+    `idempotent`: writing a record twice has one effect. `max_batch`: records a call, 1 for one call a record. `contiguous`: a
+    batch is a gapless range of one partition, planned before the effect and built again alike after a crash.
+    """
+
+    idempotent: bool
+    max_batch: int = 1
+    contiguous: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The records of one call. `name` is set for contiguous sinks: unique, the same when the same range is built again, and safe
+    as a file name. `attempt` counts from 1.
+    """
+
+    events: Sequence[Event]
+    name: str = ""
+    attempt: int = 1
+
+
+class Sink(Plugin, ABC):
+    """A door out: three verbs. Several `write` calls may be under way at once, never two with the same key where order is kept."""
+
+    promises: ClassVar[Promises]
+
+    async def open(self, context: PluginContext) -> None:
+        """Connects and probes. Raises `ConfigurationError` or `FatalError` for what a person must mend, else `RetriableError`."""
+
+    @abstractmethod
+    async def write(self, batch: Batch) -> Sequence[Verdict]:
+        """Delivers, and returns one verdict for each event in their order. The engine retries, dead-letters and commits.
+
+        Raises `FatalError` when the account or the credentials are refused: the pipeline stops and nothing is dead-lettered.
+        Any other exception is taken as `Unknown` for every record of the batch.
+        """
+
+    async def close(self) -> None:
+        """Releases everything. Called once, also after a failed `open`."""

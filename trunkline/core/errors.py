@@ -1,0 +1,122 @@
+"""Every error that Trunkline raises on purpose, grouped by what the caller does about it.
+
+* `ConfigurationError`: someone has to change a manifest, a setting or an argument. Exit code 2.
+* `UnavailableError`: something around us is missing or down (a broker, a file system, Java). Exit code 3.
+* `FatalError`: the pipeline stops with the reason and holds its offsets (a 401, a closed account). Exit code 3.
+* `RetriableError`: the same call may succeed later, `after` seconds at the earliest.
+* `BackpressureError`: slow down; nothing has failed.
+* `RejectedError`: this record is bad and no retry mends it. It becomes a dead letter.
+* `CheckFailedError`: a check ran and found something. Exit code 1.
+
+Each carries a stable dotted `code`, and where it is known `where` (file, line, field, or topic, partition, offset) and a
+`hint` that says what to do. Wrap or log, never both.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TrunklineError(Exception):
+    """Base of all errors raised on purpose.
+
+    `message` says what was wrong, `where` points at the place, `hint` says what to do, `code` is stable and dotted.
+    """
+
+    code = "internal"
+    exit_code = 3
+
+    def __init__(
+        self, message: str, *, where: str | None = None, hint: str | None = None, code: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.hint = hint
+        if code is not None:
+            self.code = code
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.message}" if self.where else self.message
+        return f"{text} ({self.hint})" if self.hint else text
+
+    def as_dict(self) -> dict[str, str]:
+        """The error as data, for `-o json` and API answers."""
+        parts = {"code": self.code, "message": self.message, "where": self.where, "hint": self.hint}
+        return {name: value for name, value in parts.items() if value is not None}
+
+
+class ConfigurationError(TrunklineError):
+    """Someone has to change a manifest, a setting or an argument."""
+
+    code = "config.invalid"
+    exit_code = 2
+
+
+class UnavailableError(TrunklineError):
+    """Something around us is missing or down: a broker, a registry, Java, a disk."""
+
+    code = "environment.unavailable"
+    exit_code = 3
+
+
+class FatalError(TrunklineError):
+    """The pipeline must stop with this reason and hold its offsets: bad credentials, a closed account, a fenced producer."""
+
+    code = "pipeline.fatal"
+    exit_code = 3
+
+
+class RetriableError(TrunklineError):
+    """The same call may succeed later; `after` is the least wait in seconds, where the other side named one."""
+
+    code = "call.retriable"
+    exit_code = 3
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        after: float | None = None,
+        where: str | None = None,
+        hint: str | None = None,
+        code: str | None = None,
+    ) -> None:
+        super().__init__(message, where=where, hint=hint, code=code)
+        self.after = after
+
+
+class BackpressureError(RetriableError):
+    """Nothing failed, but the other side asks to slow down for `after` seconds."""
+
+    code = "call.backpressure"
+
+
+class RejectedError(TrunklineError):
+    """This record is bad and no retry mends it: it becomes a dead letter with this reason."""
+
+    code = "record.rejected"
+    exit_code = 1
+
+
+class CheckFailedError(TrunklineError):
+    """A check ran to its end and found something: a ledger that does not close, a schema that breaks its readers."""
+
+    code = "check.failed"
+    exit_code = 1
+
+
+def nearest(name: str, candidates: Iterable[str]) -> str | None:
+    """The candidate that was most likely meant by `name`, or None when nothing is near."""
+    matches = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.6)
+    return matches[0] if matches else None
+
+
+def did_you_mean(name: str, candidates: Iterable[str]) -> str:
+    """A hint for an unknown `name`: the nearest valid one, else the list of all (the first twenty)."""
+    known = sorted(candidates)
+    close = nearest(name, known)
+    if close is not None:
+        return f"did you mean {close!r}?"
+    return "known: " + ", ".join(known[:20]) if known else "none are known"

@@ -1,0 +1,91 @@
+"""Structured logging: JSON lines in production, readable lines in a terminal, correlation and place bound to every line."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import structlog
+
+from trunkline.core.secret import redact
+
+LEVELS = ("debug", "info", "warning", "error", "critical")
+
+
+def _redacted(_logger: Any, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """No secret leaves through a log line, wherever it was put (DESIGN: secrets appear in no log)."""
+    for name, value in fields.items():
+        if isinstance(value, str):
+            fields[name] = redact(value)
+        elif not isinstance(value, (int, float, bool, type(None), tuple)):
+            text = str(value)
+            clean = redact(text)
+            if clean != text:
+                fields[name] = clean
+    return fields
+
+
+def configure_logging(level: str = "info", *, style: str = "auto") -> None:
+    """Sets up structlog and the standard library's logging on standard error.
+
+    `style` is `json`, `text`, or `auto`: text when standard error is a terminal.
+    """
+    number = logging.getLevelNamesMapping()[level.upper()]
+    as_text = style == "text" or (style == "auto" and sys.stderr.isatty())
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    last: Any = structlog.dev.ConsoleRenderer() if as_text else structlog.processors.JSONRenderer()
+    exceptions: list[Any] = [] if as_text else [structlog.processors.format_exc_info]
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *exceptions, _redacted, last],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(number)
+    for noisy in ("aiohttp.access", "asyncssh", "asyncio", "httpx", "httpx2"):
+        logging.getLogger(noisy).setLevel(max(number, logging.WARNING))
+
+
+class KafkaClientLog:
+    """Takes librdkafka's own log, which it writes as facility, client and text.
+
+    While a broker is away every client says so several times a second; the pipelines say it once, in their states.
+    """
+
+    def __init__(self, logger: Any) -> None:
+        self._logger = logger
+
+    def log(self, level: int, message: str, *arguments: object) -> None:
+        """What the client calls."""
+        passing = bool(arguments) and arguments[0] in {"FAIL", "ERROR", "GETPID"}
+        self._logger.log(logging.DEBUG if passing else level, message, *arguments)
+
+
+def get_logger(name: str) -> structlog.stdlib.BoundLogger:
+    """A logger named after its module."""
+    logger: structlog.stdlib.BoundLogger = structlog.stdlib.get_logger(name)
+    return logger
+
+
+def set_level(level: str) -> None:
+    """Changes the level of a running process. Raises ValueError for an unknown level."""
+    if level.lower() not in LEVELS:
+        raise ValueError(f"unknown level {level!r}: one of {', '.join(LEVELS)}")
+    logging.getLogger().setLevel(level.upper())

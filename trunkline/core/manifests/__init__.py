@@ -1,0 +1,19 @@
+"""Manifests: the YAML in which engineers declare topics, connections and pipelines."""
+
+from trunkline.core.manifests.models import Connection, Manifest, Pipeline, Sink, Source, Stream, Topic
+from trunkline.core.manifests.project import ManifestError, Problem, Project, load_files, load_text
+
+__all__ = [
+    "Connection",
+    "Manifest",
+    "ManifestError",
+    "Pipeline",
+    "Problem",
+    "Project",
+    "Sink",
+    "Source",
+    "Stream",
+    "Topic",
+    "load_files",
+    "load_text",
+]

@@ -1,0 +1,283 @@
+"""The kinds of manifest as pydantic models. What a plug-in's `config` may hold is the plug-in's own affair."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from trunkline.core.settings import Duration, Size
+
+API_VERSION = "trunkline/v1"
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")]
+TopicName = Annotated[str, Field(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9._-]*(\.\*)?$", max_length=249)]
+
+
+class Model(BaseModel):
+    """Base of the manifest models: unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, hide_input_in_errors=True)
+
+
+class Metadata(Model):
+    """Who owns a pipeline and what it is called."""
+
+    name: Name = Field(description="The name: lower case letters, digits and hyphens.")
+    owner: str | None = Field(None, description="Who is asked when it fails: an e-mail address or a team.")
+    description: str | None = Field(None, description="One or two sentences for the catalog.")
+    labels: dict[str, str] = Field(default_factory=dict, description="Free labels, such as `domain: flights`.")
+
+
+class TopicMetadata(Metadata):
+    """As `Metadata`, with a topic's name: dots are allowed, and a last part `*` stands for a family of topics."""
+
+    name: TopicName = Field(description="The topic's name, such as `flights.delayed`, or `github.*` for a family.")
+
+
+class TopicSpec(Model):
+    """A Kafka topic with its Avro contract."""
+
+    partitions: int = Field(1, ge=1, le=10_000, description="How many partitions it is created with.")
+    replication: int | None = Field(None, ge=1, le=32_767, description="Replicas; the broker's default where absent.")
+    value_schema: str | dict[str, Any] | list[Any] | None = Field(
+        None,
+        alias="schema",
+        description="The Avro schema of its values: a path to an .avsc file beside the manifest, or the schema itself.",
+    )
+    compatibility: (
+        Literal["NONE", "BACKWARD", "BACKWARD_TRANSITIVE", "FORWARD", "FORWARD_TRANSITIVE", "FULL", "FULL_TRANSITIVE"]
+        | None
+    ) = Field(None, description="Which changes of the schema the registry accepts; its global level where absent.")
+    config: dict[str, str | int | float | bool] = Field(
+        default_factory=dict, description="Kafka's topic settings, such as `retention.ms`."
+    )
+    trust: Literal["internal", "external"] = Field(
+        "internal",
+        description="`external`: others write to it, so every value is checked in full before it is decoded.",
+    )
+    external: bool = Field(
+        False, description="It exists already and belongs to others: never created or changed by us."
+    )
+
+
+class ConnectionSpec(Model):
+    """An account in another system that several pipelines share."""
+
+    connector: str = Field(description="The plug-in whose connection settings these are.")
+    config: dict[str, Any] = Field(default_factory=dict, description="The plug-in's connection settings.")
+
+
+class Target(Model):
+    """Where a record goes. Every target whose `when` holds gets it; `otherwise` ones only if no other did."""
+
+    topic: TopicName = Field(description="The topic, or a family such as `github.*` with `name`.")
+    when: str | None = Field(None, description="A CEL expression; the target takes the records for which it is true.")
+    otherwise: bool = Field(False, description="Take the records that no target with a `when` has taken.")
+    key: str | None = Field(
+        None, description="A CEL expression whose text becomes the record's key; else the key is kept."
+    )
+    name: str | None = Field(None, description="A CEL expression that fills the `*` of a topic family.")
+
+
+def _as_targets(value: Any) -> Any:
+    if isinstance(value, (str, dict)):
+        value = [value]
+    if isinstance(value, list):
+        return [{"topic": item} if isinstance(item, str) else item for item in value]
+    return value
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Targets = Annotated[list[Target], BeforeValidator(_as_targets), Field(min_length=1)]
+Topics = Annotated[list[TopicName], BeforeValidator(_as_list), Field(min_length=1)]
+
+
+def _start(value: Any) -> Any:
+    if value in ("earliest", "latest"):  # a tuple: what a manifest says need not be hashable
+        return value
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError as error:
+            raise ValueError(f"earliest, latest or an RFC 3339 time is expected, found {value!r}") from error
+    if isinstance(value, datetime):
+        if value.tzinfo is None:
+            raise ValueError("the time needs a zone, such as 2026-01-31T00:00:00Z")
+        return value
+    raise ValueError("earliest, latest or an RFC 3339 time is expected")
+
+
+Start = Annotated[Literal["earliest", "latest"] | datetime, BeforeValidator(_start)]
+_START = (
+    "Where to begin when nothing was read yet: `earliest`, `latest` or a time with zone. It is asked for, so that nobody "
+    "posts a topic's whole history by accident."
+)
+
+
+class SourceSpec(Model):
+    """A door in."""
+
+    connector: str = Field(description="The source plug-in.")
+    connection: Name | None = Field(None, description="The `Connection` it uses.")
+    config: dict[str, Any] = Field(default_factory=dict, description="The plug-in's settings.")
+    to: Targets = Field(description="The topics it publishes to.")
+
+
+class StepSpec(Model):
+    """One step: exactly one plug-in name with its settings, and what becomes of a record that it can't process."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    on_error: Literal["dead-letter", "drop", "pass"] = Field(
+        "dead-letter",
+        description="A record that the step can't process is dead-lettered, dropped (and counted), or passed on unchanged.",
+    )
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> StepSpec:
+        if len(self.model_extra or {}) != 1:
+            found = ", ".join(self.model_extra or {}) or "none"
+            raise ValueError(f"a step names exactly one plug-in, found {found}")
+        return self
+
+    @property
+    def plugin(self) -> str:
+        """The name of the step's plug-in."""
+        return next(iter(self.model_extra or {}))
+
+    @property
+    def config(self) -> Any:
+        """What the manifest says for it."""
+        return next(iter((self.model_extra or {}).values()))
+
+
+class StreamSpec(Model):
+    """The work between."""
+
+    from_: Topics = Field(alias="from", description="The topics it reads.")
+    start: Start = Field(description=_START)
+    steps: list[StepSpec] = Field(default_factory=list, description="The work, in order.")
+    to: Targets = Field(description="The topics it writes to.")
+    processing: Literal["exactly-once", "at-least-once"] = Field(
+        "exactly-once", description="`at-least-once` is faster and may repeat records after a crash."
+    )
+
+
+class RetrySpec(Model):
+    """How often and how patiently a delivery is tried again: full jitter between 0 and min(max_delay, min_delay x 2^n)."""
+
+    attempts: int = Field(8, ge=1, le=1000, description="Calls in all before a record is a dead letter.")
+    min_delay: Duration = Field(0.5, description="The first wait at the most.")
+    max_delay: Duration = Field(300.0, description="The longest wait.")
+
+
+class BatchSpec(Model):
+    """When a batch is full: whichever comes first."""
+
+    count: int | None = Field(None, ge=1, le=1_000_000, description="Records; the plug-in's own maximum where absent.")
+    bytes: Size = Field(16 * 2**20, ge=1, description="Bytes of the records' values.")
+    age: Duration = Field(1.0, description="How long the first record of a batch waits for company.")
+
+
+class DeliverySpec(Model):
+    """How a sink delivers."""
+
+    order: Literal["key", "partition", "none"] = Field(
+        "key",
+        description="What stays in order: the records of a key, of a partition, or nothing. Records without a key have no order.",
+    )
+    in_flight: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description="Records under way at once; 32, or one full batch of the plug-in, where absent.",
+    )
+    batch: BatchSpec = Field(
+        default_factory=BatchSpec, description="Batching, where the plug-in takes more than one record a call."
+    )
+    retry: RetrySpec = Field(default_factory=RetrySpec, description="Retries.")
+    timeout: Duration = Field(
+        120.0, gt=0, description="How long one call may take before its outcome counts as unknown."
+    )
+    on_unknown: Literal["retry", "dead-letter"] = Field(
+        "retry",
+        description="What a sink that is not idempotent does with a record whose outcome is unknown: send it again, or dead-letter it.",
+    )
+    access_refusals: int = Field(
+        10,
+        ge=2,
+        description="So many refusals in a row (403, 404) of two or more keys stop the pipeline instead of dead-lettering.",
+    )
+
+
+class SinkSpec(Model):
+    """A door out."""
+
+    from_: Topics = Field(alias="from", description="The topics it reads.")
+    start: Start = Field(description=_START)
+    when: str | None = Field(None, description="A CEL expression; records for which it is false are filtered.")
+    connector: str = Field(description="The sink plug-in.")
+    connection: Name | None = Field(None, description="The `Connection` it uses.")
+    config: dict[str, Any] = Field(default_factory=dict, description="The plug-in's settings.")
+    delivery: DeliverySpec = Field(default_factory=DeliverySpec, description="Order, batches and retries.")
+
+
+class Topic(Model):
+    """A manifest of kind Topic."""
+
+    apiVersion: Literal["trunkline/v1"]  # noqa: N815 (Kubernetes' spelling)
+    kind: Literal["Topic"]
+    metadata: TopicMetadata
+    spec: TopicSpec = Field(default_factory=TopicSpec)
+
+
+class Connection(Model):
+    """A manifest of kind Connection."""
+
+    apiVersion: Literal["trunkline/v1"]  # noqa: N815
+    kind: Literal["Connection"]
+    metadata: Metadata
+    spec: ConnectionSpec
+
+
+class Source(Model):
+    """A manifest of kind Source."""
+
+    apiVersion: Literal["trunkline/v1"]  # noqa: N815
+    kind: Literal["Source"]
+    metadata: Metadata
+    spec: SourceSpec
+
+
+class Stream(Model):
+    """A manifest of kind Stream."""
+
+    apiVersion: Literal["trunkline/v1"]  # noqa: N815
+    kind: Literal["Stream"]
+    metadata: Metadata
+    spec: StreamSpec
+
+
+class Sink(Model):
+    """A manifest of kind Sink."""
+
+    apiVersion: Literal["trunkline/v1"]  # noqa: N815
+    kind: Literal["Sink"]
+    metadata: Metadata
+    spec: SinkSpec
+
+
+Manifest = Topic | Connection | Source | Stream | Sink
+Pipeline = Source | Stream | Sink
+KINDS: dict[str, type[Topic | Connection | Source | Stream | Sink]] = {
+    "Topic": Topic,
+    "Connection": Connection,
+    "Source": Source,
+    "Stream": Stream,
+    "Sink": Sink,
+}

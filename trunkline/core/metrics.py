@@ -1,0 +1,141 @@
+"""Every metric that Trunkline exposes, in one table: name, kind, meaning, labels. The reference page is made from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One row of the table. `buckets` are seconds, for histograms."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    labels: tuple[str, ...]
+    buckets: tuple[float, ...] = ()
+
+
+_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+TABLE: tuple[Metric, ...] = (
+    Metric("trunkline_records_in_total", "counter", "Records read by a pipeline.", ("pipeline",)),
+    Metric(
+        "trunkline_records_out_total", "counter", "Records written or delivered by a pipeline.", ("pipeline", "output")
+    ),
+    Metric(
+        "trunkline_records_settled_total",
+        "counter",
+        "Input records by the class they ended in: delivered, filtered, dead, absorbed, parked.",
+        ("pipeline", "outcome"),
+    ),
+    Metric(
+        "trunkline_delivery_attempts_total", "counter", "Calls of a sink by what came of them.", ("pipeline", "verdict")
+    ),
+    Metric(
+        "trunkline_delivery_seconds",
+        "histogram",
+        "How long one call of a sink took, in seconds.",
+        ("pipeline",),
+        _SECONDS,
+    ),
+    Metric("trunkline_in_flight", "gauge", "Records being delivered now.", ("pipeline",)),
+    Metric(
+        "trunkline_transaction_seconds",
+        "histogram",
+        "How long a Kafka transaction took, in seconds.",
+        ("pipeline",),
+        _SECONDS,
+    ),
+    Metric(
+        "trunkline_transactions_aborted_total",
+        "counter",
+        "Kafka transactions that were aborted and done again.",
+        ("pipeline",),
+    ),
+    Metric(
+        "trunkline_pipeline_state",
+        "gauge",
+        "1 for the state that the pipeline is in, 0 for the others.",
+        ("pipeline", "state"),
+    ),
+    Metric("trunkline_pipeline_restarts_total", "counter", "Automatic restarts after a failure.", ("pipeline",)),
+    Metric(
+        "trunkline_requests_total",
+        "counter",
+        "Requests that came to a push source, by the status answered.",
+        ("pipeline", "status"),
+    ),
+    Metric(
+        "trunkline_requests_refused_total",
+        "counter",
+        "Requests that a push source refused, by reason.",
+        ("pipeline", "reason"),
+    ),
+    Metric(
+        "trunkline_ledger_open",
+        "gauge",
+        "Input records that the ledger can't account for: 0 when it closes.",
+        ("pipeline",),
+    ),
+    Metric(
+        "kafka_consumergroup_lag",
+        "gauge",
+        "Records between the committed offset and the end.",
+        ("consumergroup", "topic", "partition"),
+    ),
+    Metric(
+        "kafka_consumergroup_group_lag_seconds",
+        "gauge",
+        "Age of the first record not yet committed.",
+        ("group", "topic", "partition"),
+    ),
+    Metric(
+        "kafka_consumergroup_group_max_lag_seconds", "gauge", "The largest age over the group's partitions.", ("group",)
+    ),
+)
+
+_made: dict[str, MetricWrapperBase] = {}
+
+
+def _make(row: Metric) -> MetricWrapperBase:
+    if row.kind == "counter":
+        return Counter(row.name, row.help, row.labels, registry=REGISTRY)
+    if row.kind == "gauge":
+        return Gauge(row.name, row.help, row.labels, registry=REGISTRY)
+    return Histogram(row.name, row.help, row.labels, registry=REGISTRY, buckets=row.buckets)
+
+
+def metric(name: str) -> MetricWrapperBase:
+    """The collector of a metric of the table, made at first use. Raises KeyError for a name that the table does not have."""
+    if name not in _made:
+        row = next((row for row in TABLE if row.name == name), None)
+        if row is None:
+            raise KeyError(f"{name} is not in the metrics table")
+        _made[name] = _make(row)
+    return _made[name]
+
+
+def counter(name: str) -> Counter:
+    """A counter of the table."""
+    found = metric(name)
+    assert isinstance(found, Counter)
+    return found
+
+
+def gauge(name: str) -> Gauge:
+    """A gauge of the table."""
+    found = metric(name)
+    assert isinstance(found, Gauge)
+    return found
+
+
+def histogram(name: str) -> Histogram:
+    """A histogram of the table."""
+    found = metric(name)
+    assert isinstance(found, Histogram)
+    return found

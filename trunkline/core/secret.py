@@ -1,0 +1,146 @@
+"""Secrets: references in manifests that resolve at start, and values that no log, status, error or API answer shows.
+
+A reference is `${env:NAME}`, `${file:path}` or `${vault:path#key}`. A secret setting accepts references only, so that no
+manifest in git holds a password.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+from trunkline.core.errors import ConfigurationError
+
+REFERENCE = re.compile(r"\$\{(?P<scheme>[a-z]+):(?P<path>[^}:#]+(?:#[^}:]+)?)(?::-(?P<default>[^}]*))?\}")
+_known_values: set[str] = set()
+
+
+class Secret:
+    """A reference to a secret. `reveal()` resolves it; everything else shows the reference and never the value."""
+
+    __slots__ = ("_literal", "reference")
+
+    def __init__(self, reference: str, *, literal: str | None = None) -> None:
+        self.reference = reference
+        self._literal = literal
+
+    @classmethod
+    def of(cls, value: str) -> Secret:
+        """A secret from a value that is already in memory: for tests and programs, never for manifests."""
+        _remember(value)
+        return cls("${literal}", literal=value)
+
+    def reveal(self) -> str:
+        """The value. Raises `ConfigurationError` (`secret.missing`) that names the reference when it can't be resolved."""
+        return self._literal if self._literal is not None else resolve_references(self.reference, secret=True)
+
+    def __repr__(self) -> str:
+        return f"Secret({self.reference!r})"
+
+    def __str__(self) -> str:
+        return "********"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and (self.reference, self._literal) == (other.reference, other._literal)
+
+    def __hash__(self) -> int:
+        return hash(self.reference)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            cls._validate,
+            serialization=core_schema.plain_serializer_function_ser_schema(lambda secret: secret.reference),
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {
+            "type": "string",
+            "format": "secret-reference",
+            "pattern": r"\$\{[a-z]+:[^}]+\}",
+            "description": "a reference to a secret: ${env:NAME}, ${file:path} or ${vault:path#key}",
+        }
+
+    @classmethod
+    def _validate(cls, value: Any) -> Secret:
+        if isinstance(value, Secret):
+            return value
+        if isinstance(value, str) and REFERENCE.fullmatch(value):
+            return cls(value)
+        raise ValueError("a secret is written as a reference: ${env:NAME}, ${file:path} or ${vault:path#key}")
+
+
+def resolve_references(text: str, *, secret: bool = False) -> str:
+    """`text` with each reference replaced by what it names. With `secret`, the values are remembered for redaction.
+
+    Raises `ConfigurationError` (`secret.missing`, `secret.scheme`) that names the reference, never a value.
+    """
+
+    def replaced(match: re.Match[str]) -> str:
+        value = _resolve(match)
+        if secret:
+            _remember(value)
+        return value
+
+    return REFERENCE.sub(replaced, text)
+
+
+def redact(text: str) -> str:
+    """`text` with every secret value that was resolved in this process replaced by asterisks."""
+    for value in sorted(_known_values, key=len, reverse=True):
+        if value in text:
+            text = text.replace(value, "********")
+    return text
+
+
+def _remember(value: str) -> None:
+    # Shorter ones would blank out ordinary words.
+    if len(value) >= 6:
+        _known_values.add(value)
+
+
+def _resolve(match: re.Match[str]) -> str:
+    scheme, path, default = match.group("scheme"), match.group("path"), match.group("default")
+    reader = _READERS.get(scheme)
+    if reader is None:
+        raise ConfigurationError(
+            f"no secret store {scheme!r} is known in {match.group(0)}",
+            hint=f"known: {', '.join(sorted(_READERS))}",
+            code="secret.scheme",
+        )
+    value = reader(path)
+    if value is None:
+        if default is not None:
+            return default
+        raise ConfigurationError(
+            f"{match.group(0)} can't be resolved", hint=_ADVICE[scheme].format(path=path), code="secret.missing"
+        )
+    return value
+
+
+def _from_file(path: str) -> str | None:
+    try:
+        return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+_READERS: dict[str, Callable[[str], str | None]] = {"env": os.environ.get, "file": _from_file}
+_ADVICE = {
+    "env": "set the environment variable {path} before the start",
+    "file": "put a readable UTF-8 file at {path}",
+}
+
+
+def register_store(scheme: str, reader: Callable[[str], str | None], advice: str) -> None:
+    """Adds a secret store: `${scheme:path}` is read by `reader`, which returns None for what is not there."""
+    _READERS[scheme] = reader
+    _ADVICE[scheme] = advice

@@ -1,0 +1,118 @@
+"""Settings classes: one declaration that validates, renders the docs page and gives editors their JSON Schema.
+
+Every field has a description; a field that is a secret has the type `Secret`; lengths of time are `Duration` (seconds in
+code, `30s`, `5m`, `1h30m` in manifests) and sizes are `Size` (bytes in code, `64 KiB`, `10 MB` in manifests).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+
+from trunkline.core.errors import ConfigurationError
+from trunkline.core.secret import Secret, resolve_references
+
+__all__ = ["Duration", "Secret", "Settings", "Size", "parse_duration", "parse_size", "setting"]
+
+
+class Settings(BaseModel):
+    """Base of every settings class: unknown fields are refused and values never change after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _resolve_plain_references(cls, data: Any) -> Any:
+        """`${env:NAME}` in a field that is no secret is resolved here; secrets stay references until `reveal()`."""
+        if not isinstance(data, dict):
+            return data
+        by_name = {field.alias or name: field for name, field in cls.model_fields.items()}
+        resolved = dict(data)
+        for name, value in data.items():
+            field = by_name.get(name)
+            if field is not None and not _holds(field.annotation, (Secret, BaseModel)):
+                try:
+                    resolved[name] = _resolved(value)
+                except ConfigurationError as error:
+                    raise ValueError(f"{name}: {error}") from error
+        return resolved
+
+
+def setting(default: Any = ..., *, description: str, examples: list[Any] | None = None, **constraints: Any) -> Any:
+    """A field of a settings class. `description` is one or two sentences that say what it does and its unit."""
+    return Field(default, description=description, examples=examples, **constraints)
+
+
+def _holds(annotation: Any, types: tuple[type, ...]) -> bool:
+    if isinstance(annotation, type) and issubclass(annotation, types):
+        return True
+    return any(_holds(part, types) for part in get_args(annotation))
+
+
+def _resolved(value: Any) -> Any:
+    if isinstance(value, str):
+        return resolve_references(value) if "${" in value else value
+    if isinstance(value, list):
+        return [_resolved(item) for item in value]
+    if isinstance(value, dict):
+        return {name: _resolved(item) for name, item in value.items()}
+    return value
+
+
+_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZE_FORM = re.compile(r"^(\d+(?:\.\d+)?)\s*([KMGT]i?B|B)?$", re.IGNORECASE)
+_BYTES = {
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+    "kib": 2**10,
+    "mib": 2**20,
+    "gib": 2**30,
+    "tib": 2**40,
+}
+
+
+def parse_duration(value: Any) -> Any:
+    """Seconds from `1h30m`, `250ms` or a plain number of seconds. Raises ValueError that names the accepted forms."""
+    if isinstance(value, bool):
+        raise ValueError("a length of time is expected, such as 30s, 5m or 1h30m")  # noqa: TRY004 (pydantic wants ValueError)
+    if not isinstance(value, str):
+        return value
+    text = value.strip()
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    parts = _DURATION_PART.findall(text)
+    if not parts or _DURATION_PART.sub("", text).strip():
+        raise ValueError(f"a length of time is expected, such as 30s, 5m or 1h30m, found {value!r}")
+    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+
+
+def parse_size(value: Any) -> Any:
+    """Bytes from `64 KiB`, `10 MB` or a plain number of bytes. Raises ValueError that names the accepted forms."""
+    if not isinstance(value, str):
+        return value
+    match = _SIZE_FORM.match(value.strip())
+    if match is None:
+        raise ValueError(f"a size is expected, such as 64 KiB or 10 MB, found {value!r}")
+    return int(float(match.group(1)) * _BYTES[(match.group(2) or "B").lower()])
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    Field(ge=0),
+    WithJsonSchema(
+        {"type": ["string", "number"], "description": "a length of time: 250ms, 30s, 5m, 1h30m, or seconds"}
+    ),
+]
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    Field(ge=0),
+    WithJsonSchema({"type": ["string", "integer"], "description": "a size: 64 KiB, 10 MB, or bytes"}),
+]

@@ -1,0 +1,43 @@
+"""Verdicts: what a sink says of one record it was given. Exactly one for each record, in the order of the records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Ok:
+    """The record took effect; `reference` is what the other system calls it (an id, a URL, a file and row)."""
+
+    reference: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """The record had no effect, and the same call may succeed later: after `after` seconds, where the other side said so."""
+
+    reason: str
+    after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """The record is bad and no retry mends it. It becomes a dead letter with this reason.
+
+    `access` marks a refusal that may be ours and not the record's (403, 404): when several records of different keys in a row
+    are refused so, the engine stops the pipeline instead of emptying a topic into its dead letters.
+    """
+
+    reason: str
+    code: str = "sink.rejected"
+    access: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The record was sent and no answer came: it may have taken effect. Retried where the sink is idempotent."""
+
+    reason: str
+
+
+Verdict = Ok | Retry | Dead | Unknown

@@ -1,0 +1,1 @@
+"""Everything about schemas: wire format, codec, registry client and service, compatibility."""

@@ -1,0 +1,147 @@
+"""Values in the Confluent wire format to Python data and back, on fastavro.
+
+fastavro does the work of the hot path. What it lets pass silently is stopped around it: after decoding, that every byte was
+consumed; before decoding, `guard` for untrusted topics and for schemas whose few bytes can cost without bound; before
+encoding, `fast_check`. Whatever the check does not vouch for goes through `precise`, which is slower and has the last word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any, Literal, NamedTuple
+
+from fastavro import schemaless_reader, schemaless_writer
+
+from trunkline.core.errors import RejectedError
+from trunkline.registry.fast_check import compile_check
+from trunkline.registry.guard import DEFAULT_LIMITS, Guard, Limits, needs_guard
+from trunkline.registry.precise import PreciseEncoder
+from trunkline.registry.resolution import Resolution
+from trunkline.registry.schema import Schema, SchemaSource
+from trunkline.registry.wire import PREFIX_SIZE, prefix, schema_id
+
+__all__ = ["DEFAULT_LIMITS", "Decoder", "Encoder", "Limits"]
+
+
+class _Plan(NamedTuple):
+    schema: Schema
+    parsed: Any
+    guard: Guard | None
+    convert: Callable[[Any], Any] | None
+    named: bool
+
+
+class Decoder:
+    """Decodes values of any registered schema.
+
+    With a `reader` every datum is brought to that schema by Avro's rules of resolution. `trust="external"` walks every datum
+    before it is decoded. One decoder may be used by several threads.
+    """
+
+    def __init__(
+        self,
+        schemas: SchemaSource,
+        *,
+        reader: Schema | None = None,
+        trust: Literal["internal", "external"] = "internal",
+        limits: Limits = DEFAULT_LIMITS,
+    ) -> None:
+        self._schemas = schemas
+        self._reader = reader
+        self._trust = trust
+        self._limits = limits
+        self._plans: dict[bytes, _Plan] = {}
+
+    def decode(self, value: bytes) -> tuple[Schema, Any]:
+        """The schema that the value was written with, and the datum.
+
+        Raises RejectedError: `record.undecodable`, `record.too_large`, `record.unknown_schema`, or `record.schema_mismatch`
+        where the reader's schema can't take it. What the schema source raises passes through.
+        """
+        try:
+            plan = self._plans[value[:PREFIX_SIZE]]
+        except (KeyError, TypeError):
+            plan = self._learn(value)
+        schema, parsed, guard, convert, named = plan
+        if guard is not None:
+            guard.check(value, PREFIX_SIZE)
+        body = BytesIO(value)
+        body.seek(PREFIX_SIZE)
+        try:
+            datum = (
+                schemaless_reader(body, parsed, return_named_type=True) if named else schemaless_reader(body, parsed)
+            )
+        except Exception as error:
+            raise RejectedError(
+                f"the value is no valid {schema.name} (schema id {schema.id}): {_reason(error)}",
+                code="record.undecodable",
+            ) from error
+        if body.tell() != len(value):
+            raise RejectedError(
+                f"{len(value) - body.tell()} bytes are left after the {schema.name} (schema id {schema.id})",
+                code="record.undecodable",
+            )
+        if convert is None:
+            return schema, datum
+        try:
+            return schema, convert(datum)
+        except RejectedError:
+            raise
+        except (ValueError, OverflowError, ArithmeticError) as error:
+            reader = self._reader.name if self._reader is not None else ""
+            raise RejectedError(
+                f"a value of {schema.name} (schema id {schema.id}) has no counterpart in {reader}: {error}",
+                code="record.schema_mismatch",
+            ) from error
+
+    def _learn(self, value: bytes | None) -> _Plan:
+        found = schema_id(value)
+        assert value is not None
+        schema = self._schemas.by_id(found)
+        guard = Guard(schema.type, self._limits) if self._trust == "external" or needs_guard(schema.type) else None
+        parsed, convert, named = schema.parsed, None, False
+        if self._reader is not None and self._reader.text != schema.text:
+            resolution = Resolution(schema, self._reader)
+            parsed, convert, named = resolution.parsed, resolution.convert, resolution.named
+        plan = _Plan(schema, parsed, guard, convert, named)
+        self._plans[bytes(value[:PREFIX_SIZE])] = plan
+        return plan
+
+
+class Encoder:
+    """Encodes data of one schema. `extra` says what a field gets that the schema does not know: an error, or nothing."""
+
+    def __init__(self, schema: Schema, *, extra: Literal["error", "ignore"] = "error") -> None:
+        if schema.id is None:
+            raise ValueError(f"the schema {schema.name} has no id yet: register it first")
+        self.schema = schema
+        self._parsed = schema.parsed
+        self._prefix = prefix(schema.id)
+        self._check = compile_check(schema.type)
+        self._precise = PreciseEncoder(schema.type, ignore_extra=extra == "ignore")
+
+    def encode(self, datum: Any) -> bytes:
+        """The value in the wire format.
+
+        Raises RejectedError (`record.schema_mismatch`) that names the field's path, what it takes, and what was found.
+        """
+        check = self._check
+        if check is not None and check(datum):
+            body = BytesIO()
+            body.write(self._prefix)
+            try:
+                schemaless_writer(body, self._parsed, datum, strict_allow_default=True, disable_tuple_notation=True)
+            except Exception:  # noqa: BLE001, S110 (the precise encoder decides, and says why)
+                pass
+            else:
+                return body.getvalue()
+        return self._prefix + self._precise.encode(datum)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, EOFError):
+        return "it ends too early"
+    if isinstance(error, IndexError):
+        return "it ends too early, or names a branch or symbol that the schema does not have"
+    return str(error) or type(error).__name__

@@ -1,0 +1,188 @@
+"""The registry's store in Kafka: the topic `_schemas`, written by as many processes as like to.
+
+I-R1: an id is never given to two schemas. Writers share one transactional id, named like the topic. Who has called
+`init_transactions` last owns the topic: it reads the topic to its end once, and from then on knows every record, because any
+other writer's commit fails. A writer that finds itself fenced becomes owner again, reads to the end, and decides anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+
+from trunkline.core.errors import UnavailableError
+from trunkline.registry import errors
+from trunkline.registry.errors import RegistryError
+from trunkline.registry.rules import Decide
+from trunkline.registry.state import Record, State
+from trunkline.registry.topic import Follower, ensure_topic
+
+T = TypeVar("T")
+log = logging.getLogger("trunkline.registry.kafka")
+
+
+def topic_name(namespace: str) -> str:
+    """The name of the schemas' topic in a Trunkline namespace; `_schemas`, as everywhere, without one."""
+    return f"{namespace}._schemas" if namespace else "_schemas"
+
+
+class KafkaStore:
+    """See `Store`. `options` are those of librdkafka that reach the broker: `bootstrap.servers`, security and the like."""
+
+    def __init__(self, options: Mapping[str, Any], topic: str = "_schemas", *, timeout: float = 30.0) -> None:
+        self._options = dict(options)
+        self._topic = topic
+        self._timeout = timeout
+        self._follower = Follower(self._options, topic)
+        self._producer: Producer | None = None
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="registry-writer")
+
+    async def start(self) -> None:
+        """Create the topic if need be and read it to its end. Raises ConfigurationError, UnavailableError."""
+
+        def begin() -> None:
+            try:
+                ensure_topic(self._follower.admin, self._topic, timeout=self._timeout)
+                self._follower.start()
+                self._follower.catch_up(self._timeout)
+            except TimeoutError as error:
+                raise UnavailableError(f"the schemas could not be read in {self._timeout:g} s: {error}") from error
+
+        try:
+            await asyncio.to_thread(begin)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """End what runs, after the write that is under way."""
+
+        def end() -> None:
+            self._writer.shutdown(wait=True, cancel_futures=True)
+            self._producer = None
+            self._follower.stop()
+
+        await asyncio.to_thread(end)
+
+    def view(self, ask: Callable[[State], T]) -> T:
+        """See `Store.view`."""
+        return self._follower.view(ask)
+
+    async def consider(self, ask: Callable[[State], T]) -> T:
+        """See `Store.consider`."""
+        return await asyncio.to_thread(lambda: ask(self._follower.view(State.copy)))
+
+    async def refresh(self) -> None:
+        """See `Store.refresh`."""
+        try:
+            await asyncio.to_thread(self._follower.catch_up, self._timeout)
+        except (UnavailableError, TimeoutError) as error:
+            raise _store_failed(error) from error
+
+    async def write(self, decide: Decide[T]) -> T:
+        """See `Store.write`."""
+        return await asyncio.get_running_loop().run_in_executor(self._writer, self._write, decide)
+
+    def _write(self, decide: Decide[T]) -> T:
+        try:
+            records, answer = decide(self._follower.view(State.copy))
+            if not records:
+                return answer
+        except RegistryError:
+            # Decided on what may be old: asked again below, of the newest state.
+            pass
+        deadline = time.monotonic() + self._timeout
+        attempt = 0
+        while True:
+            try:
+                producer = self._own(deadline)
+                records, answer = decide(self._follower.view(State.copy))
+                if not records:
+                    return answer
+                self._follower.await_record(*records[-1].encoded())
+                _commit(producer, self._topic, records, deadline)
+            except KafkaException as error:
+                self._give_up_ownership(error, deadline)
+                attempt += 1
+                time.sleep(random.uniform(0, min(0.05 * 2**attempt, 0.8)))  # noqa: S311 (jitter between two writers)
+                continue
+            except (UnavailableError, TimeoutError) as error:
+                self._producer = None
+                raise _store_failed(error) from error
+            try:
+                self._follower.wait_for_record(deadline - time.monotonic())
+            except (UnavailableError, TimeoutError) as error:
+                raise _store_failed(error) from error
+            return answer
+
+    def _own(self, deadline: float) -> Producer:
+        if self._producer is None:
+            producer = Producer(
+                {
+                    **self._options,
+                    "transactional.id": self._topic,
+                    "transaction.timeout.ms": 10_000,
+                    "acks": "all",
+                    "enable.idempotence": True,
+                    "linger.ms": 0,
+                    # Its default of 100 ms is waited out in every transaction.
+                    "retry.backoff.ms": 5,
+                    # Being fenced is an everyday event here, and librdkafka calls it critical. What fails is raised.
+                    "log_level": 0,
+                },
+                logger=log,
+            )
+            # The coordinator is looked up at once where a broker is known already, and after half a second otherwise.
+            producer.list_topics(self._topic, timeout=max(0.1, deadline - time.monotonic()))
+            producer.init_transactions(max(0.1, deadline - time.monotonic()))
+            self._follower.catch_up(max(0.1, deadline - time.monotonic()))
+            self._producer = producer
+        return self._producer
+
+    def _give_up_ownership(self, error: KafkaException, deadline: float) -> None:
+        if self._producer is not None:
+            self._producer.purge()
+        self._producer = None
+        cause = error.args[0]
+        if time.monotonic() >= deadline or cause.code() in _HOPELESS:
+            timed_out = cause.code() not in _HOPELESS
+            raise RegistryError(
+                errors.STORE_TIMED_OUT if timed_out else errors.STORE_FAILED,
+                f"The schema store could not be written: {cause.str()}",
+            ) from error
+
+
+def _commit(producer: Producer, topic: str, records: Sequence[Record], deadline: float) -> None:
+    """Write the records in one transaction. Raises KafkaException.
+
+    There are no delivery callbacks: of records in a transaction the commit says it all, and confluent-kafka raises a fatal
+    error (being fenced) into the middle of a callback.
+    """
+    producer.begin_transaction()
+    for record in records:
+        key, value = record.encoded()
+        producer.produce(topic, value, key, partition=0)
+    producer.commit_transaction(max(0.1, deadline - time.monotonic()))
+
+
+def _store_failed(error: Exception) -> RegistryError:
+    number = errors.STORE_TIMED_OUT if isinstance(error, TimeoutError) else errors.STORE_FAILED
+    return RegistryError(number, f"Error in the backend data store: {error}")
+
+
+_HOPELESS: Final = frozenset(
+    {
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.INVALID_RECORD,
+    }
+)

@@ -1,0 +1,334 @@
+"""What the registry decides: from the state and a request to records to be written and an answer. Nothing here does I/O.
+
+Each decision is made again from the start when another writer was first, so none may depend on anything but its arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
+
+from trunkline.registry import errors
+from trunkline.registry.canonical import canonical_text, normalised_text
+from trunkline.registry.compatibility import LEVELS, Incompatibility, breaks
+from trunkline.registry.errors import RegistryError
+from trunkline.registry.model import AvroType, SchemaError, parse_type
+from trunkline.registry.schema import decode_json
+from trunkline.registry.state import (
+    Record,
+    Reference,
+    SchemaKey,
+    State,
+    Version,
+    delete_subject_record,
+    forget_record,
+    highest_id_record,
+    level_record,
+    mode_record,
+    schema_record,
+)
+
+T = TypeVar("T")
+Decision = tuple[list[Record], T]
+Decide = Callable[[State], Decision[T]]
+
+
+class Candidate(NamedTuple):
+    """A schema that a client sent: the registry's text of it, and the type."""
+
+    key: SchemaKey
+    type: AvroType
+
+
+def candidate(state: State, text: Any, kind: Any, references: Any, *, normalize: bool = False) -> Candidate:
+    """The schema of a request's body. Raises RegistryError 42201 for one that is not valid Avro."""
+    if kind not in (None, "AVRO"):
+        raise RegistryError(errors.INVALID_SCHEMA, f"This registry holds Avro schemas only, not {kind!r}")
+    if not isinstance(text, str) or not text:
+        raise RegistryError(errors.INVALID_SCHEMA, "Empty schema")
+    refs = _references(references)
+    try:
+        source = decode_json(text)
+        used = [source_of for ref in refs for source_of in _with_references(state, ref, 0)]
+        parsed = parse_type(source, used)
+        stored = normalised_text(source, used) if normalize else canonical_text(source)
+        return Candidate(SchemaKey(stored, tuple(sorted(refs)) if normalize else refs), parsed)
+    except (SchemaError, RecursionError) as error:
+        raise RegistryError(errors.INVALID_SCHEMA, f"Invalid schema: {error}") from error
+
+
+def parsed(state: State, key: SchemaKey) -> AvroType:
+    """The type of a stored schema, read leniently: what was let in once is not questioned again."""
+    used = [source for ref in key.references for source in _with_references(state, ref, 0)]
+    return parse_type(decode_json(key.text), used, strict=False)
+
+
+def _references(found: Any) -> tuple[Reference, ...]:
+    try:
+        return tuple(Reference(str(each["name"]), str(each["subject"]), int(each["version"])) for each in found or ())
+    except (KeyError, TypeError, ValueError) as error:
+        raise RegistryError(
+            errors.INVALID_SCHEMA, "Invalid schema: each reference needs `name`, `subject` and `version`"
+        ) from error
+
+
+def _with_references(state: State, ref: Reference, depth: int) -> list[Any]:
+    """The schema that a reference means, after those that it refers to itself."""
+    versions = state.subjects.get(ref.subject, {})
+    number = max(versions, default=0) if ref.version == -1 else ref.version
+    found = versions.get(number)
+    if found is None or depth > 20:
+        raise SchemaError(f"the reference {ref.name} to subject {ref.subject!r} version {ref.version} can't be found")
+    below = [source for inner in found.schema.references for source in _with_references(state, inner, depth + 1)]
+    return [*below, decode_json(found.schema.text)]
+
+
+def find(state: State, subject: str, key: SchemaKey, *, deleted: bool = False) -> Version | None:
+    """The version of a subject that is this schema."""
+    return next((each for each in reversed(state.versions(subject, deleted=deleted)) if each.schema == key), None)
+
+
+def lookup(state: State, subject: str, sent: Candidate, *, deleted: bool) -> Version:
+    """The version that is this schema. Raises 40401 or 40403."""
+    if not state.versions(subject, deleted=deleted):
+        raise errors.subject_not_found(subject)
+    found = find(state, subject, sent.key, deleted=deleted)
+    if found is None:
+        raise errors.schema_not_found()
+    return found
+
+
+def version_of(state: State, subject: str, wanted: str, *, deleted: bool = False) -> Version:
+    """The version that a path names: a number, `latest` or -1. Raises 40401, 40402 or 42202."""
+    number = parse_version(wanted)
+    found = state.versions(subject, deleted=deleted)
+    if not found:
+        raise errors.subject_not_found(subject)
+    if number == -1:
+        return found[-1]
+    for each in found:
+        if each.version == number:
+            return each
+    raise errors.version_not_found(wanted)
+
+
+def parse_version(wanted: str) -> int:
+    """A version's number, -1 for the latest. Raises 42202."""
+    if wanted in {"latest", "-1"}:
+        return -1
+    if wanted.isascii() and wanted.isdigit() and 1 <= int(wanted[:12]) <= 0x7FFFFFFF:
+        return int(wanted)
+    raise errors.invalid_version(wanted)
+
+
+def incompatible(
+    state: State, sent: AvroType, level: str, versions: list[Version]
+) -> list[tuple[Version, Incompatibility]]:
+    """Every break of a schema with those versions that its level has it agree with: the latest, or all."""
+    if level == "NONE":
+        return []
+    held = versions if level.endswith("_TRANSITIVE") else versions[-1:]
+    known = next(each for each in LEVELS if each == level)
+    return [(each, found) for each in reversed(held) for found in breaks(sent, parsed(state, each.schema), known)]
+
+
+def register(
+    subject: str,
+    text: Any,
+    kind: Any = None,
+    references: Any = None,
+    *,
+    normalize: bool = False,
+    schema_id: int | None = None,
+    version: int | None = None,
+) -> Decide[Version]:
+    """Register a schema. `schema_id` and `version` are for import mode.
+
+    Raises 42201, 42205 (read-only; an id outside import mode), 409 (incompatible).
+    """
+
+    def decide(state: State) -> Decision[Version]:
+        mode = state.mode(subject)
+        sent = candidate(state, text, kind, references, normalize=normalize)
+        found = find(state, subject, sent.key)
+        if found is not None and schema_id in (None, -1, found.id) and version in (None, -1, 0, found.version):
+            return [], found
+        _require_writable(state, subject)
+        if mode == "IMPORT":
+            return _import(state, subject, sent, schema_id, version)
+        if schema_id not in (None, -1) and schema_id != state.ids.get(sent.key):
+            raise RegistryError(errors.OPERATION_NOT_PERMITTED, f"Subject {subject} is not in import mode")
+        live = state.versions(subject)
+        level = state.level(subject)
+        broken = incompatible(state, sent.type, level, live)
+        if broken:
+            details = "; ".join(f"version {old.version}: {each}" for old, each in broken[:5])
+            raise RegistryError(
+                errors.INCOMPATIBLE,
+                f"Schema being registered is incompatible with an earlier schema for subject {subject!r} "
+                f"(compatibility {level}): {details}",
+            )
+        number = max(state.subjects.get(subject, {}), default=0) + 1
+        chosen = state.ids.get(sent.key) or state.highest_id + 1
+        return _added(Version(subject, number, chosen, sent.key))
+
+    return decide
+
+
+def _import(
+    state: State, subject: str, sent: Candidate, schema_id: int | None, version: int | None
+) -> Decision[Version]:
+    chosen = schema_id if schema_id not in (None, -1) else state.ids.get(sent.key) or state.highest_id + 1
+    assert chosen is not None
+    taken = state.by_id.get(chosen)
+    if taken is not None and taken != sent.key:
+        raise RegistryError(errors.OPERATION_NOT_PERMITTED, f"Overwrite new schema with id {chosen} is not permitted.")
+    number = version if version not in (None, -1, 0) else max(state.subjects.get(subject, {}), default=0) + 1
+    assert number is not None
+    old = state.subjects.get(subject, {}).get(number)
+    if old is not None and old.id != chosen:
+        raise RegistryError(errors.OPERATION_NOT_PERMITTED, f"Subject {subject} version {number} has another schema")
+    return _added(Version(subject, number, chosen, sent.key))
+
+
+def _added(made: Version) -> Decision[Version]:
+    return [schema_record(made)], made
+
+
+def delete_subject(subject: str, *, permanent: bool) -> Decide[list[int]]:
+    """Delete all versions of a subject, softly or for good. Raises 40401, 40404, 40405, 42205, 42206."""
+
+    def decide(state: State) -> Decision[list[int]]:
+        _require_writable(state, subject)
+        every, live = state.versions(subject, deleted=True), state.versions(subject)
+        if not every:
+            raise errors.subject_not_found(subject)
+        if not permanent and not live:
+            raise RegistryError(
+                errors.SUBJECT_SOFT_DELETED,
+                f"Subject '{subject}' was soft deleted. Set permanent=true to delete permanently",
+            )
+        if permanent and live:
+            raise RegistryError(
+                errors.SUBJECT_NOT_SOFT_DELETED,
+                f"Subject '{subject}' was not deleted first before being permanently deleted",
+            )
+        for each in every if permanent else live:
+            _require_unused(state, each, deleted=permanent)
+        if not permanent:
+            records = [delete_subject_record(subject, live[-1].version)]
+        else:
+            records = [forget_record(subject, each.version) for each in every]
+            records += [delete_subject_record(subject, None), highest_id_record(state.highest_id)]
+        records += [level_record(subject, None)] if subject in state.levels else []
+        records += [mode_record(subject, None)] if subject in state.modes else []
+        return records, [each.version for each in (every if permanent else live)]
+
+    return decide
+
+
+def delete_version(subject: str, wanted: str, *, permanent: bool) -> Decide[int]:
+    """Delete one version, softly or for good. Raises 40401, 40402, 40406, 40407, 42202, 42205, 42206."""
+
+    def decide(state: State) -> Decision[int]:
+        _require_writable(state, subject)
+        if parse_version(wanted) == -1 and state.versions(subject):
+            found = state.versions(subject)[-1]
+        else:
+            found = version_of(state, subject, wanted, deleted=True)
+        if not permanent and found.deleted:
+            raise RegistryError(
+                errors.VERSION_SOFT_DELETED,
+                f"Subject '{subject}' Version {found.version} was soft deleted. Set permanent=true to delete permanently",
+            )
+        if permanent and not found.deleted:
+            raise RegistryError(
+                errors.VERSION_NOT_SOFT_DELETED,
+                f"Subject '{subject}' Version {found.version} was not deleted first before being permanently deleted",
+            )
+        _require_unused(state, found, deleted=permanent)
+        if permanent:
+            return [forget_record(subject, found.version), highest_id_record(state.highest_id)], found.version
+        gone = Version(subject, found.version, found.id, found.schema, deleted=True, kind=found.kind)
+        return [schema_record(gone)], found.version
+
+    return decide
+
+
+def set_level(subject: str | None, level: Any) -> Decide[str]:
+    """Set a compatibility level. Raises 42203, 42205."""
+
+    def decide(state: State) -> Decision[str]:
+        if not isinstance(level, str) or level.upper() not in LEVELS:
+            raise errors.invalid_compatibility(level)
+        _require_writable(state, subject)
+        return [level_record(subject, level.upper())], level.upper()
+
+    return decide
+
+
+def delete_level(subject: str | None) -> Decide[str]:
+    """Forget a compatibility level; the answer is the level that was set. Raises 40408, 42205."""
+
+    def decide(state: State) -> Decision[str]:
+        _require_writable(state, subject)
+        old = state.levels.get(subject)
+        if old is None and subject is not None:
+            raise level_not_found(subject)
+        return ([level_record(subject, None)] if old else []), old or "BACKWARD"
+
+    return decide
+
+
+def set_mode(subject: str | None, mode: Any, *, force: bool) -> Decide[str]:
+    """Set a mode. Raises 42204, and 42205 for IMPORT where schemas exist and `force` is not given."""
+
+    def decide(state: State) -> Decision[str]:
+        if not isinstance(mode, str) or mode.upper() not in errors.MODES:
+            raise errors.invalid_mode(mode)
+        if mode.upper() == "IMPORT" and state.mode(subject) != "IMPORT" and not force:
+            holds = state.versions(subject) if subject is not None else [*state.subjects]
+            if holds:
+                raise RegistryError(errors.OPERATION_NOT_PERMITTED, "Cannot import since found existing subjects")
+        return [mode_record(subject, mode.upper())], mode.upper()
+
+    return decide
+
+
+def delete_mode(subject: str | None) -> Decide[str]:
+    """Forget a mode; the answer is the mode that was set. Raises 40409."""
+
+    def decide(state: State) -> Decision[str]:
+        old = state.modes.get(subject)
+        if old is None and subject is not None:
+            raise mode_not_found(subject)
+        return ([mode_record(subject, None)] if old else []), old or "READWRITE"
+
+    return decide
+
+
+def level_not_found(subject: str) -> RegistryError:
+    """The subject has no compatibility level of its own."""
+    return RegistryError(
+        errors.SUBJECT_CONFIG_NOT_FOUND, f"Subject '{subject}' does not have subject-level compatibility configured"
+    )
+
+
+def mode_not_found(subject: str) -> RegistryError:
+    """The subject has no mode of its own."""
+    return RegistryError(
+        errors.SUBJECT_MODE_NOT_FOUND, f"Subject '{subject}' does not have subject-level mode configured"
+    )
+
+
+def _require_writable(state: State, subject: str | None) -> None:
+    if state.mode(subject).startswith("READONLY"):
+        raise RegistryError(errors.OPERATION_NOT_PERMITTED, f"Subject {subject} is in read-only mode")
+
+
+def _require_unused(state: State, each: Version, *, deleted: bool) -> None:
+    if any(user.subject != each.subject for user in state.uses(each.subject, each.version, deleted=deleted)):
+        raise RegistryError(
+            errors.REFERENCE_EXISTS,
+            f"One or more references exist to the schema {{subject={each.subject},version={each.version}}}",
+        )

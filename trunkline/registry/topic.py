@@ -1,0 +1,218 @@
+"""The registry's topic: created if it is missing, refused if it would lose schemas, followed by one thread."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeVar
+
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import (
+    AdminClient,
+    ConfigResource,
+    NewTopic,
+    OffsetSpec,
+    ResourceType,
+)
+
+from trunkline.core.errors import ConfigurationError, UnavailableError
+from trunkline.core.log import KafkaClientLog
+from trunkline.registry.state import State
+
+T = TypeVar("T")
+log = logging.getLogger("trunkline.registry.kafka")
+
+TOPIC_CONFIG: Final = {
+    "cleanup.policy": "compact",
+    "segment.bytes": str(16 * 1024 * 1024),
+    "segment.ms": str(60 * 60 * 1000),
+    "min.cleanable.dirty.ratio": "0.1",
+}
+"""Small segments, compacted early: the topic is read from its beginning at every start."""
+
+
+def ensure_topic(admin: AdminClient, topic: str, *, timeout: float = 30.0) -> None:
+    """Create the topic if it is missing.
+
+    Raises ConfigurationError where it has more than one partition or is not compacted (retention would delete schemas), and
+    UnavailableError where the broker can't be asked.
+    """
+    try:
+        new = NewTopic(topic, num_partitions=1, replication_factor=-1, config=dict(TOPIC_CONFIG))
+        admin.create_topics([new], operation_timeout=timeout, request_timeout=timeout)[topic].result(timeout)
+        return
+    except KafkaException as error:
+        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+            raise UnavailableError(f"the topic {topic} can't be created: {error.args[0].str()}") from error
+    try:
+        partitions = admin.list_topics(topic, timeout=timeout).topics[topic].partitions
+        resource = ConfigResource(ResourceType.TOPIC, topic)
+        policy = (
+            admin.describe_configs([resource], request_timeout=timeout)[resource]
+            .result(timeout)["cleanup.policy"]
+            .value
+        )
+    except KafkaException as error:
+        raise UnavailableError(f"the topic {topic} can't be described: {error.args[0].str()}") from error
+    if len(partitions) != 1:
+        raise ConfigurationError(f"the topic {topic} has {len(partitions)} partitions; schemas need exactly one")
+    if policy != "compact":
+        raise ConfigurationError(
+            f"the topic {topic} has cleanup.policy={policy}, under which old schemas are deleted",
+            hint="set it to compact",
+        )
+
+
+class Follower:
+    """Applies every committed record of the topic to a state, in a thread of its own."""
+
+    def __init__(self, options: Mapping[str, Any], topic: str) -> None:
+        self._partition = TopicPartition(topic, 0, 0)
+        self.admin = AdminClient(dict(options), logger=KafkaClientLog(log))
+        self._consumer = Consumer(
+            {
+                **options,
+                # No group is joined and no offset committed: librdkafka asks for a name all the same.
+                "group.id": f"{topic}.reader.{uuid.uuid4().hex}",
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "auto.offset.reset": "error",
+                "isolation.level": "read_committed",
+                "check.crcs": True,
+                "enable.partition.eof": True,
+                "fetch.wait.max.ms": 100,
+            },
+            logger=KafkaClientLog(log),
+        )
+        self._state = State()
+        self._changed = threading.Condition()
+        self._applied = 0
+        self._awaited: tuple[bytes, bytes | None] | None = None
+        self._failure: str | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"{topic} reader", daemon=True)
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._consumer.assign([self._partition])
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread and close the connection."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(15)
+        self._consumer.close()
+
+    def view(self, ask: Callable[[State], T]) -> T:
+        """The answer to a question to the state, while it stands still."""
+        with self._changed:
+            return ask(self._state)
+
+    def catch_up(self, timeout: float) -> None:
+        """Return once everything that is committed now was applied. Raises UnavailableError, TimeoutError."""
+        deadline = time.monotonic() + timeout
+        self.wait_for(self._end(deadline), deadline - time.monotonic())
+
+    def _end(self, deadline: float) -> int:
+        # Not the consumer's own query: it waits without end while another thread consumes (confluent-kafka 2.16).
+        wanted = {TopicPartition(self._partition.topic, 0): OffsetSpec.latest()}  # type: ignore[no-untyped-call]
+        while True:
+            try:
+                asked = self.admin.list_offsets(
+                    wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=5.0
+                )
+                return max(int(each.result(10).offset) for each in asked.values())
+            except KafkaException as error:
+                # Right after its creation a topic has no leader for a moment.
+                if error.args[0].code() not in _PASSING or time.monotonic() >= deadline:
+                    raise UnavailableError(
+                        f"the end of {self._partition.topic} can't be read: {error.args[0].str()}"
+                    ) from error
+            self._stopping.wait(0.05)
+
+    def wait_for(self, offset: int, timeout: float) -> None:
+        """Return once every record below `offset` was applied. Raises UnavailableError, TimeoutError."""
+        with self._changed:
+            done = self._changed.wait_for(lambda: self._applied >= offset or self._failure is not None, timeout)
+            self._refuse_failed()
+            if not done:
+                raise TimeoutError(f"{self._partition.topic} was read up to offset {self._applied}, not {offset}")
+
+    def await_record(self, key: bytes, value: bytes | None) -> None:
+        """Before a record is written: note that `wait_for_record` will wait for it."""
+        with self._changed:
+            self._awaited = (key, value)
+
+    def wait_for_record(self, timeout: float) -> None:
+        """Return once the noted record was applied. Raises UnavailableError, TimeoutError."""
+        with self._changed:
+            done = self._changed.wait_for(lambda: self._awaited is None or self._failure is not None, timeout)
+            self._refuse_failed()
+            if not done:
+                raise TimeoutError(f"what was written to {self._partition.topic} did not come back")
+
+    def _refuse_failed(self) -> None:
+        if self._failure is not None:
+            raise UnavailableError(f"the topic {self._partition.topic} can't be read: {self._failure}")
+
+    def _run(self) -> None:
+        try:
+            while not self._stopping.is_set():
+                first = self._consumer.poll(0.25)
+                if first is None:
+                    continue
+                # `consume` alone would wait for its time-out or a full batch, and with it all who wait for a record.
+                messages = [first, *self._consumer.consume(500, 0)]
+                with self._changed:
+                    for message in messages:
+                        self._take(message)
+                    self._changed.notify_all()
+        except Exception as error:  # noqa: BLE001 (a dead thread must be seen by those who wait for it)
+            self._fail(str(error))
+
+    def _take(self, message: Any) -> None:
+        error = message.error()
+        if error is None:
+            key, value = message.key(), message.value()
+            self._state.apply(key, value)
+            self._applied = message.offset() + 1
+            if self._awaited == (key, value):
+                self._awaited = None
+        elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 (the client's own name for it)
+            # The end lies behind transaction markers, which are never delivered.
+            self._applied = max(self._applied, message.offset())
+        elif error.fatal() or error.code() in _HOPELESS:
+            self._failure = error.str()
+        else:
+            log.warning("reading %s: %s", self._partition.topic, error.str())
+
+    def _fail(self, reason: str) -> None:
+        with self._changed:
+            self._failure = reason
+            self._changed.notify_all()
+
+
+_HOPELESS: Final = frozenset(
+    {
+        KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001
+        KafkaError.OFFSET_OUT_OF_RANGE,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+    }
+)
+_PASSING: Final = frozenset(
+    {
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError._NOENT,  # noqa: SLF001 ("No leaders found")
+        KafkaError._TIMED_OUT,  # noqa: SLF001
+        KafkaError._TRANSPORT,  # noqa: SLF001
+        KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
+    }
+)
