@@ -170,8 +170,8 @@ def _measure_all(
     few = f" ({min(FEW, count):,} where the column says so)" if len(sizes) > 1 else ""
     notes = [
         f"Medians of {rounds} rounds, {count:,} events{few}, 4 partitions, lz4, nine headers.",
-        "The ratio is of events per CPU second to the raw loop with the same guarantee; the CPU seconds are all of the process, "
-        "start-up included. Faust does not wait for acknowledgements.",
+        "The ratio is of events per CPU second to the raw loop with the same guarantee; start-up is in the CPU seconds.",
+        "Faust does not wait for acknowledgements.",
         *missing,
     ]
     report.add("Streams", rows, notes, data={name: [repr(each) for each in found] for name, found in runs.items()})
