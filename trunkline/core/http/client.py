@@ -284,7 +284,7 @@ class HttpClient:
         return self._session
 
     def _at_home(self) -> bool:
-        """Whether this is the event loop of the first request: asked without a system call, unlike `get_running_loop` up to CPython 3.11."""
+        """Whether this is the event loop of the first request: asked without the system call of `get_running_loop`."""
         return self._loop is not None and self._thread == get_ident() and self._loop.is_running()
 
     def _oauth2(self, settings: OAuth2Auth) -> TokenAuthorizer:
