@@ -66,6 +66,7 @@ class ContiguousDelivering:
         self._commit_plan = commit_plan
         self._failed = failed
         self._count = min(sink.promises.max_batch, spec.batch.count or sink.promises.max_batch)
+        self._patience = max(spec.timeout, sink.promises.patience)
         self._lanes: dict[Partition, _Lane] = {}
         self._closing = False
         self._ending = asyncio.Event()
@@ -198,10 +199,10 @@ class ContiguousDelivering:
         if not await self._commit_plan(partition, first.offset, last.offset):
             return
         name = f"{self._pipeline}-{first.topic_id}-{first.partition}-{first.offset}-{last.offset}"
-        attempt = 0
+        attempt, rebuilt = 0, lane.planned is not None
         while not lane.gone and not self._closing:
             attempt += 1
-            verdicts = await self._verdicts(batch, name, attempt)
+            verdicts = await self._verdicts(batch, name, attempt, rebuilt)
             waits = [verdict for verdict in verdicts if isinstance(verdict, (Retry, Unknown))]
             for verdict in verdicts:
                 self._attempts.labels(self._pipeline, type(verdict).__name__.lower()).inc()
@@ -223,15 +224,15 @@ class ContiguousDelivering:
                 async with asyncio.timeout(wait):
                     await self._ending.wait()
 
-    async def _verdicts(self, batch: list[Delivery], name: str, attempt: int) -> Sequence[Verdict]:
+    async def _verdicts(self, batch: list[Delivery], name: str, attempt: int, rebuilt: bool) -> Sequence[Verdict]:
         begun = time.monotonic()
         try:
-            async with asyncio.timeout(self._spec.timeout):
-                verdicts = await self._sink.write(Batch([delivery.event for delivery in batch], name, attempt))
+            async with asyncio.timeout(self._patience):
+                verdicts = await self._sink.write(Batch([delivery.event for delivery in batch], name, attempt, rebuilt))
         except RetriableError as error:
             return [Retry(str(error), error.after)] * len(batch)
         except TimeoutError:
-            return [Unknown(f"no answer within {self._spec.timeout:g} s")] * len(batch)
+            return [Unknown(f"no answer within {self._patience:g} s")] * len(batch)
         except TrunklineError:
             raise
         except Exception as error:

@@ -245,29 +245,34 @@ class Promises:
     """What a sink can promise, which decides how the engine treats it.
 
     `idempotent`: writing a record twice has one effect. `max_batch`: records a call, 1 for one call a record. `contiguous`: a
-    batch is a gapless range of one partition, planned before the effect and built again alike after a crash.
+    batch is a gapless range of one partition, planned before the effect and built again alike after a crash. `patience`: how
+    many seconds a call may take where the other side works in its own time (a job in a queue); `delivery.timeout` where that is more.
     """
 
     idempotent: bool
     max_batch: int = 1
     contiguous: bool = False
+    patience: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """The records of one call. `name` is set for contiguous sinks: unique, the same when the same range is built again, and safe
-    as a file name. `attempt` counts from 1.
+    as a file name. `attempt` counts from 1. `rebuilt` says that this range was begun before, by a run that did not live to commit it:
+    what it began may still be there, or under way.
     """
 
     events: Sequence[Event]
     name: str = ""
     attempt: int = 1
+    rebuilt: bool = False
 
 
 class Sink(Plugin, ABC):
     """A door out: three verbs. Several `write` calls may be under way at once, never two with the same key where order is kept."""
 
-    promises: ClassVar[Promises]
+    promises: Promises
+    """What the class promises with default settings; an instance whose settings decide otherwise sets its own, before `open`."""
 
     async def open(self, context: PluginContext) -> None:
         """Connects and probes. Raises `ConfigurationError` or `FatalError` for what a person must mend, else `RetriableError`."""
