@@ -357,7 +357,7 @@ async def test_after_a_crash_the_range_finds_its_job_again(
     assert [verdict.reference for verdict in verdicts if isinstance(verdict, Ok)] == [
         found[f"F{number}"]["Id"] for number in range(100)
     ]
-    assert [job.state for job in jobs(mock) if job.state != "Aborted"] == states
+    assert [job.state for job in jobs(mock) if job.state not in ("Open", "Aborted")] == states
     assert mock.org.attempts == 100, "every row was worked on once"
 
 
