@@ -48,6 +48,10 @@ class Report:
     restart_at: float | None = None
     restart: int = 0
     breaker: bool = False
+    per_second: float = 0.0
+    """Input records settled a second, of late."""
+    progress: list[dict[str, Any]] = field(default_factory=list)
+    """Of a source's splits: `done` of `total`, `what` they are of, and `seconds_left`, None where it is not known."""
 
     @property
     def stale(self) -> bool:

@@ -93,11 +93,28 @@ class RejectedInput:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """How much of what a source knows to be there it has read: `done` of `total`, in any unit (bytes, rows), of `what`.
+
+    What comes later may make `total` larger. The engine works out the share, the pace and the time left.
+    """
+
+    done: float
+    total: float
+    what: str
+
+    @property
+    def share(self) -> float:
+        """0 to 1."""
+        return min(1.0, self.done / self.total) if self.total > 0 else 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class SourceBatch:
     """What one poll found. All of it, and `position`, are written in one transaction.
 
     `pause` is how many seconds the source wants to wait before the next poll: 0 when there is more now. `finished` says that
-    a bounded source has come to its end.
+    a bounded source has come to its end. `progress` is told where the source can tell it.
     """
 
     events: Sequence[SourceEvent] = ()
@@ -105,6 +122,7 @@ class SourceBatch:
     position: Position | None = None
     pause: float = 0.0
     finished: bool = False
+    progress: Progress | None = None
 
 
 class Source(Plugin, ABC):
