@@ -86,7 +86,9 @@ class SinkRuntime:
         self._tickets = Tickets(reading.names, pipeline, reading.worker, self._producer, self._fail)
         self._read = counter("trunkline_records_in_total").labels(pipeline)
         most = sink.promises.max_batch if spec.batch.count is None else min(spec.batch.count, sink.promises.max_batch)
-        self._high_water = max(1000, 4 * in_flight_limit(sink, spec), 2 * most)
+        # A range in the making and one being written; what is taken a record at a time wants more waiting at the door.
+        ahead = 0 if sink.promises.contiguous else 4 * in_flight_limit(sink, spec)
+        self._high_water = max(1000, ahead, 2 * most)
 
     # --- called from the event loop ---
 
