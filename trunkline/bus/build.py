@@ -11,6 +11,7 @@ from typing import Any, Literal
 from confluent_kafka import Message
 
 from trunkline.bus.deadletters import ORIGIN, REDRIVE, Failure
+from trunkline.bus.deliveries import AcceptedDeliveries
 from trunkline.bus.intake import Partition, Reading
 from trunkline.bus.kafka import KafkaSettings, headers_of
 from trunkline.bus.names import Names
@@ -154,6 +155,7 @@ class Builder:
         *,
         worker: str,
         data: Path,
+        accepted: AcceptedDeliveries,
     ) -> None:
         self._settings = settings
         self._names = names
@@ -161,6 +163,7 @@ class Builder:
         self._project = project
         self._worker = worker
         self._data = data
+        self._accepted = accepted
 
     def context(self, pipeline: str) -> PluginContext:
         """What a plug-in is told when it is opened."""
@@ -215,7 +218,16 @@ class Builder:
             topics.limits,
         )
         if isinstance(source, PushSource):
-            return Built(PushRuntime(self._settings, self._names, name, source, publisher, worker=self._worker), source)
+            push = PushRuntime(
+                self._settings,
+                self._names,
+                name,
+                source,
+                publisher,
+                worker=self._worker,
+                accepted=self._accepted,
+            )
+            return Built(push, source)
         return Built(SourceRuntime(self._settings, self._names, name, source, publisher, worker=self._worker), source)
 
     def _stream(
