@@ -12,6 +12,7 @@ from confluent_kafka import Message
 
 from trunkline.bus.accounts import Gates
 from trunkline.bus.deadletters import ORIGIN, REDRIVE, Failure
+from trunkline.bus.deliveries import AcceptedDeliveries
 from trunkline.bus.intake import Partition, Reading
 from trunkline.bus.kafka import KafkaSettings, headers_of
 from trunkline.bus.names import Names
@@ -157,6 +158,7 @@ class Builder:
         worker: str,
         data: Path,
         gates: Gates,
+        accepted: AcceptedDeliveries,
     ) -> None:
         self._settings = settings
         self._names = names
@@ -165,6 +167,7 @@ class Builder:
         self._worker = worker
         self._data = data
         self._gates = gates
+        self._accepted = accepted
 
     def context(self, pipeline: str) -> PluginContext:
         """What a plug-in is told when it is opened."""
@@ -220,7 +223,16 @@ class Builder:
             topics.limits,
         )
         if isinstance(source, PushSource):
-            return Built(PushRuntime(self._settings, self._names, name, source, publisher, worker=self._worker), source)
+            push = PushRuntime(
+                self._settings,
+                self._names,
+                name,
+                source,
+                publisher,
+                worker=self._worker,
+                accepted=self._accepted,
+            )
+            return Built(push, source)
         return Built(SourceRuntime(self._settings, self._names, name, source, publisher, worker=self._worker), source)
 
     def _stream(

@@ -14,15 +14,15 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from trunkline.bus.breaker import Breaker, BreakerState
 from trunkline.bus.contiguous import ContiguousDelivering
 from trunkline.bus.deadletters import Failure, idempotency_key
 from trunkline.bus.delivery import Delivering, in_flight_limit
 from trunkline.bus.gates import Gate
-from trunkline.bus.intake import Assigned, Intake, Partition, Reading
-from trunkline.bus.kafka import headers_of, offset_of, translate
+from trunkline.bus.intake import POLL_SECONDS, Assigned, Intake, Partition, Reading
+from trunkline.bus.kafka import LazyProducer, headers_of, offset_of, translate
 from trunkline.bus.ledger import Ledger
 from trunkline.bus.outgoing import Delivery
 from trunkline.bus.threads import in_own_thread
@@ -38,7 +38,6 @@ from trunkline.core.metrics import counter
 
 log = get_logger(__name__)
 COMMIT_SECONDS = 0.2
-POLL_SECONDS = 0.1
 ROOM_SECONDS = 0.01
 """How long reading waits for deliveries to make room."""
 FULL_SECONDS = 1.0
@@ -82,7 +81,7 @@ class SinkRuntime:
         self._failure: TrunklineError | None = None
         self._requests: queue.SimpleQueue[tuple[Partition, int, int, Future[bool]]] = queue.SimpleQueue()
         self._last_commit = 0.0
-        self._producer: Producer = reading.settings.producer()
+        self._producer = LazyProducer(reading.settings)
         self._tickets = Tickets(reading.names, pipeline, reading.worker, self._producer, self._fail)
         self._read = counter("trunkline_records_in_total").labels(pipeline)
         most = sink.promises.max_batch if spec.batch.count is None else min(spec.batch.count, sink.promises.max_batch)
@@ -165,7 +164,7 @@ class SinkRuntime:
                     self._commit_if_due()
                     continue
                 self._apply_pause()
-                messages = intake.poll(500, POLL_SECONDS if self._requests.empty() else 0.0)
+                messages = intake.poll(500, self._poll_seconds())
                 if messages:
                     self._take(messages)
                 self._commit_if_due()
@@ -178,6 +177,12 @@ class SinkRuntime:
             self._fail(FatalError(f"{type(error).__name__}: {error}", code="pipeline.broken"))
         finally:
             self._end()
+
+    def _poll_seconds(self) -> float:
+        """Not long while deliveries are held: what they settle is to be committed, and what they ask to be answered."""
+        if not self._requests.empty():
+            return 0.0
+        return POLL_SECONDS if self._delivering.held else self._intake.patience
 
     def _end(self) -> None:
         """Intake ends, what is in flight settles to a deadline, offsets are committed, the group is left."""

@@ -32,7 +32,6 @@ SHORT_SECONDS = 0.02
 FLUSH_SECONDS = 1.0
 FEW = 200
 """A transaction with fewer records than this after SHORT_SECONDS is committed at once: the input is slow."""
-POLL_SECONDS = 0.1
 READ_AT_ONCE = 2000
 TRANSACTION_TIMEOUT = 15.0
 
@@ -161,7 +160,7 @@ class StreamRuntime:
                 self._commit()
                 self._apply_pause(paused)
                 applied_pause = paused
-            wait = POLL_SECONDS if self._begun is None else 0.0
+            wait = self._intake.patience if self._begun is None else 0.0
             messages = self._intake.poll(READ_AT_ONCE, wait)
             if self._needs_rewind:
                 self._needs_rewind = False
