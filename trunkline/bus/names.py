@@ -78,6 +78,11 @@ class Names:
         return self._named("_trunkline.redriven")
 
     @property
+    def audit(self) -> str:
+        """Who decided what, append-only."""
+        return self._named("_trunkline.audit")
+
+    @property
     def schemas(self) -> str:
         """The registry's own topic, in the Confluent format."""
         return self._named("_schemas")

@@ -90,6 +90,7 @@ def internal_topics(names: Names) -> list[TopicPlan]:
             1,
             config={**COMPACTED, "cleanup.policy": "compact,delete", "retention.ms": str(8 * 24 * 3_600_000)},
         ),
+        TopicPlan(names.audit, 1, config=NEVER_EXPIRES),
         TopicPlan(
             names.trace, 4, config={"retention.ms": str(TRACE_RETENTION_MS), "max.message.bytes": str(16 * 2**20)}
         ),
