@@ -108,8 +108,12 @@ def test_a_redrive_is_counted_first_filtered_and_sends_nothing_twice(letters: Le
     assert letters.data("redrive", "out", *only, "--dry-run") == {
         "pipeline": "out",
         "waiting": 1,
+        "capped": 0,
+        "refused": 0,
         "sent": 0,
         "dry_run": True,
+        "job": None,
+        "state": None,
     }
     assert letters.retried() == []
     assert letters.data("redrive", "out", *only)["sent"] == 1

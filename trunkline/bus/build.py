@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from confluent_kafka import Message
 
-from trunkline.bus.deadletters import ORIGIN, REDRIVE, Failure
+from trunkline.bus.deadletters import ORIGIN, SENT_AGAIN, Failure
 from trunkline.bus.intake import Partition, Reading
 from trunkline.bus.kafka import KafkaSettings, headers_of
 from trunkline.bus.names import Names
@@ -202,9 +202,21 @@ class Builder:
     def _source(self, manifest: SourceManifest) -> Built:
         name = manifest.metadata.name
         source = build_source(self._project, manifest)
+        publisher = self._publisher(manifest, source)
+        if isinstance(source, PushSource):
+            return Built(PushRuntime(self._settings, self._names, name, source, publisher, worker=self._worker), source)
+        return Built(SourceRuntime(self._settings, self._names, name, source, publisher, worker=self._worker), source)
+
+    def publisher(self, pipeline: str) -> Publisher | None:
+        """What publishes the events of a source, for what it has in quarantine; None where the project has no such source."""
+        manifest = self._project.sources.get(pipeline)
+        return None if manifest is None else self._publisher(manifest, build_source(self._project, manifest))
+
+    def _publisher(self, manifest: SourceManifest, source: Source | PushSource) -> Publisher:
+        name = manifest.metadata.name
         targets = [target.topic for target in manifest.spec.to]
         topics = Topics(self._settings, self._project, self._registry, [*targets, self._names.dead_letters(name)])
-        publisher = Publisher(
+        return Publisher(
             self._names,
             name,
             self._worker,
@@ -214,9 +226,6 @@ class Builder:
             _caster_source(source, topics),
             topics.limits,
         )
-        if isinstance(source, PushSource):
-            return Built(PushRuntime(self._settings, self._names, name, source, publisher, worker=self._worker), source)
-        return Built(SourceRuntime(self._settings, self._names, name, source, publisher, worker=self._worker), source)
 
     def _stream(
         self, manifest: StreamManifest, started_at: float | None, saved: Mapping[Partition, int] | None
@@ -300,7 +309,7 @@ class RetryTransform:
             transform = self._transforms[origin] = self._transform_of(origin)
         outputs, event = transform(message, topic, partition, offset)
         clean = [
-            Output(one.topic, one.value, one.key, [pair for pair in one.headers if pair[0] not in {ORIGIN, REDRIVE}])
+            Output(one.topic, one.value, one.key, [pair for pair in one.headers if pair[0] not in SENT_AGAIN])
             for one in outputs
         ]
         return clean, event

@@ -26,10 +26,13 @@ from trunkline.bus.build import Builder
 from trunkline.bus.host import PipelineHost
 from trunkline.bus.ingress import Ingress
 from trunkline.bus.intake import Partition
+from trunkline.bus.jobrunner import JobRunner
 from trunkline.bus.kafka import KafkaSettings, end_offsets, ping
 from trunkline.bus.listen import Ports, listen
 from trunkline.bus.names import Names
 from trunkline.bus.offsetadmin import saved_positions
+from trunkline.bus.publish import Publisher
+from trunkline.bus.redrive_job import Surroundings
 from trunkline.bus.states import State
 from trunkline.bus.topics import (
     Difference,
@@ -120,6 +123,7 @@ class Worker:
         self._background: list[asyncio.Task[None]] = []
         self._measuring: asyncio.Future[None] | None = None
         self._follower: Follower | None = None
+        self._jobs: JobRunner | None = None
         self._store: KafkaStore | None = None
         self._runner: web.AppRunner | None = None
         self._registry: RegistryClient | None = None
@@ -159,6 +163,8 @@ class Worker:
         topics = [names.control, names.manifests] if self._following_manifests else [names.control]
         self._follower = Follower(kafka, topics, self._followed, loop)
         await loop.run_in_executor(None, self._follower.start)
+        self._jobs = JobRunner(Surroundings(kafka, names, self._registry, self._publisher, self.id))
+        self._jobs.start()
         self._background = [asyncio.create_task(self._report_regularly()), asyncio.create_task(self._measure_lag())]
 
     async def run_project(self, project: Project) -> None:
@@ -174,15 +180,7 @@ class Worker:
             gone = [name for name in self._hosts if self._identities[name] != wanted.get(name)]
             await self._close_hosts(gone)
             self.project = project
-            assert self._registry is not None
-            builder = Builder(
-                self._settings.kafka,
-                self._settings.names,
-                self._registry,
-                project,
-                worker=self.id,
-                data=self._settings.home,
-            )
+            builder = self._builder(project)
             for name, manifest in project.pipelines.items():
                 if name not in self._hosts:
                     self._identities[name] = wanted[name]
@@ -194,6 +192,8 @@ class Worker:
             task.cancel()
         if self._follower is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._follower.stop)
+        if self._jobs is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._jobs.stop)
         await self.ingress.stop()
         await self._close_hosts(list(self._hosts))
         if self._measuring is not None:
@@ -225,6 +225,20 @@ class Worker:
         for difference in differences:
             log.warning("topic differs from its manifest", topic=difference.topic, difference=str(difference))
         return differences
+
+    def _builder(self, project: Project) -> Builder:
+        assert self._registry is not None
+        kafka, names = self._settings.kafka, self._settings.names
+        return Builder(kafka, names, self._registry, project, worker=self.id, data=self._settings.home)
+
+    def _publisher(self, pipeline: str) -> Publisher | None:
+        """That of a source which this worker runs, or which is applied: for what it has in quarantine."""
+        found = self._builder(self.project).publisher(pipeline)
+        if found is None and pipeline not in self.project.pipelines:
+            applied = project_of(read_applied(self._settings.kafka, self._settings.names))
+            check(applied)
+            found = self._builder(applied).publisher(pipeline)
+        return found
 
     async def _start_host(self, name: str, manifest: Pipeline, builder: Builder) -> None:
         started = self._started_at.get(name)
