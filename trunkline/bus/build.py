@@ -338,3 +338,9 @@ def _caster_source(source: Source | PushSource, topics: Topics) -> Callable[[str
 def position_map(positions: Mapping[tuple[str, int], int]) -> dict[str, int]:
     """Positions by `topic/partition`, for JSON."""
     return {f"{topic}/{partition}": offset for (topic, partition), offset in positions.items()}
+
+
+def partitions_of(positions: Mapping[str, int]) -> list[Partition]:
+    """The partitions in a `position_map`."""
+    found = (place.rpartition("/") for place in positions)
+    return [(topic, int(number)) for topic, _, number in found]

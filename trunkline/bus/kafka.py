@@ -293,7 +293,7 @@ def read_all(
             first = watermarks(reader, topic, partition, timeout)[0]
             if start is not None:
                 first = max(first, start(reader, partition))
-            yield from _read_partition(reader, topic, partition, first, ends[partition], timeout)
+            yield from read_range(reader, topic, partition, first, ends[partition], timeout)
     finally:
         reader.close()
 
@@ -335,9 +335,13 @@ def patiently(ask: Callable[[], T], what: str, timeout: float = 10.0) -> T:
             time.sleep(0.05)
 
 
-def _read_partition(
-    reader: Consumer, topic: str, partition: int, first: int, end: int, timeout: float
+def read_range(
+    reader: Consumer, topic: str, partition: int, first: int, end: int, timeout: float = 30.0
 ) -> Iterator[Message]:
+    """The committed records of a partition from `first` to before `end`, with a reader that tells of ends (`eof=True`).
+
+    Raises as `read_all`.
+    """
     if first >= end:
         return
     reader.assign([TopicPartition(topic, partition, first)])

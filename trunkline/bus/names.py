@@ -104,6 +104,10 @@ class Names:
         """The topic through which dead letters come back to this pipeline and no other."""
         return self._named(f"{pipeline}.retry")
 
+    def parked(self, pipeline: str) -> str:
+        """The records of keys that are held back until their failed record is settled; compacted."""
+        return self._named(f"{pipeline}.parked")
+
     def transactional_id(self, pipeline: str, *parts: str) -> str:
         """A transactional id of this pipeline's own."""
         return self._named(".".join((pipeline, *parts)))

@@ -22,12 +22,13 @@ from confluent_kafka import TopicPartition
 from trunkline.bus import lag
 from trunkline.bus.applied import pipeline_identity, project_of, read_applied
 from trunkline.bus.board import Board, Report, Wish, parse_wish
-from trunkline.bus.build import Builder
+from trunkline.bus.build import Builder, partitions_of
 from trunkline.bus.host import PipelineHost
 from trunkline.bus.ingress import Ingress
 from trunkline.bus.intake import Partition
 from trunkline.bus.jobrunner import JobRunner
 from trunkline.bus.kafka import KafkaSettings, end_offsets, ping
+from trunkline.bus.ledgerchecks import LedgerChecks
 from trunkline.bus.listen import Ports, listen
 from trunkline.bus.names import Names
 from trunkline.bus.offsetadmin import saved_positions
@@ -54,6 +55,7 @@ from trunkline.registry.service import registry_app
 log = get_logger(__name__)
 REPORT_SECONDS = 5.0
 LAG_SECONDS = 10.0
+LEDGER_SECONDS = 60.0
 GC_THRESHOLDS = (50_000, 20, 50)
 
 
@@ -122,6 +124,7 @@ class Worker:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._background: list[asyncio.Task[None]] = []
         self._measuring: asyncio.Future[None] | None = None
+        self._checking: asyncio.Future[None] | None = None
         self._follower: Follower | None = None
         self._jobs: JobRunner | None = None
         self._store: KafkaStore | None = None
@@ -165,7 +168,11 @@ class Worker:
         await loop.run_in_executor(None, self._follower.start)
         self._jobs = JobRunner(Surroundings(kafka, names, self._registry, self._publisher, self.id))
         self._jobs.start()
-        self._background = [asyncio.create_task(self._report_regularly()), asyncio.create_task(self._measure_lag())]
+        self._background = [
+            asyncio.create_task(self._report_regularly()),
+            asyncio.create_task(self._measure_lag()),
+            asyncio.create_task(self._check_ledgers()),
+        ]
 
     async def run_project(self, project: Project) -> None:
         """Makes the worker run exactly this project: changed pipelines restart, the others are not disturbed.
@@ -196,10 +203,11 @@ class Worker:
             await asyncio.get_running_loop().run_in_executor(None, self._jobs.stop)
         await self.ingress.stop()
         await self._close_hosts(list(self._hosts))
-        if self._measuring is not None:
-            await asyncio.wait({self._measuring}, timeout=15)
-            if self._measuring.done() and not self._measuring.cancelled():
-                self._measuring.exception()  # looked at: what a last measurement failed with is nobody's concern
+        for last in (self._measuring, self._checking):
+            if last is not None:
+                await asyncio.wait({last}, timeout=15)
+                if last.done() and not last.cancelled():
+                    last.exception()  # looked at: what a last measurement failed with is nobody's concern
         await asyncio.get_running_loop().run_in_executor(None, self._board.flush)
         if self._registry is not None:
             self._registry.close()
@@ -293,6 +301,21 @@ class Worker:
             except TrunklineError as error:
                 log.warning("the lag can't be measured", reason=str(error))
             await asyncio.sleep(LAG_SECONDS)
+
+    async def _check_ledgers(self) -> None:
+        checks = LedgerChecks(self._settings.kafka, self._settings.names)
+        while True:
+            await asyncio.sleep(LEDGER_SECONDS)
+            held = {
+                name: partitions_of(host.report().positions)
+                for name, host in self._hosts.items()
+                if host.manifest.kind != "Source" and host.state in {State.RUNNING, State.PAUSED}
+            }
+            try:
+                self._checking = asyncio.get_running_loop().run_in_executor(None, checks.update, held)
+                await asyncio.shield(self._checking)
+            except TrunklineError as error:
+                log.warning("the ledgers can't be checked", reason=str(error))
 
     # --- following Kafka ---
 
