@@ -20,9 +20,11 @@ from aiohttp import web
 from confluent_kafka import TopicPartition
 
 from trunkline.bus import lag
+from trunkline.bus.accounts import Gates
 from trunkline.bus.applied import pipeline_identity, project_of, read_applied
 from trunkline.bus.board import Board, Report, Wish, parse_wish
-from trunkline.bus.build import Builder, partitions_of
+from trunkline.bus.build import Builder, partitions_of, source_publisher
+from trunkline.bus.deliveries import AcceptedDeliveries
 from trunkline.bus.host import PipelineHost
 from trunkline.bus.ingress import Ingress
 from trunkline.bus.intake import Partition
@@ -56,6 +58,7 @@ log = get_logger(__name__)
 REPORT_SECONDS = 5.0
 LAG_SECONDS = 10.0
 LEDGER_SECONDS = 60.0
+FOLLOW_SECONDS = 0.5
 GC_THRESHOLDS = (50_000, 20, 50)
 
 
@@ -118,7 +121,10 @@ class Worker:
         self.project = Project()
         self.differences: list[Difference] = []
         self.ingress = Ingress(settings.ingress, self._identity.ports)
+        self._admin = settings.kafka.admin()  # kept, so that whoever asks for one is given this one
         self._board = Board(settings.kafka, settings.names)
+        self._gates = Gates()
+        self._accepted = AcceptedDeliveries(settings.kafka, settings.names)
         self._hosts: dict[str, PipelineHost] = {}
         self._identities: dict[str, str] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -187,7 +193,17 @@ class Worker:
             gone = [name for name in self._hosts if self._identities[name] != wanted.get(name)]
             await self._close_hosts(gone)
             self.project = project
-            builder = self._builder(project)
+            assert self._registry is not None
+            builder = Builder(
+                self._settings.kafka,
+                self._settings.names,
+                self._registry,
+                project,
+                worker=self.id,
+                data=self._settings.home,
+                gates=self._gates,
+                accepted=self._accepted,
+            )
             for name, manifest in project.pipelines.items():
                 if name not in self._hosts:
                     self._identities[name] = wanted[name]
@@ -203,6 +219,7 @@ class Worker:
             await asyncio.get_running_loop().run_in_executor(None, self._jobs.stop)
         await self.ingress.stop()
         await self._close_hosts(list(self._hosts))
+        await asyncio.get_running_loop().run_in_executor(None, self._accepted.close)
         for last in (self._measuring, self._checking):
             if last is not None:
                 await asyncio.wait({last}, timeout=15)
@@ -234,19 +251,14 @@ class Worker:
             log.warning("topic differs from its manifest", topic=difference.topic, difference=str(difference))
         return differences
 
-    def _builder(self, project: Project) -> Builder:
-        assert self._registry is not None
-        kafka, names = self._settings.kafka, self._settings.names
-        return Builder(kafka, names, self._registry, project, worker=self.id, data=self._settings.home)
-
     def _publisher(self, pipeline: str) -> Publisher | None:
         """That of a source which this worker runs, or which is applied: for what it has in quarantine."""
-        found = self._builder(self.project).publisher(pipeline)
-        if found is None and pipeline not in self.project.pipelines:
-            applied = project_of(read_applied(self._settings.kafka, self._settings.names))
-            check(applied)
-            found = self._builder(applied).publisher(pipeline)
-        return found
+        assert self._registry is not None
+        kafka, names, project = self._settings.kafka, self._settings.names, self.project
+        if pipeline not in project.pipelines:
+            project = project_of(read_applied(kafka, names))
+            check(project)
+        return source_publisher(kafka, names, self._registry, project, pipeline, self.id)
 
     async def _start_host(self, name: str, manifest: Pipeline, builder: Builder) -> None:
         started = self._started_at.get(name)
@@ -397,7 +409,7 @@ class Follower:
         self._loop = loop
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
-        self._reader = settings.reader()
+        self._reader = settings.follower()
 
     def start(self) -> None:
         """Begins at the present ends."""
@@ -414,7 +426,7 @@ class Follower:
     def _run(self) -> None:
         try:
             while not self._stop.is_set():
-                for message in self._reader.consume(100, 0.2):
+                for message in [*self._reader.consume(1, FOLLOW_SECONDS), *self._reader.consume(100, 0)]:
                     if message.error() is None:
                         key = (message.key() or b"").decode()
                         self._loop.call_soon_threadsafe(self._followed, message.topic() or "", key, message.value())

@@ -16,7 +16,7 @@ from typing import Any
 from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 
 from trunkline.bus.applied import project_of, read_applied
-from trunkline.bus.build import Builder
+from trunkline.bus.build import source_publisher
 from trunkline.bus.jobrunner import has_runner
 from trunkline.bus.jobs import Desired, Job, JobLog, JobRecords, JobState, RedriveOrder, Wish, partition_of
 from trunkline.bus.kafka import KafkaSettings
@@ -75,7 +75,7 @@ def surroundings(session: Session, kafka: KafkaSettings, registry: RegistryClien
         if pipeline not in project.sources:
             return None
         check(project)
-        return Builder(kafka, names, registry, project, worker="cli", data=session.home).publisher(pipeline)
+        return source_publisher(kafka, names, registry, project, pipeline, "cli")
 
     return Surroundings(kafka, names, registry, publisher, f"command line of {user()}")
 
