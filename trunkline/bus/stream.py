@@ -19,6 +19,7 @@ from trunkline.bus.deadletters import Failure, dead_letter_headers
 from trunkline.bus.intake import Assigned, Intake, Partition, Reading
 from trunkline.bus.kafka import headers_of, offset_of, produce, translate
 from trunkline.bus.ledger import Ledger
+from trunkline.bus.threshold import DeadLetterThreshold
 from trunkline.bus.trace import TraceBatch
 from trunkline.bus.transform import FailedRecordError, Output, correlation_of
 from trunkline.core.envelope import CE_CORRELATION_ID
@@ -76,7 +77,12 @@ class StreamRuntime:
     """Runs one stream on one worker. `run` belongs to a thread of its own; the other methods may be called from anywhere."""
 
     def __init__(
-        self, reading: Reading, transform_of: Callable[[str], TransformLike], *, exactly_once: bool = True
+        self,
+        reading: Reading,
+        transform_of: Callable[[str], TransformLike],
+        *,
+        exactly_once: bool = True,
+        threshold: DeadLetterThreshold,
     ) -> None:
         self._reading = reading
         self._settings = reading.settings
@@ -85,6 +91,7 @@ class StreamRuntime:
         self._worker = reading.worker
         self._transform_of = transform_of
         self._exactly_once = exactly_once
+        self._threshold = threshold
         self._states: dict[Partition, _PartitionState] = {}
         self._transforms: dict[str, TransformLike] = {}
         self._trace = TraceBatch(pipeline, "stream", reading.worker)
@@ -347,6 +354,7 @@ class StreamRuntime:
         self._watching = False
         self._seconds.observe(time.monotonic() - begun)
         self._report(counts)
+        self._threshold.note(counts["delivered"] + counts["filtered"] + counts["dead"], counts["dead"])
 
     def _report(self, counts: Mapping[str, int]) -> None:
         for outcome in ("delivered", "filtered", "dead"):
