@@ -14,6 +14,7 @@ def main() -> None:
     parser.add_argument("what", nargs="*", help=f"some of {', '.join(TABLES)}; all of them where none is named")
     parser.add_argument("--events", type=int, default=2_000_000, help="orders for `transform`")
     parser.add_argument("--only", help="contenders of `transform`, by name with semicolons between")
+    parser.add_argument("--latency", type=int, nargs="+", default=[0, 20], help="milliseconds of the server for `http`")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     wanted = arguments.what or list(TABLES)
@@ -34,7 +35,7 @@ def main() -> None:
         from benchmarks import http_sink
 
         print("\n## HTTP sink, 64 in flight\n", flush=True)
-        print("\n".join(asyncio.run(http_sink.run(arguments.rounds))))
+        print("\n".join(http_sink.run(arguments.rounds, arguments.latency)))
 
 
 if __name__ == "__main__":
