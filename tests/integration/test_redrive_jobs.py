@@ -316,6 +316,22 @@ def test_a_job_that_failed_goes_on_when_somebody_resumes_it(desk: Desk) -> None:
     assert desk.execute(job, lambda: Wish(Desired.CANCELLED)).state is JobState.CANCELLED
 
 
+def test_a_job_that_ended_long_ago_is_forgotten(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.fail([0])
+    job, open_one = desk.ask(), desk.ask(rate=0.001)
+    assert desk.execute(job).state is JobState.DONE
+    desk.want(open_one, Desired.PAUSED)
+    monkeypatch.setattr("trunkline.bus.jobrunner.KEPT_SECONDS", 0.0)
+    runner = JobRunner(desk.around("worker 1"))
+    runner.start()
+    try:
+        desk.until(lambda: job.id not in JobLog.read(desk.settings, desk.names).jobs, "the old one forgotten")
+    finally:
+        runner.stop()
+    assert not desk.job(open_one.id).ended
+    assert JobLog.read(desk.settings, desk.names).redriven == {"out": 1}
+
+
 # --- edits ---
 
 
