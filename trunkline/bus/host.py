@@ -173,7 +173,7 @@ class PipelineHost:
         self._started_at = self._started_at if self._started_at is not None else time.time()
         try:
             if plugin is not None:
-                await plugin.open(self._builder.context(self.name))
+                await plugin.open(self._builder.context(self.manifest))
             if self._closing.is_set() or self._wish.desired is Desired.STOPPED:
                 return
             self._built = built

@@ -17,6 +17,7 @@ from trunkline.bus.budget.claim import Claim, Limits
 from trunkline.bus.budget.sharing import WEIGHTS, Priority
 from trunkline.bus.budget.turns import Turn
 
+world_timers = itertools.count()
 START = 1_790_000_000.0
 
 
@@ -63,11 +64,16 @@ class Worker:
         self.account.limits = world.limits
         self.account.timeout = world.timeout
         self.turns: dict[str, Turn] = {}
+        self.timers: dict[str, int] = {}
         for load in loads:
             turn = self.turns[load.name] = self.account.turns.of(load.name, WEIGHTS[load.priority])
             turn.opened.append(partial(self._woken, load))
         world.after(world.latency(), self.alive_only(self._catch_up))
         world.after(TICK, self.alive_only(self._tick))
+
+    def _timed(self, load: Load, timer: int) -> None:
+        if self.timers[load.name] == timer:
+            self._pump(load)
 
     def _woken(self, load: Load) -> None:
         self.world.after(0, self.alive_only(lambda: self._pump(load)))
@@ -112,7 +118,8 @@ class Worker:
         while self.under_way[load.name] < load.calls:
             wait = self.account.delay(turn)
             if wait > 0:
-                self.world.after(wait + 0.001, self.alive_only(lambda: self._pump(load)))
+                self.timers[load.name] = timer = next(world_timers)
+                self.world.after(wait + 0.001, self.alive_only(partial(self._timed, load, timer)))
                 return
             self.account.begin(turn)
             self.under_way[load.name] += 1

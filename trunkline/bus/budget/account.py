@@ -22,7 +22,7 @@ RENEW = 1.5
 """A slice that is in use is claimed again after so many seconds."""
 TICK = 0.25
 EAGER = 0.05
-PATIENT = 0.75
+PATIENT = 1.5
 """Who is short asks again after so many seconds: soon at first, and less often as long as there is nothing to get."""
 ANSWER = 2.0
 """A claim that was not heard after so many seconds is taken to be lost."""
@@ -57,6 +57,7 @@ class Account:
         write: Callable[[Claim], None],
         *,
         clock: Callable[[], float] = time.monotonic,
+        engage: Callable[[], None] = lambda: None,
     ) -> None:
         self.name = name
         self.standing = Standing()
@@ -67,6 +68,7 @@ class Account:
         self._who = who
         self._write = write
         self._clock = clock
+        self._engage = engage
         self._spending = Spending()
         self._planner = Planner(who.worker, self._spending)
         self._pending: dict[int, _Pending] = {}
@@ -164,6 +166,15 @@ class Account:
             self._claim(now)
 
     @property
+    def now(self) -> float:
+        """The brokers' time."""
+        return self.broker_time(self._clock())
+
+    def waits(self, turn: Turn) -> bool:
+        """Whether a pipeline waits for this budget now."""
+        return turn in self.turns.waiting(self._clock())
+
+    @property
     def waiting(self) -> list[str]:
         """The pipelines that wait for this budget now."""
         return self.turns.names(self._clock())
@@ -180,10 +191,9 @@ class Account:
         """The next claim of the log: appended at `at` by the brokers' clock, received at `received` by ours."""
         self._broker_at = (at, received)
         granted = self.standing.apply(claim, at)
-        if claim.hold > 0:
-            self._held_until = max(self._held_until, received + self.standing.held_until - at)
         if self.synced:
             now = self._clock()
+            self._held_until = max(self._held_until, received + self.standing.held_until - at)
             self._timed = self._timed or claim.run == self._who.run
             self._refit(now)
             if claim.run == self._who.run and claim.seq in self._pending:
@@ -203,7 +213,9 @@ class Account:
             self._spending.close_until(received + LATE + 1.0)
         now = self._clock()
         self._refit(now)
-        if self._held_until > now or self._news is not None:
+        # A pause in the log may be over long since: the way of a claim tells what time it is.
+        paused = self.standing.held_until > self._broker_at[0]
+        if paused or self._held_until > now or self._news is not None:
             self._claim(now, hold=max(0.0, self._held_until - now))
         self.turns.wake(now)
 
@@ -246,16 +258,16 @@ class Account:
     def _claim(self, now: float, *, hold: float = 0.0, release: bool = False) -> None:
         """Writes a claim. What it gives up is given up at once; what it takes counts when it comes back."""
         if not self.synced:
+            self._engage()
             return  # said when the log was read: until then nobody knows what was spent
         release = release or not (self._limited() or self._news is not None)
         self._seq += 1
         at = self.broker_time(now)
         self.standing.limits = self.limits
         short = {one for one, when in self._short.items() if when > now - RENEW}
+        plan = self._planner.greeting()
         if self._timed:
             plan = self._planner.plan(self.standing, at, short, SLICE, release=release)
-        else:
-            plan = self._planner.greeting()
         claim = Claim(
             self.name,
             self._who.worker,
@@ -287,10 +299,13 @@ class Account:
             spending.concurrent_granted = min(spending.concurrent_granted, claim.concurrent)
         if spending.allow is not None:
             spending.allow = min(spending.allow, claim.allow)
+        woken = self._released and not release
         self._claimed_at = now
         self._released = release
         self._pending[claim.seq] = _Pending(now, claim, plan.concurrent)
         self._write(claim)
+        if woken:
+            self._engage()
 
     def _receive(self, claim: Claim, granted: Granted) -> None:
         """A claim of ours came back. What was given up since then stays given up."""
