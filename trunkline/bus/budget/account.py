@@ -182,8 +182,10 @@ class Account:
     def wait(self) -> float:
         """Seconds until the account can be used again, as far as that can be said; 0.0 where nothing keeps it."""
         now = self._clock()
-        wait = self._spending.wait(now)[0] if self._limited() else 0.0
-        return max(self._held_until - now, wait if math.isfinite(wait) else TICK)
+        wait, short = self._spending.wait(now) if self._limited() else (0.0, None)
+        if math.isinf(wait):
+            wait = self.standing.refills_in(self.now) if short == "requests" else TICK
+        return max(self._held_until - now, wait)
 
     # --- the log ---
 

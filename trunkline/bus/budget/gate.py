@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 
 from trunkline.bus.budget.account import Account
 from trunkline.bus.budget.turns import Turn
 from trunkline.bus.gates import HOLD_LIMIT
 from trunkline.core.event import Event
 from trunkline.core.verdicts import Retry, Verdict
+
+WORTH_SAYING = 1.0
+"""Seconds of waiting from which on it is part of a pipeline's status: a limit a second makes everyone wait a little."""
 
 
 class BudgetGate:
@@ -47,11 +51,14 @@ class BudgetGate:
         self._turn.opened.append(soon)
         return lambda: self._turn.opened.remove(soon)
 
-    def waiting_until(self) -> float | None:
-        """When the pipeline may go on, in Unix seconds, if it waits for the budget now."""
-        if not self._turn.opened or not self.account.waits(self._turn):
-            return None
-        return time.time() + self.account.wait()
+    @property
+    def waiting(self) -> str:
+        """What the pipeline waits for, in words; empty where it does not wait for the budget now."""
+        wait = self.account.wait()
+        if wait < WORTH_SAYING or not self.account.waits(self._turn):
+            return ""
+        until = datetime.fromtimestamp(time.time() + wait, UTC).strftime("%H:%M:%SZ")
+        return f"waiting for the budget of {self.account.name} until {until}"
 
 
 class AccountQuota:

@@ -118,7 +118,7 @@ class Standing:
         self._said: tuple[float, Statement] | None = None
 
     def apply(self, claim: Claim, at: float) -> Granted:
-        """Takes the next record of the log. I17: what holds of it never makes the sum of all slices exceed a limit."""
+        """Takes the next record of the log, and says what of it holds."""
         self.limits = claim.limits
         holder = self.holders.get(claim.worker)
         if holder is None:
@@ -127,6 +127,7 @@ class Standing:
             self.held_until = max(self.held_until, at + claim.hold)
         if claim.said is not None:
             self._said = (at, claim.said)
+        # I17: what holds of a claim never makes the sum of all slices exceed a limit.
         granted = Granted(
             self._second(holder, claim, at), self._concurrent(holder, claim, at), self._requests(holder, claim, at)
         )
@@ -177,6 +178,16 @@ class Standing:
             day = day_of(now)
             found["day"] = self.limits.per_day - sum(one.day_at(day) for one in self.holders.values())
         return found
+
+    def refills_in(self, now: float) -> float:
+        """Seconds until requests that are used up come back, at the latest; 0.0 where some are left."""
+        left = self.left(now)
+        if left.get("day", 1) <= 0:
+            said = self._said
+            if said is not None and self.said(now) is not None:
+                return said[0] + (BELIEVED if said[1].reset is None else said[1].reset) - now
+            return day_of(now) + DAY + DAY_SKEW - now
+        return MINUTE if left.get("minute", 1) <= 0 else 0.0
 
     def _second(self, holder: Holder, claim: Claim, at: float) -> bool:
         room = self.second_room(claim.worker, at)
