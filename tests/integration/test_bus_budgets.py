@@ -17,6 +17,7 @@ from bus_harness import Bus, bus, order, topic_manifest
 from conftest import KafkaUnderTest
 
 from trunkline.bus.budget.claim import Claim
+from trunkline.bus.budget.overview import overview
 from trunkline.bus.kafka import read_all
 
 pytestmark = pytest.mark.kafka
@@ -126,9 +127,9 @@ async def claims(made: Bus) -> list[Claim]:
 async def test_three_workers_together_never_send_more_than_the_account_allows_and_use_nearly_all_of_it(
     made: Bus, account: CountingAccount, tmp_path: Path
 ) -> None:
-    count, per_second = 240, 20
+    count, per_second = 320, 20
     topic = made.name("in")
-    manifests = topic_manifest(topic, 6) + connection(account, f"limits: {{per_second: {per_second}, concurrent: 6}}")
+    manifests = topic_manifest(topic, 6) + connection(account, f"limits: {{per_second: {per_second}, concurrent: 9}}")
     await made.start(manifests + sink("posts", topic))
     for number in range(2):
         await made.another(tmp_path / f"more-{number}")
@@ -138,12 +139,15 @@ async def test_three_workers_together_never_send_more_than_the_account_allows_an
     await made.send_orders(topic, [order(n, f"c{n}") for n in range(count)])
     await made.until(lambda: len(account.delivered) == count, "everything delivered", 60)
     assert account.most_in_a_second() <= per_second
-    assert account.most_at_once <= 6
-    # From the second on in which each has its slice, to the last full one.
-    first, last = account.arrivals[0][0] + 6.0, account.arrivals[-1][0] - 1.0
+    assert account.most_at_once <= 9
+    # From when each has its slice to before the first of them has nothing left to send.
+    first, last = account.arrivals[0][0] + 5.0, account.arrivals[count * 3 // 4][0]
     used = sum(first <= at < last for at, _ in account.arrivals)
     assert used >= 0.8 * per_second * (last - first)
     assert len({claim.worker for claim in await claims(made) if claim.second}) == 3
+    (shown,) = await asyncio.to_thread(overview, made.settings, made.names)
+    assert (shown["account"], shown["limits"]["per_second"], len(shown["workers"])) == ("counted", per_second, 3)
+    assert sum(worker["per_second"] for worker in shown["workers"]) <= per_second
 
 
 async def test_when_the_worker_with_the_largest_slice_is_killed_the_limit_holds_and_delivery_goes_on(
@@ -151,7 +155,7 @@ async def test_when_the_worker_with_the_largest_slice_is_killed_the_limit_holds_
 ) -> None:
     if kafka.kind == "external":
         pytest.skip("a killed member's session lasts 45 s there; the embedded broker lowers that")
-    count, per_second = 300, 20
+    count, per_second = 500, 20
     topic = made.name("in")
     await made.create(topic, 4)
     manifests = topic_manifest(topic, 4) + connection(account, f"limits: {{per_second: {per_second}}}")
@@ -167,8 +171,10 @@ async def test_when_the_worker_with_the_largest_slice_is_killed_the_limit_holds_
             )  # fmt: skip
 
     await made.send_orders(topic, [order(n, f"c{n}") for n in range(count)])
-    workers = {home: await spawn(home) for home in ("first", "second")}
+    workers = {"first": await spawn("first")}
     try:
+        await made.until(lambda: account.arrivals, "the first worker delivering", 60)
+        workers["second"] = await spawn("second")
         await made.until(lambda: len(account.delivered) >= 60, "some delivered", 60)
 
         async def shared() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -9,7 +10,10 @@ from budget_world import START, Call, Load, World
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from trunkline.bus.budget.account import Account, Identity
 from trunkline.bus.budget.claim import Claim, Limits, Statement, Want
+from trunkline.bus.budget.forecast import seconds_left
+from trunkline.bus.budget.gate import BudgetGate
 from trunkline.bus.budget.sharing import Demand, shares
 from trunkline.bus.budget.spending import Spending
 from trunkline.bus.budget.standing import COOLING, DAY, Standing, day_of
@@ -246,6 +250,33 @@ def test_shares_are_the_whole_limit_and_nobody_gets_less_than_its_weight_or_its_
     total = sum(demand.weight for demand in wanting.values())
     for name, demand in wanting.items():
         assert parts[name] >= min(demand.want, limit * demand.weight // total)
+
+
+@pytest.mark.parametrize(
+    ("left", "spent", "refill", "expected"),
+    [
+        (100, 2.0, 0.0, 50.0),
+        (0, 2.0, 5.0, 0.0),
+        (100, 1.0, 1.0, math.inf),
+        (100, 0.0, 0.0, math.inf),
+        (60, 3.0, 1.0, 30.0),
+    ],
+)
+def test_a_budget_is_used_up_when_more_is_spent_than_comes_back(
+    left: int, spent: float, refill: float, expected: float
+) -> None:
+    assert seconds_left(left, spent, refill) == expected
+
+
+def test_a_pipeline_says_what_it_waits_for_and_until_when() -> None:
+    account = Account("crm", Identity("w", "1"), lambda _claim: None)
+    gate = BudgetGate(account, account.turns.of("posts", 2))
+    account.turns.of("posts", 2).opened.append(lambda: None)
+    assert gate.delay(1) == 0.0
+    assert gate.waiting == ""
+    account.hold(60.0)
+    assert gate.delay(1) > 0.0
+    assert gate.waiting.startswith("waiting for the budget of crm until ")
 
 
 def test_a_claim_is_the_same_after_its_way_through_the_topic_and_one_of_a_newer_version_is_refused() -> None:
