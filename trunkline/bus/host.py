@@ -113,6 +113,7 @@ class PipelineHost:
             restart_at=self._restart_at,
             restart=self._wish.restart,
             breaker=self._breaker(),
+            waiting=self._waiting(),
             per_second=round(self._pace.per_second, 1),
             progress=self._progress(),
         )
@@ -181,7 +182,7 @@ class PipelineHost:
         self._started_at = self._started_at if self._started_at is not None else time.time()
         try:
             if plugin is not None:
-                await plugin.open(self._builder.context(self.name))
+                await plugin.open(self._builder.context(self.manifest))
             if self._closing.is_set() or self._wish.desired is Desired.STOPPED:
                 return
             self._built = built
@@ -236,6 +237,10 @@ class PipelineHost:
         runtime = self._built.runtime if self._built is not None else None
         state = runtime.breaker if isinstance(runtime, SinkRuntime) else None
         return state.word if state is not None else ""
+
+    def _waiting(self) -> str:
+        runtime = self._built.runtime if self._built is not None else None
+        return runtime.waiting if isinstance(runtime, SinkRuntime) else ""
 
     def _note_counts(self) -> None:
         runtime = self._built.runtime if self._built is not None else None

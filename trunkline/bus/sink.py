@@ -17,6 +17,7 @@ from typing import Any
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from trunkline.bus.breaker import Breaker, BreakerState
+from trunkline.bus.budget.gate import BudgetGate
 from trunkline.bus.contiguous import ContiguousDelivering
 from trunkline.bus.deadletters import Failure, idempotency_key
 from trunkline.bus.delivery import Delivering, in_flight_limit
@@ -152,6 +153,11 @@ class SinkRuntime:
     def breaker(self) -> BreakerState | None:
         """How the breaker of the account stands; None where the pipeline passes none."""
         return next((gate.state for gate in self._gates if isinstance(gate, Breaker)), None)
+
+    @property
+    def waiting(self) -> str:
+        """What budget the pipeline waits for, in words; empty where it waits for none. Only on the event loop."""
+        return next((gate.waiting for gate in self._gates if isinstance(gate, BudgetGate)), "")
 
     def _fail(self, error: TrunklineError) -> None:
         if self._failure is None:

@@ -23,6 +23,7 @@ from trunkline.bus import lag
 from trunkline.bus.accounts import Gates
 from trunkline.bus.applied import pipeline_identity, project_of, read_applied
 from trunkline.bus.board import Board, Report, Wish, parse_wish
+from trunkline.bus.budget.budgets import Budgets
 from trunkline.bus.build import Builder, partitions_of, source_publisher
 from trunkline.bus.deliveries import AcceptedDeliveries
 from trunkline.bus.host import PipelineHost
@@ -123,7 +124,8 @@ class Worker:
         self.ingress = Ingress(settings.ingress, self._identity.ports)
         self._admin = settings.kafka.admin()  # kept, so that whoever asks for one is given this one
         self._board = Board(settings.kafka, settings.names)
-        self._gates = Gates()
+        self._budgets = Budgets(settings.kafka, settings.names, self.id)
+        self._gates = Gates(self._budgets)
         self._accepted = AcceptedDeliveries(settings.kafka, settings.names)
         self._hosts: dict[str, PipelineHost] = {}
         self._identities: dict[str, str] = {}
@@ -168,8 +170,9 @@ class Worker:
         self._following_manifests = project is None
         if project is None:
             project = project_of(await loop.run_in_executor(None, read_applied, kafka, names))
+        self._budgets.start()
         await self.run_project(project)
-        topics = [names.control, names.manifests] if self._following_manifests else [names.control]
+        topics = [names.control, names.budgets, *([names.manifests] if self._following_manifests else [])]
         self._follower = Follower(kafka, topics, self._followed, loop)
         await loop.run_in_executor(None, self._follower.start)
         self._jobs = JobRunner(Surroundings(kafka, names, self._registry, self._publisher, self.id))
@@ -219,6 +222,7 @@ class Worker:
             await asyncio.get_running_loop().run_in_executor(None, self._jobs.stop)
         await self.ingress.stop()
         await self._close_hosts(list(self._hosts))
+        await self._budgets.close()
         await asyncio.get_running_loop().run_in_executor(None, self._accepted.close)
         for last in (self._measuring, self._checking):
             if last is not None:
@@ -332,6 +336,9 @@ class Worker:
     # --- following Kafka ---
 
     def _followed(self, topic: str, key: str, value: bytes | None) -> None:
+        if topic == self._settings.names.budgets:
+            self._budgets.noticed(key)
+            return
         if topic == self._settings.names.control:
             if value is not None:
                 wish = parse_wish(value)
