@@ -9,17 +9,23 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 
+from confluent_kafka import Message
+
 from tests.chaos.faults.http_sink import Rule
-from trunkline.bus import sink as sink_runtime
+from trunkline.bus import calls, tickets
+from trunkline.bus import delivery as delivery_room
 from trunkline.bus.deadletters import Failure, dead_letter_headers
-from trunkline.bus.delivery import Delivering, Delivery
+from trunkline.bus.delivery import Delivering
 from trunkline.bus.kafka import headers_of, produce
+from trunkline.bus.lanes import Lanes
 from trunkline.bus.ledger import Outcome
 from trunkline.bus.offsets import OffsetTracker
-from trunkline.bus.sink import SinkRuntime
+from trunkline.bus.outgoing import Delivery
+from trunkline.bus.tickets import SinkTicket, Tickets
+from trunkline.core.contracts import Batch, Sink
 from trunkline.core.verdicts import Verdict
 
 SLOW = Rule(200, delay=0.4)
@@ -61,72 +67,66 @@ class _MiscountingTracker(OffsetTracker):
 
 
 def _early_commit() -> AbstractContextManager[Any]:
-    return patch.object(sink_runtime, "OffsetTracker", _EarlyTracker)
+    return patch.object(tickets, "OffsetTracker", _EarlyTracker)
 
 
 def _miscounted() -> AbstractContextManager[Any]:
-    return patch.object(sink_runtime, "OffsetTracker", _MiscountingTracker)
+    return patch.object(tickets, "OffsetTracker", _MiscountingTracker)
 
 
 def _dead_letter_not_awaited() -> AbstractContextManager[Any]:
-    def save_dead(self: SinkRuntime, ticket: Any, failure: Failure) -> None:
+    def save_dead(self: Tickets, ticket: SinkTicket, failure: Failure) -> None:
         message, (topic, partition) = ticket.message, ticket.work.partition
-        pipeline = self._pipeline
         headers = dead_letter_headers(
             headers_of(message),
-            pipeline=pipeline,
+            pipeline=self._pipeline,
             task="mutant",
             topic=topic,
             partition=partition,
             offset=ticket.offset,
             failure=failure,
         )
-        destination = self._names.dead_letters(pipeline)
+        destination = self._names.dead_letters(self._pipeline)
         produce(self._producer, destination, message.value(), message.key(), headers, partition=partition)
         ticket.settle("dead")
 
-    return patch.object(SinkRuntime, "save_dead", save_dead)
+    return patch.object(Tickets, "save_dead", save_dead)
 
 
 def _skipped_when_exhausted() -> AbstractContextManager[Any]:
-    def bury(self: Delivering, delivery: Delivery, code: str, reason: str) -> None:
-        delivery.ticket.settle("dead", detail=f"{code}: {reason}")
-        self._release(delivery)
+    def save_dead(_self: Tickets, ticket: SinkTicket, failure: Failure) -> None:
+        ticket.settle("dead", detail=failure.reason)
 
-    return patch.object(Delivering, "_bury", bury)
+    return patch.object(Tickets, "save_dead", save_dead)
 
 
 def _forgotten_retry() -> AbstractContextManager[Any]:
     def retry_now(self: Delivering, delivery: Delivery) -> None:
         delivery.ticket.settle("delivered")
-        self._release(delivery)
+        self._lanes.release(delivery)
         self._pump()
 
     return patch.object(Delivering, "_retry_now", retry_now)
 
 
-@contextmanager
-def _new_key_for_each_call() -> Iterator[None]:
-    original = Delivering._verdicts
+def _new_key_for_each_call() -> AbstractContextManager[Any]:
+    async def verdicts_of(sink: Sink, batch: Batch, pipeline: str) -> Sequence[Verdict]:
+        for event in batch.events:
+            event.idempotency_key = uuid.uuid4().hex
+        return await calls.verdicts_of(sink, batch, pipeline)
 
-    async def verdicts(self: Delivering, batch: list[Delivery], attempt: int) -> Sequence[Verdict]:
-        for delivery in batch:
-            delivery.event.idempotency_key = uuid.uuid4().hex
-        return await original(self, batch, attempt)
-
-    with patch.object(Delivering, "_verdicts", verdicts):
-        yield
+    return patch.object(delivery_room, "verdicts_of", verdicts_of)
 
 
 @contextmanager
 def _no_lanes() -> Iterator[None]:
-    original = Delivering.submit
+    original = Lanes.add
 
-    def submit(self: Delivering, deliveries: Sequence[Delivery]) -> None:
-        self._spec = self._spec.model_copy(update={"order": "none"})
+    def add(self: Lanes, deliveries: Sequence[Delivery]) -> None:
+        self._order = "none"
         original(self, deliveries)
 
-    with patch.object(Delivering, "submit", submit):
+    with patch.object(Lanes, "add", add):
         yield
 
 
@@ -146,13 +146,13 @@ class _Trimmed:
 
 @contextmanager
 def _altered_dead_letter() -> Iterator[None]:
-    original = SinkRuntime.save_dead
+    original = Tickets.save_dead
 
-    def save_dead(self: SinkRuntime, ticket: Any, failure: Failure) -> None:
-        ticket.message = _Trimmed(ticket.message)
+    def save_dead(self: Tickets, ticket: SinkTicket, failure: Failure) -> None:
+        ticket.message = cast(Message, _Trimmed(ticket.message))
         original(self, ticket, failure)
 
-    with patch.object(SinkRuntime, "save_dead", save_dead):
+    with patch.object(Tickets, "save_dead", save_dead):
         yield
 
 
