@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.chaos import report
 from tests.chaos.campaign import Result, Row, execute, load_rows
+from tests.chaos.demo import kill_demo
 from tests.chaos.results import ROOT, Results, Stored, code_version
 from trunkline.core.log import configure_logging
 
@@ -24,6 +25,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs what was asked. 0 when every row passed, 1 when one failed, 2 for wrong input."""
     asked = _parser().parse_args(arguments)
     configure_logging("critical", style="text")  # what goes wrong is said by the findings
+    if asked.demo:
+        return kill_demo(kills=asked.kills, seed=asked.seed, folder=asked.folder / "demo")
     rows = load_rows()
     chosen = _chosen(asked.rows, rows)
     if asked.list:
@@ -91,6 +94,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="Where results are kept.")
     parser.add_argument("--list", action="store_true", help="Say which rows there are.")
     parser.add_argument("--report", action="store_true", help="Write the report from what is stored; run nothing.")
+    parser.add_argument("--demo", action="store_true", help="Kill the demo's worker while the demo's project runs.")
+    parser.add_argument("--kills", type=int, default=5, help="How often the demo's worker is killed.")
     return parser
 
 
