@@ -99,9 +99,11 @@ async def _run(kills: int, chance: random.Random, folder: Path) -> list[str]:
                 await asyncio.sleep(chance.uniform(*PAUSE))
                 await asyncio.to_thread(workers.kill, 0)
                 workers.start_one(0)
-            await posting
-            settled = await _settled(kafka, flights)
+            settled = await _settled(kafka, flights, workers)
+            posting.cancel()
+            await asyncio.gather(posting, return_exceptions=True)
         findings = [] if settled else [f"not everything was settled in {PATIENCE:g} s"]
+        findings += [f"the worker died of {crash}" for crash in workers.crashed]
         if workers.fired[KILL] < kills:
             findings.append(f"{workers.fired[KILL]} of {kills} kills fired")
         print(
@@ -149,7 +151,7 @@ async def _post(airline: Airline, flights: Flights) -> None:
         await client.close()
 
 
-async def _settled(kafka: KafkaSettings, flights: Flights) -> bool:
+async def _settled(kafka: KafkaSettings, flights: Flights, workers: Fleet) -> bool:
     """Waits until the sinks' ledgers account for every late flight."""
     ledgers = Ledgers(kafka, Names())
     wanted = {sink: (DELAYED, len(flights.delayed)) for sink in play.SINKS} | {SLACK: (CRITICAL, len(flights.critical))}
@@ -165,6 +167,7 @@ async def _settled(kafka: KafkaSettings, flights: Flights) -> bool:
         while await asyncio.to_thread(left):
             if time.monotonic() > deadline:
                 return False
+            workers.revive()
             await asyncio.sleep(0.5)
         return True
     finally:

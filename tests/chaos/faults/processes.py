@@ -38,6 +38,8 @@ class Fleet:
         environment: Mapping[str, str] | None = None,
     ) -> None:
         self.fired: Counter[str] = Counter()
+        self.crashed: list[str] = []
+        """The signals that workers died of and that nobody sent, such as SIGSEGV."""
         self._bootstrap = bootstrap
         self._project = project
         self._folder = folder
@@ -70,6 +72,15 @@ class Fleet:
                 start_new_session=True,
             )
 
+    def revive(self) -> None:
+        """Starts again who ended by himself, as a supervisor does; who died of a signal that nobody sent is in `crashed`."""
+        for number, process in enumerate(self._processes):
+            code = process.poll() if process is not None else None
+            if code is not None:
+                if code < 0:
+                    self.crashed.append(signal.Signals(-code).name)
+                self.start_one(number)
+
     def kill(self, number: int) -> None:
         """SIGKILL, and waits until the process is gone."""
         process = self._processes[number]
@@ -77,6 +88,7 @@ class Fleet:
             process.kill()
             if process.wait() == -signal.SIGKILL:
                 self.fired[KILL] += 1
+            self._processes[number] = None
 
     def kill_any(self, chance: random.Random) -> int:
         """Kills one of those that live, by chance, and says which."""
