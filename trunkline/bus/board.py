@@ -49,6 +49,10 @@ class Report:
     restart: int = 0
     breaker: str = ""
     """How the breaker of a sink's account stands: `closed`, `half-open` or `open`; empty where there is none."""
+    per_second: float = 0.0
+    """Input records settled a second, of late."""
+    progress: list[dict[str, Any]] = field(default_factory=list)
+    """Of a source's splits: `done` of `total`, `what` they are of, and `seconds_left`, None where it is not known."""
 
     @property
     def stale(self) -> bool:

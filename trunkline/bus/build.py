@@ -13,11 +13,13 @@ from confluent_kafka import Message
 from trunkline.bus.accounts import Gates
 from trunkline.bus.breaker import Breaker
 from trunkline.bus.deadletters import ORIGIN, REDRIVE, Failure
+from trunkline.bus.deliveries import AcceptedDeliveries
 from trunkline.bus.fallback import FallbackSink
 from trunkline.bus.gates import Gate
 from trunkline.bus.intake import Partition, Reading
 from trunkline.bus.kafka import KafkaSettings, headers_of
 from trunkline.bus.names import Names
+from trunkline.bus.plain import PlainTransform
 from trunkline.bus.publish import Caster, Publisher
 from trunkline.bus.push import PushRuntime
 from trunkline.bus.sink import SinkRuntime
@@ -25,7 +27,7 @@ from trunkline.bus.source import SourceRuntime
 from trunkline.bus.stream import StreamRuntime
 from trunkline.bus.threshold import DeadLetterThreshold
 from trunkline.bus.topics import ensure_topics, matching_topics, topic_plan, topic_states
-from trunkline.bus.transform import CompiledStep, FailedRecordError, KeepOnError, Output, Transform
+from trunkline.bus.transform import CompiledStep, FailedRecordError, Output, Transform
 from trunkline.core.casting import compile_caster
 from trunkline.core.contracts import PluginContext, PushSource, Sink, Source
 from trunkline.core.errors import ConfigurationError, RejectedError
@@ -161,6 +163,7 @@ class Builder:
         worker: str,
         data: Path,
         gates: Gates,
+        accepted: AcceptedDeliveries,
     ) -> None:
         self._settings = settings
         self._names = names
@@ -169,6 +172,7 @@ class Builder:
         self._worker = worker
         self._data = data
         self._gates = gates
+        self._accepted = accepted
 
     def context(self, pipeline: str) -> PluginContext:
         """What a plug-in is told when it is opened."""
@@ -241,7 +245,16 @@ class Builder:
             topics.limits,
         )
         if isinstance(source, PushSource):
-            return Built(PushRuntime(self._settings, self._names, name, source, publisher, worker=self._worker), source)
+            push = PushRuntime(
+                self._settings,
+                self._names,
+                name,
+                source,
+                publisher,
+                worker=self._worker,
+                accepted=self._accepted,
+            )
+            return Built(push, source)
         return Built(SourceRuntime(self._settings, self._names, name, source, publisher, worker=self._worker), source)
 
     def _stream(
@@ -257,14 +270,7 @@ class Builder:
             schema = topics.schema(topic)
             prepared, output = prepare_steps(self._project, manifest, schema.json if schema is not None else None)
             routes = stream_routes(self._project, manifest, output)
-            steps = [
-                CompiledStep(
-                    one.name,
-                    KeepOnError(one.step.process) if one.on_error == "pass" else one.step.process,
-                    one.on_error,
-                )
-                for one in prepared
-            ]
+            steps = [CompiledStep.of(one.name, one.step, one.on_error) for one in prepared]
             return Transform(
                 topics.decoder(topic), steps, routes, topics.encoder, topics.limits, topic_id=topics.topic_id(topic)
             )
@@ -310,6 +316,7 @@ class RetryTransform:
     def __init__(self, transform_of: Any) -> None:
         self._transform_of = transform_of
         self._transforms: dict[str, Transform] = {}
+        self.plain: dict[bytes, PlainTransform] = {}
 
     def __call__(self, message: Message, topic: str, partition: int, offset: int) -> tuple[list[Output], Event]:
         """As `Transform`; outputs do not carry the headers of the redrive."""

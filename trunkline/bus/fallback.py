@@ -31,7 +31,7 @@ class FallbackSink(Sink):
         self, first: Sink, other: Sink, *, after: int, breaker: Breaker | None, other_gates: Sequence[Gate]
     ) -> None:
         super().__init__(None)
-        self.promises = Promises(  # type: ignore[misc]
+        self.promises = Promises(
             idempotent=first.promises.idempotent and other.promises.idempotent,
             max_batch=min(first.promises.max_batch, other.promises.max_batch),
         )

@@ -104,11 +104,11 @@ class Publisher:
                     self._cast(topic, found.value) if self._routes[0].name is None else found.value
                 )
             stage = "ROUTE"
-            routes = [self._only_route] if self._only_route is not None else choose(self._routes, event)
+            routes = [self._only_route] if self._only_route is not None else choose(self._routes, event.value, event)
             outputs = []
             for route in routes:
                 stage = "ROUTE"
-                topic, key = route.topic_of(event), route.key_of(event)
+                topic, key = route.topic_of(event.value, event), route.key_of(event.value, event, event.raw_key)
                 stage = "ENCODE"
                 encoder = self._encoder(topic)
                 if encoder is None:

@@ -14,15 +14,15 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from trunkline.bus.breaker import Breaker, BreakerState
 from trunkline.bus.contiguous import ContiguousDelivering
 from trunkline.bus.deadletters import Failure, idempotency_key
 from trunkline.bus.delivery import Delivering, in_flight_limit
 from trunkline.bus.gates import Gate
-from trunkline.bus.intake import Assigned, Intake, Partition, Reading
-from trunkline.bus.kafka import headers_of, offset_of, translate
+from trunkline.bus.intake import POLL_SECONDS, Assigned, Intake, Partition, Reading
+from trunkline.bus.kafka import LazyProducer, headers_of, offset_of, translate
 from trunkline.bus.ledger import Ledger
 from trunkline.bus.outgoing import Delivery
 from trunkline.bus.threads import in_own_thread
@@ -39,7 +39,6 @@ from trunkline.core.metrics import counter, gauge
 
 log = get_logger(__name__)
 COMMIT_SECONDS = 0.2
-POLL_SECONDS = 0.1
 READ_AT_ONCE = 500
 FIRST_GUESS = 2**20
 """Bytes of a record before one was read: Kafka's own limit by default."""
@@ -92,11 +91,13 @@ class SinkRuntime:
         self._failure: TrunklineError | None = None
         self._requests: queue.SimpleQueue[tuple[Partition, int, int, Future[bool]]] = queue.SimpleQueue()
         self._last_commit = 0.0
-        self._producer: Producer = reading.settings.producer()
+        self._producer = LazyProducer(reading.settings)
         self._tickets = Tickets(reading.names, pipeline, reading.worker, self._producer, self._fail)
         self._read = counter("trunkline_records_in_total").labels(pipeline)
         most = sink.promises.max_batch if spec.batch.count is None else min(spec.batch.count, sink.promises.max_batch)
-        self._high_water = max(1000, 4 * in_flight_limit(sink, spec), 2 * most)
+        # A range in the making and one being written; what is taken a record at a time wants more waiting at the door.
+        ahead = 0 if sink.promises.contiguous else 4 * in_flight_limit(sink, spec)
+        self._high_water = max(1000, ahead, 2 * most)
 
     # --- called from the event loop ---
 
@@ -176,7 +177,7 @@ class SinkRuntime:
                     self._commit_if_due()
                     continue
                 self._apply_pause()
-                messages = intake.poll(max(1, self._room()), POLL_SECONDS if self._requests.empty() else 0.0)
+                messages = intake.poll(max(1, self._room()), self._poll_seconds())
                 if messages:
                     self._take(messages)
                 self._commit_if_due()
@@ -189,6 +190,17 @@ class SinkRuntime:
             self._fail(FatalError(f"{type(error).__name__}: {error}", code="pipeline.broken"))
         finally:
             self._end()
+
+    def _poll_seconds(self) -> float:
+        """Not long while deliveries are held: what they settle is to be committed, and what they ask to be answered."""
+        if not self._requests.empty():
+            return 0.0
+        return POLL_SECONDS if self._held()[0] else self._intake.patience
+
+    def _held(self) -> tuple[int, int]:
+        """Records and bytes that deliveries hold, with those on their way to the event loop."""
+        handed, taken, delivering = self._handed, self._taken, self._delivering
+        return delivering.held + handed[0] - taken[0], delivering.held_bytes + handed[1] - taken[1]
 
     def _end(self) -> None:
         """Intake ends, what is in flight settles to a deadline, offsets are committed, the group is left."""
@@ -269,8 +281,9 @@ class SinkRuntime:
             # A planned range must be read whole, in every partition, before any of it can go.
             partitions = max(1, len(self._tickets.works))
             records, size = records * partitions, max(size, 2 * self._spec.batch.bytes) * partitions
-        left = size - self._delivering.held_bytes - (self._handed[1] - self._taken[1])
-        if records <= self._delivering.held + (self._handed[0] - self._taken[0]) or left <= 0:
+        held, held_bytes = self._held()
+        left = size - held_bytes
+        if held >= records or left <= 0:
             return 0
         return min(READ_AT_ONCE, max(1, left // self._record_size))
 

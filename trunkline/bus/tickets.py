@@ -9,11 +9,11 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from trunkline.bus.deadletters import Failure, dead_letter_headers
 from trunkline.bus.intake import Assigned, Partition
-from trunkline.bus.kafka import headers_of, produce
+from trunkline.bus.kafka import LazyProducer, headers_of, produce
 from trunkline.bus.ledger import Ledger, Outcome, Plan
 from trunkline.bus.names import Names
 from trunkline.bus.offsets import OffsetTracker
@@ -66,7 +66,7 @@ class Tickets:
     """The partitions that a sink has, and what became of the records read from them."""
 
     def __init__(
-        self, names: Names, pipeline: str, worker: str, producer: Producer, failed: Callable[[TrunklineError], None]
+        self, names: Names, pipeline: str, worker: str, producer: LazyProducer, failed: Callable[[TrunklineError], None]
     ) -> None:
         self._names = names
         self._pipeline = pipeline

@@ -24,6 +24,7 @@ from trunkline.bus.accounts import Gates
 from trunkline.bus.applied import pipeline_identity, project_of, read_applied
 from trunkline.bus.board import Board, Report, Wish, parse_wish
 from trunkline.bus.build import Builder
+from trunkline.bus.deliveries import AcceptedDeliveries
 from trunkline.bus.host import PipelineHost
 from trunkline.bus.ingress import Ingress
 from trunkline.bus.intake import Partition
@@ -52,6 +53,7 @@ from trunkline.registry.service import registry_app
 log = get_logger(__name__)
 REPORT_SECONDS = 5.0
 LAG_SECONDS = 10.0
+FOLLOW_SECONDS = 0.5
 GC_THRESHOLDS = (50_000, 20, 50)
 
 
@@ -114,8 +116,10 @@ class Worker:
         self.project = Project()
         self.differences: list[Difference] = []
         self.ingress = Ingress(settings.ingress, self._identity.ports)
+        self._admin = settings.kafka.admin()  # kept, so that whoever asks for one is given this one
         self._board = Board(settings.kafka, settings.names)
         self._gates = Gates()
+        self._accepted = AcceptedDeliveries(settings.kafka, settings.names)
         self._hosts: dict[str, PipelineHost] = {}
         self._identities: dict[str, str] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -185,6 +189,7 @@ class Worker:
                 worker=self.id,
                 data=self._settings.home,
                 gates=self._gates,
+                accepted=self._accepted,
             )
             for name, manifest in project.pipelines.items():
                 if name not in self._hosts:
@@ -199,6 +204,7 @@ class Worker:
             await asyncio.get_running_loop().run_in_executor(None, self._follower.stop)
         await self.ingress.stop()
         await self._close_hosts(list(self._hosts))
+        await asyncio.get_running_loop().run_in_executor(None, self._accepted.close)
         if self._measuring is not None:
             await asyncio.wait({self._measuring}, timeout=15)
             if self._measuring.done() and not self._measuring.cancelled():
@@ -363,7 +369,7 @@ class Follower:
         self._loop = loop
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
-        self._reader = settings.reader()
+        self._reader = settings.follower()
 
     def start(self) -> None:
         """Begins at the present ends."""
@@ -380,7 +386,7 @@ class Follower:
     def _run(self) -> None:
         try:
             while not self._stop.is_set():
-                for message in self._reader.consume(100, 0.2):
+                for message in [*self._reader.consume(1, FOLLOW_SECONDS), *self._reader.consume(100, 0)]:
                     if message.error() is None:
                         key = (message.key() or b"").decode()
                         self._loop.call_soon_threadsafe(self._followed, message.topic() or "", key, message.value())

@@ -33,6 +33,7 @@ STATUS_COLUMNS = (
     "LAG",
     "LAG s",
     "LEDGER",
+    "PROGRESS",
 )
 _TIMEOUT = 15.0
 _WORST = (State.FAILED, State.RESTARTING, State.RUNNING, State.PAUSED, State.STOPPED, State.UNASSIGNED)
@@ -60,6 +61,34 @@ class Standing:
     restart_at: float | None = None
     breaker: str = ""
     """How the circuit breaker of a sink's account stands: of several workers the word that is furthest from `closed`."""
+    per_second: float = 0.0
+    progress: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long what is there takes at the present pace, if nothing more came; None where nobody can tell."""
+        if self.kind == "Source":
+            known = [one["seconds_left"] for one in self.progress]
+            return max(known) if known and None not in known else None
+        if not self.lag_records:
+            return 0.0
+        return self.lag_records / self.per_second if self.per_second > 0 else None
+
+    @property
+    def progress_text(self) -> str | None:
+        """Such as `42 % of orders.csv, 3m left`; of a reader its pace and what is left."""
+        left = self.seconds_left
+        rest = f", {elapsed(left)} left" if left else ""
+        if self.kind == "Source":
+            if not self.progress:
+                return None
+            first = min(self.progress, key=lambda one: float(one["done"] / one["total"]) if one["total"] else 1.0)
+            done = sum(one["done"] for one in self.progress)
+            total = sum(one["total"] for one in self.progress)
+            others = f" and {len(self.progress) - 1} more" if len(self.progress) > 1 else ""
+            # Rounded down: nothing is all read before it is.
+            return f"{int(100 * done / total) if total else 100} % of {first['what']}{others}{rest}"
+        return f"{self.per_second:,.0f}/s{rest}" if self.per_second >= 1 and self.lag_records else None
 
     def row(self) -> tuple[Any, ...]:
         """The cells under STATUS_COLUMNS."""
@@ -70,11 +99,11 @@ class Standing:
         state = f"{self.state} (finished)" if self.finished else str(self.state)
         if self.breaker in _HELD_BACK:
             state += f" (breaker {self.breaker})"
-        return (self.pipeline, self.kind, state, age, self.workers, *counts, *lag, ledger)
+        return (self.pipeline, self.kind, state, age, self.workers, *counts, *lag, ledger, self.progress_text)
 
     def as_dict(self) -> dict[str, Any]:
         """The standing as data."""
-        return {**asdict(self), "ledger_closes": self.open == 0}
+        return {**asdict(self), "ledger_closes": self.open == 0, "seconds_left": self.seconds_left}
 
 
 def elapsed(seconds: float) -> str:
@@ -158,6 +187,8 @@ def _standing(
         lag_records=sum(lag.records for lag in lags if lag.seconds != 0.0),
         lag_seconds=max(seconds, default=None),
         breaker=next((word for word in _BREAKERS if any(report.breaker == word for report in fresh)), ""),
+        per_second=sum(report.per_second for report in fresh),
+        progress=[one for report in fresh for one in report.progress],
         restart_at=min((report.restart_at for report in fresh if report.restart_at is not None), default=None),
     )
 

@@ -87,6 +87,18 @@ TABLE: tuple[Metric, ...] = (
         ("pipeline", "reason"),
     ),
     Metric(
+        "trunkline_source_progress_ratio",
+        "gauge",
+        "How much of what it knows to be there a source has read, 0 to 1.",
+        ("pipeline", "split"),
+    ),
+    Metric(
+        "trunkline_source_left_seconds",
+        "gauge",
+        "How long a source needs for the rest at its present pace, in seconds.",
+        ("pipeline", "split"),
+    ),
+    Metric(
         "trunkline_ledger_open",
         "gauge",
         "Input records that the ledger can't account for: 0 when it closes.",
