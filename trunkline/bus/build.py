@@ -12,7 +12,7 @@ from confluent_kafka import Message
 
 from trunkline.bus.accounts import Gates
 from trunkline.bus.breaker import Breaker
-from trunkline.bus.deadletters import ORIGIN, REDRIVE, Failure
+from trunkline.bus.deadletters import ORIGIN, SENT_AGAIN, Failure
 from trunkline.bus.deliveries import AcceptedDeliveries
 from trunkline.bus.fallback import FallbackSink
 from trunkline.bus.gates import Gate
@@ -232,17 +232,8 @@ class Builder:
     def _source(self, manifest: SourceManifest) -> Built:
         name = manifest.metadata.name
         source = build_source(self._project, manifest)
-        targets = [target.topic for target in manifest.spec.to]
-        topics = Topics(self._settings, self._project, self._registry, [*targets, self._names.dead_letters(name)])
-        publisher = Publisher(
-            self._names,
-            name,
-            self._worker,
-            manifest.spec.connector,
-            source_routes(self._project, manifest),
-            topics.encoder,
-            _caster_source(source, topics),
-            topics.limits,
+        publisher = _publisher(
+            self._settings, self._names, self._registry, self._project, manifest, source, self._worker
         )
         if isinstance(source, PushSource):
             push = PushRuntime(
@@ -310,6 +301,40 @@ class Builder:
                 )
 
 
+def source_publisher(
+    settings: KafkaSettings, names: Names, registry: RegistryClient, project: Project, pipeline: str, worker: str
+) -> Publisher | None:
+    """What publishes the events of a source, for what it has in quarantine; None where the project has no such source."""
+    manifest = project.sources.get(pipeline)
+    if manifest is None:
+        return None
+    return _publisher(settings, names, registry, project, manifest, build_source(project, manifest), worker)
+
+
+def _publisher(
+    settings: KafkaSettings,
+    names: Names,
+    registry: RegistryClient,
+    project: Project,
+    manifest: SourceManifest,
+    source: Source | PushSource,
+    worker: str,
+) -> Publisher:
+    name = manifest.metadata.name
+    targets = [target.topic for target in manifest.spec.to]
+    topics = Topics(settings, project, registry, [*targets, names.dead_letters(name)])
+    return Publisher(
+        names,
+        name,
+        worker,
+        manifest.spec.connector,
+        source_routes(project, manifest),
+        topics.encoder,
+        _caster_source(source, topics),
+        topics.limits,
+    )
+
+
 class RetryTransform:
     """The transform of the retry topic: each record goes the way of the topic that it came from first."""
 
@@ -334,7 +359,7 @@ class RetryTransform:
             transform = self._transforms[origin] = self._transform_of(origin)
         outputs, event = transform(message, topic, partition, offset)
         clean = [
-            Output(one.topic, one.value, one.key, [pair for pair in one.headers if pair[0] not in {ORIGIN, REDRIVE}])
+            Output(one.topic, one.value, one.key, [pair for pair in one.headers if pair[0] not in SENT_AGAIN])
             for one in outputs
         ]
         return clean, event
@@ -363,3 +388,9 @@ def _caster_source(source: Source | PushSource, topics: Topics) -> Callable[[str
 def position_map(positions: Mapping[tuple[str, int], int]) -> dict[str, int]:
     """Positions by `topic/partition`, for JSON."""
     return {f"{topic}/{partition}": offset for (topic, partition), offset in positions.items()}
+
+
+def partitions_of(positions: Mapping[str, int]) -> list[Partition]:
+    """The partitions in a `position_map`."""
+    found = (place.rpartition("/") for place in positions)
+    return [(topic, int(number)) for topic, _, number in found]

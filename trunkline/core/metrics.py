@@ -105,6 +105,12 @@ TABLE: tuple[Metric, ...] = (
         ("pipeline",),
     ),
     Metric(
+        "trunkline_ledger_mismatch",
+        "gauge",
+        "Input partitions of this worker whose commits do not agree with their records: 0 when the ledger closes.",
+        ("pipeline",),
+    ),
+    Metric(
         "kafka_consumergroup_lag",
         "gauge",
         "Records between the committed offset and the end.",
