@@ -268,13 +268,14 @@ class SinkRuntime:
         fetch, and polling goes on.
         """
         now = time.monotonic()
-        if self._room() > 0:
+        # Once paused, half of what is held must go first: else each record that a slow system takes would cost a fetch.
+        if self._room(portion=2 if self._backlogged else 1) > 0:
             self._room_at = now
         self._backlogged = now - self._room_at > FULL_SECONDS
         return self._room_at != now and not self._backlogged
 
-    def _room(self) -> int:
-        """How many more records may be read."""
+    def _room(self, portion: int = 1) -> int:
+        """How many more records may be read until the bounds, or that part of them, are reached."""
         # I25: what a sink holds is bounded, in records and in bytes, however slow its other side is.
         records, size = self._high_water, self._spec.hold
         if self._contiguous is not None:
@@ -282,10 +283,10 @@ class SinkRuntime:
             partitions = max(1, len(self._tickets.works))
             records, size = records * partitions, max(size, 2 * self._spec.batch.bytes) * partitions
         held, held_bytes = self._held()
-        left = size - held_bytes
-        if held >= records or left <= 0:
+        left, left_bytes = records // portion - held, size // portion - held_bytes
+        if left <= 0 or left_bytes <= 0:
             return 0
-        return min(READ_AT_ONCE, max(1, left // self._record_size))
+        return min(READ_AT_ONCE, left, max(1, left_bytes // self._record_size))
 
     def _apply_pause(self) -> None:
         wanted = self._paused.is_set() or self._backlogged
