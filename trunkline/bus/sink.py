@@ -201,7 +201,12 @@ class SinkRuntime:
         """Not long while deliveries are held: what they settle is to be committed, and what they ask to be answered."""
         if not self._requests.empty():
             return 0.0
-        return POLL_SECONDS if self._delivering.held else self._intake.patience
+        return POLL_SECONDS if self._held()[0] else self._intake.patience
+
+    def _held(self) -> tuple[int, int]:
+        """Records and bytes that deliveries hold, with those on their way to the event loop."""
+        handed, taken, delivering = self._handed, self._taken, self._delivering
+        return delivering.held + handed[0] - taken[0], delivering.held_bytes + handed[1] - taken[1]
 
     def _end(self) -> None:
         """Intake ends, what is in flight settles to a deadline, offsets are committed, the group is left."""
@@ -269,23 +274,25 @@ class SinkRuntime:
         fetch, and polling goes on.
         """
         now = time.monotonic()
-        if self._room() > 0:
+        # Once paused, half of what is held must go first: else each record that a slow system takes would cost a fetch.
+        if self._room(portion=2 if self._backlogged else 1) > 0:
             self._room_at = now
         self._backlogged = now - self._room_at > FULL_SECONDS
         return self._room_at != now and not self._backlogged
 
-    def _room(self) -> int:
-        """How many more records may be read."""
+    def _room(self, portion: int = 1) -> int:
+        """How many more records may be read until the bounds, or that part of them, are reached."""
         # I25: what a sink holds is bounded, in records and in bytes, however slow its other side is.
         records, size = self._high_water, self._spec.hold
         if self._contiguous is not None:
             # A planned range must be read whole, in every partition, before any of it can go.
             partitions = max(1, len(self._tickets.works))
             records, size = records * partitions, max(size, 2 * self._spec.batch.bytes) * partitions
-        left = size - self._delivering.held_bytes - (self._handed[1] - self._taken[1])
-        if records <= self._delivering.held + (self._handed[0] - self._taken[0]) or left <= 0:
+        held, held_bytes = self._held()
+        left, left_bytes = records // portion - held, size // portion - held_bytes
+        if left <= 0 or left_bytes <= 0:
             return 0
-        return min(READ_AT_ONCE, max(1, left // self._record_size))
+        return min(READ_AT_ONCE, left, max(1, left_bytes // self._record_size))
 
     def _apply_pause(self) -> None:
         wanted = self._paused.is_set() or self._backlogged

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from deliveries import Book, Place, ScriptedSink, contiguous, deliveries, ok, until
+from deliveries import Book, Place, ScriptedSink, breaker_of, contiguous, deliveries, gates, ok, until
 
+from trunkline.bus.breaker import BreakerState
 from trunkline.core.contracts import Promises
 from trunkline.core.errors import FatalError, TrunklineError
 from trunkline.core.event import Event
@@ -143,6 +144,22 @@ async def test_draining_does_not_sit_out_the_wait_of_a_range_that_failed() -> No
     async with asyncio.timeout(5):
         await out.drain(60)
     assert book.settled == {}
+
+
+async def test_a_range_waits_while_the_breaker_of_its_account_is_open_and_uses_up_no_attempt() -> None:
+    up = asyncio.Event()
+    sink, book, account = ScriptedSink(lambda _e, _t: Ok() if up.is_set() else Retry("down"), RANGES), Book(), gates()
+    out = contiguous(sink, book, through=account, batch={"count": 1}, retry={"attempts": 3})
+    places = [("orders", number) for number in range(12)]
+    for partition in places:
+        out.begin(partition, None)
+    for number, partition in enumerate(places):
+        out.submit(deliveries(book, [f"k{number}"], first=number, partition=number), {partition: number})
+    await until(lambda: breaker_of(account).state is not BreakerState.CLOSED and len(sink.calls) > 24)
+    assert book.errors == []
+    up.set()
+    await until(lambda: len(book.settled) == 12)
+    assert set(book.settled.values()) == {"delivered"}
 
 
 @pytest.mark.parametrize("raised", [FatalError("no", code="x.y"), ValueError("a bug")])
