@@ -18,19 +18,19 @@ from benchmarks.sender import KEY
 
 RATES = (100, 1000)
 SECONDS = 20
-WARM_UP = 5
+WARM_UP = 10
 
 MANIFESTS = """
 apiVersion: trunkline/v1
 kind: Topic
-metadata: {{name: orders-in}}
+metadata: {{name: in-{rate}}}
 spec:
   partitions: 4
   schema: {{type: record, name: Order, fields: [{{name: id, type: string}}, {{name: customer, type: string}}, {{name: due, type: double}}]}}
 ---
 apiVersion: trunkline/v1
 kind: Topic
-metadata: {{name: orders-out}}
+metadata: {{name: out-{rate}}}
 spec:
   partitions: 4
   schema: {{type: record, name: Order, fields: [{{name: id, type: string}}, {{name: customer, type: string}}, {{name: due, type: double}}]}}
@@ -46,23 +46,23 @@ metadata: {{name: orders-hook}}
 spec:
   connector: webhook
   config: {{path: /hooks/orders, verify: {{provider: api_key, header: X-Key, secrets: ['${{env:LATENCY_KEY}}']}}}}
-  to: [{{topic: orders-in, key: event.customer}}]
+  to: [{{topic: in-{rate}, key: event.customer}}]
 ---
 apiVersion: trunkline/v1
 kind: Stream
 metadata: {{name: orders-kept}}
 spec:
-  from: orders-in
+  from: in-{rate}
   start: earliest
   processing: exactly-once
   steps: [{{filter: "event.customer != 'nobody'"}}, {{map: {{set: {{customer: "event.customer + '!'"}}}}}}]
-  to: orders-out
+  to: out-{rate}
 ---
 apiVersion: trunkline/v1
 kind: Sink
 metadata: {{name: orders-post}}
 spec:
-  from: orders-out
+  from: out-{rate}
   start: earliest
   connector: http
   connection: receiver
@@ -93,10 +93,10 @@ def measure(place: stand.Stand, rate: int, seconds: int = SECONDS) -> Measured:
     assert receiver.stdout is not None
     receiver.stdout.readline()
     try:
-        with stand.worker(place, f"latency{rate}", MANIFESTS.format(port=port), env={"LATENCY_KEY": KEY}) as worker:
+        with stand.worker(place, f"latency{rate}", MANIFESTS.format(port=port, rate=rate), env={"LATENCY_KEY": KEY}) as worker:
             url = f"{worker.ingress}/hooks/orders"
-            _send(url, min(rate, 200), WARM_UP)
-            _arrived(port, min(rate, 200) * WARM_UP, forget=True)
+            _send(url, rate, WARM_UP)
+            _arrived(port, rate * WARM_UP, forget=True)
             before, broker_before = stand.cpu_seconds(worker.pid), stand.cpu_seconds(place.broker_pid)
             _send(url, rate, seconds)
             found = _arrived(port, rate * seconds)

@@ -31,7 +31,6 @@ from trunkline.bus.kafka import KafkaSettings, end_offsets, ping
 from trunkline.bus.listen import Ports, listen
 from trunkline.bus.names import Names
 from trunkline.bus.offsetadmin import saved_positions
-from trunkline.bus.states import State
 from trunkline.bus.topics import (
     Difference,
     declared_topics,
@@ -340,11 +339,7 @@ class Worker:
 
     async def _readyz(self, _request: web.Request) -> web.Response:
         """Ready when every pipeline runs or was told not to, and the broker answers."""
-        waiting = [
-            host.name
-            for host in self._hosts.values()
-            if host.state in {State.UNASSIGNED, State.RESTARTING, State.FAILED}
-        ]
+        waiting = [host.name for host in self._hosts.values() if not host.ready]
         return web.json_response(
             {"status": "waiting" if waiting else "ready", "waiting": waiting}, status=503 if waiting else 200
         )
