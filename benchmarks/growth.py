@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+from confluent_kafka import TopicPartition
+
 from benchmarks import stand
+from trunkline.bus.kafka import KafkaSettings
+from trunkline.bus.lag import LagReader
+from trunkline.bus.names import Names
+from trunkline.bus.topics import TopicPlan, ensure_topics
 
 PIPELINES = (1, 10, 100)
 PARTITIONS = (10, 100, 1000)
@@ -122,3 +130,42 @@ def idle(place: stand.Stand, count: int, seconds: float = IDLE_SECONDS) -> dict[
             "broker": 100 * (stand.cpu_seconds(place.broker_pid) - broker_before) / passed,
             "start": worker.start_seconds,
         }
+
+
+def lag(place: stand.Stand, partitions: int, rounds: int = 5) -> dict[str, float]:
+    """How long the lag of `partitions` takes: in offsets; in seconds for the first time, when every partition is behind; from the cache."""
+    settings, names = KafkaSettings(place.bootstrap), Names(f"lag{partitions}")
+    topic = f"lagging-{partitions}"
+    ensure_topics(settings, [TopicPlan(topic, partitions)])
+    producer = settings.producer()
+    for number in range(partitions):
+        for _ in range(3):
+            producer.produce(topic, b"x" * 200, partition=number)
+        producer.poll(0)
+    if producer.flush(60):
+        raise SystemExit("the records could not be written")
+    consumer = settings.consumer(names.group("late"))
+    consumer.commit(offsets=[TopicPartition(topic, number, 1) for number in range(partitions)], asynchronous=False)
+    consumer.close()
+    reader = LagReader(settings, names)
+    reader.offsets(["late"])  # the first question finds brokers and leaders
+    offsets = _median_seconds(lambda: reader.offsets(["late"]), rounds)
+    first = _median_seconds(lambda: reader.measure(["late"]), 1)
+    found = reader.measure(["late"])
+    if len(found) != partitions or any(one.records != 2 or one.seconds is None for one in found):
+        raise SystemExit(f"{len(found)} of {partitions} partitions have a lag: {found[:3]}")
+    return {
+        "partitions": partitions,
+        "offsets": offsets,
+        "first": first,
+        "cached": _median_seconds(lambda: reader.measure(["late"]), rounds),
+    }
+
+
+def _median_seconds(work: Callable[[], object], rounds: int) -> float:
+    taken = []
+    for _ in range(rounds):
+        begun = time.monotonic()
+        work()
+        taken.append(time.monotonic() - begun)
+    return statistics.median(taken)

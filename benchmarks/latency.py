@@ -93,7 +93,9 @@ def measure(place: stand.Stand, rate: int, seconds: int = SECONDS) -> Measured:
     assert receiver.stdout is not None
     receiver.stdout.readline()
     try:
-        with stand.worker(place, f"latency{rate}", MANIFESTS.format(port=port, rate=rate), env={"LATENCY_KEY": KEY}) as worker:
+        with stand.worker(
+            place, f"latency{rate}", MANIFESTS.format(port=port, rate=rate), env={"LATENCY_KEY": KEY}
+        ) as worker:
             url = f"{worker.ingress}/hooks/orders"
             _send(url, rate, WARM_UP)
             _arrived(port, rate * WARM_UP, forget=True)

@@ -187,8 +187,15 @@ class KafkaSettings:
         config.update(self.options)
         return Consumer(config)
 
-    def reader(self, *, committed_only: bool = True, eof: bool = False, idle_fetch_ms: int = 50) -> Consumer:
-        """A consumer without a group's rights, for reading topics by assignment.
+    def reader(
+        self,
+        *,
+        committed_only: bool = True,
+        eof: bool = False,
+        idle_fetch_ms: int = 50,
+        fetch_bytes: int = 2 * 2**20,
+    ) -> Consumer:
+        """A consumer without a group's rights, for reading topics by assignment: `fetch_bytes` at a time of a partition.
 
         The end of a topic is said when a fetch found nothing for `idle_fetch_ms`.
         """
@@ -202,7 +209,7 @@ class KafkaSettings:
                 "isolation.level": "read_committed" if committed_only else "read_uncommitted",
                 "check.crcs": True,
                 "enable.partition.eof": eof,
-                "fetch.message.max.bytes": 2 * 2**20,
+                "fetch.message.max.bytes": fetch_bytes,
                 "fetch.max.bytes": MAX_MESSAGE_BYTES,
                 "fetch.wait.max.ms": idle_fetch_ms,
                 **self.options,
