@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import ClassVar
 
 from sinks.http.request import RequestPlan, field_at
 from sinks.http.settings import HttpSinkConnection, HttpSinkSettings
@@ -32,7 +31,7 @@ class HttpSink(Sink):
     settings_type = HttpSinkSettings
     connection_type = HttpSinkConnection
     summary = "Sends each record to an HTTP endpoint, signed and with an idempotency key if wanted."
-    promises: ClassVar[Promises] = Promises(idempotent=False, max_batch=1)
+    promises = Promises(idempotent=False, max_batch=1)
 
     def __init__(self, settings: HttpSinkSettings, connection: HttpSinkConnection | None = None) -> None:
         super().__init__(settings, connection)
@@ -41,7 +40,7 @@ class HttpSink(Sink):
         if settings.idempotency_header is not None:
             check_header(settings.idempotency_header, "")
         idempotent = settings.method in ("PUT", "DELETE") if settings.idempotent is None else settings.idempotent
-        self.promises = Promises(idempotent=idempotent, max_batch=1)  # type: ignore[misc]
+        self.promises = Promises(idempotent=idempotent, max_batch=1)
         self._classes = _classes(settings)
         self._client: HttpClient | None = None
         self._signer: Signer | None = None
@@ -86,7 +85,7 @@ class HttpSink(Sink):
                 headers=headers,
                 content=content,
                 correlation_id=event.correlation_id,
-                traceparent=event.envelope.traceparent,
+                traceparent=event.traceparent,
                 timeout=settings.timeout,
             )
         except RejectedError as error:
@@ -96,14 +95,14 @@ class HttpSink(Sink):
         except NotSentError as error:
             return Retry(str(error), after=error.after)
         except AnswerTooLargeError as error:
-            return self._judged(error.status, str(error), None)
+            return self._judged(error.status, str(error))
         except NoAnswerError as error:
             return Unknown(str(error))
         except AddressRefusedError as error:
             if self._plan.varies:
                 return Dead(str(error), code=error.code)
             raise FatalError(error.message, hint=error.hint, code=error.code) from None
-        verdict = self._judged(response.status, response, response.retry_after())
+        verdict = self._judged(response.status, response)
         return Ok(self._reference(response)) if isinstance(verdict, Ok) else verdict
 
     def _headers(self, event: Event, content: bytes | None, content_type: str | None) -> dict[str, str]:
@@ -119,11 +118,11 @@ class HttpSink(Sink):
             headers.update(self._signer.headers(message_id, int(time.time()), content or b""))
         return headers
 
-    def _judged(self, status: int, answer: HttpResponse | str, after: float | None) -> Verdict:
+    def _judged(self, status: int, answer: HttpResponse | str) -> Verdict:
         found = self._classes.get(status)
         if found == "success":
             return Ok()
-        reason = answer if isinstance(answer, str) else answer.summary
+        reason, after = (answer, None) if isinstance(answer, str) else (answer.summary, answer.retry_after())
         if found == "retry":
             return Retry(reason, after=after)
         if found == "dead":

@@ -13,6 +13,7 @@ from trunkline.bus.build import Builder, Built, position_map
 from trunkline.bus.ingress import Ingress
 from trunkline.bus.intake import Partition
 from trunkline.bus.ledger import OUTCOMES, total
+from trunkline.bus.pace import Pace
 from trunkline.bus.push import PushRuntime
 from trunkline.bus.sink import SinkRuntime
 from trunkline.bus.source import SourceRuntime
@@ -62,6 +63,7 @@ class PipelineHost:
         self._wake = asyncio.Event()
         self._closing = asyncio.Event()
         self._counts: dict[str, int] = {}
+        self._pace = Pace()
         # What was reported last is reported on until there is something newer: it is the second copy of the offsets.
         self._positions: dict[str, int] = position_map(saved or {})
         self._finished = False
@@ -117,7 +119,9 @@ class PipelineHost:
             positions=dict(self._positions),
             restart_at=self._restart_at,
             restart=self._wish.restart,
-            breaker=self._breaker_open(),
+            breaker=self._breaker(),
+            per_second=round(self._pace.per_second, 1),
+            progress=self._progress(),
         )
 
     # --- running ---
@@ -227,9 +231,10 @@ class PipelineHost:
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
 
-    def _breaker_open(self) -> bool:
+    def _breaker(self) -> str:
         runtime = self._built.runtime if self._built is not None else None
-        return isinstance(runtime, SinkRuntime) and runtime.breaker_open
+        state = runtime.breaker if isinstance(runtime, SinkRuntime) else None
+        return state.word if state is not None else ""
 
     def _note_counts(self) -> None:
         runtime = self._built.runtime if self._built is not None else None
@@ -245,3 +250,14 @@ class PipelineHost:
             fields = ("read", "delivered", "filtered", "dead", "outputs", "duplicates")
             self._counts = {name: sum(getattr(position, name) for position in positions) for name in fields}
             self._finished = runtime.finished
+        if self._counts:
+            self._pace.note(self._counts.get("read", 0))
+
+    def _progress(self) -> list[dict[str, Any]]:
+        runtime = self._built.runtime if self._built is not None else None
+        if not isinstance(runtime, SourceRuntime):
+            return []
+        return [
+            {"done": known.done, "total": known.total, "what": known.what, "seconds_left": left}
+            for known, left in runtime.progress
+        ]

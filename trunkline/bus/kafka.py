@@ -332,14 +332,16 @@ def read_all(
     partitions: Iterable[int] | None = None,
     start: Callable[[Consumer, int], int] | None = None,
     timeout: float = 30.0,
+    patient: bool = True,
 ) -> Iterator[Message]:
     """Every committed record of a topic up to the ends it has now, partition by partition.
 
     `start` gives the first offset of a partition; without it the oldest one is taken. The ends are those of all records, open
-    transactions included: a record of ours behind somebody's open transaction is waited for. Raises `RetriableError` when a
+    transactions included: a record of ours behind somebody's open transaction is waited for, unless the reader is not
+    `patient` and takes what is committed now. Raises `RetriableError` when a
     read does not advance for `timeout` seconds. A topic that does not exist has no records.
     """
-    ends = end_offsets(settings, topic)
+    ends = end_offsets(settings, topic, committed_only=not patient)
     wanted = sorted(ends) if partitions is None else [partition for partition in partitions if partition in ends]
     if not wanted:
         return
@@ -349,21 +351,27 @@ def read_all(
             first = watermarks(reader, topic, partition, timeout)[0]
             if start is not None:
                 first = max(first, start(reader, partition))
-            yield from _read_partition(reader, topic, partition, first, ends[partition], timeout)
+            yield from read_range(reader, topic, partition, first, ends[partition], timeout)
     finally:
         reader.close()
 
 
-def end_offsets(settings: KafkaSettings, topic: str, timeout: float = 10.0) -> dict[int, int]:
-    """The offset after the last record of each partition, open transactions included; empty for a topic that does not exist."""
+def end_offsets(
+    settings: KafkaSettings, topic: str, timeout: float = 10.0, *, committed_only: bool = False
+) -> dict[int, int]:
+    """The offset after the last record of each partition; empty for a topic that does not exist.
+
+    Open transactions are included, unless `committed_only` asks for where a reader of committed records comes to now.
+    """
     admin = settings.admin()
+    level = IsolationLevel.READ_COMMITTED if committed_only else IsolationLevel.READ_UNCOMMITTED
 
     def ask() -> dict[int, int]:
         metadata = admin.list_topics(topic, timeout=timeout).topics[topic]
         if metadata.error is not None or not metadata.partitions:
             return {}
         asked = {TopicPartition(topic, partition): LATEST for partition in metadata.partitions}
-        answers = admin.list_offsets(asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=timeout)
+        answers = admin.list_offsets(asked, isolation_level=level, request_timeout=timeout)
         return {part.partition: future.result(timeout).offset for part, future in answers.items()}
 
     return patiently(ask, f"the end of the topic {topic} can't be found", timeout)
@@ -385,9 +393,13 @@ def patiently(ask: Callable[[], T], what: str, timeout: float = 10.0) -> T:
             time.sleep(0.05)
 
 
-def _read_partition(
-    reader: Consumer, topic: str, partition: int, first: int, end: int, timeout: float
+def read_range(
+    reader: Consumer, topic: str, partition: int, first: int, end: int, timeout: float = 30.0
 ) -> Iterator[Message]:
+    """The committed records of a partition from `first` to before `end`, with a reader that tells of ends (`eof=True`).
+
+    Raises as `read_all`.
+    """
     if first >= end:
         return
     reader.assign([TopicPartition(topic, partition, first)])

@@ -43,6 +43,12 @@ TABLE: tuple[Metric, ...] = (
         ("pipeline",),
         _SECONDS,
     ),
+    Metric(
+        "trunkline_breaker_state",
+        "gauge",
+        "The circuit breaker of a Connection on a worker: 0 closed, 1 half-open, 2 open. `pipeline/NAME` for a sink without one.",
+        ("connection",),
+    ),
     Metric("trunkline_in_flight", "gauge", "Records being delivered now.", ("pipeline",)),
     Metric(
         "trunkline_transaction_seconds",
@@ -77,9 +83,27 @@ TABLE: tuple[Metric, ...] = (
         ("pipeline", "reason"),
     ),
     Metric(
+        "trunkline_source_progress_ratio",
+        "gauge",
+        "How much of what it knows to be there a source has read, 0 to 1.",
+        ("pipeline", "split"),
+    ),
+    Metric(
+        "trunkline_source_left_seconds",
+        "gauge",
+        "How long a source needs for the rest at its present pace, in seconds.",
+        ("pipeline", "split"),
+    ),
+    Metric(
         "trunkline_ledger_open",
         "gauge",
         "Input records that the ledger can't account for: 0 when it closes.",
+        ("pipeline",),
+    ),
+    Metric(
+        "trunkline_ledger_mismatch",
+        "gauge",
+        "Input partitions of this worker whose commits do not agree with their records: 0 when the ledger closes.",
         ("pipeline",),
     ),
     Metric(

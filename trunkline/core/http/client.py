@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from threading import get_ident
 from typing import Any, Final
 
 import aiohttp
@@ -22,7 +24,7 @@ from trunkline.core.http.errors import AddressRefusedError, AnswerTooLargeError,
 from trunkline.core.http.oauth2 import fetch_token
 from trunkline.core.http.options import HttpOptions
 from trunkline.core.http.response import HttpResponse
-from trunkline.core.http.url import check_header, check_parsed, check_url, checked_text, place_of
+from trunkline.core.http.url import check_header, check_headers, check_parsed, check_url, checked_text, place_of
 from trunkline.core.jsonable import to_json_bytes
 from trunkline.core.secret import redact
 
@@ -33,6 +35,7 @@ _KEPT_ACROSS_ORIGINS = frozenset(
     {"accept", "accept-language", "content-type", "user-agent", "x-correlation-id", "traceparent"}
 )
 _CACHED = 512
+_AT_ONCE = 2**20
 _METHOD = re.compile(r"[A-Z]{1,20}")
 
 
@@ -94,6 +97,7 @@ class HttpClient:
         self._targets: dict[str, _Target] = {}
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
         self._closed = False
         self._base = base_url.rstrip("/") if base_url else ""
         self._origin = check_url(self._base).origin() if self._base else None
@@ -155,8 +159,7 @@ class HttpClient:
             sent["Content-Type"] = "application/json"
         if headers:
             sent.update(headers)
-        for name, value in sent.items():
-            check_header(name, value)
+        check_headers(sent)
         if params or (self._query and target.own):
             extra = {**(params or {}), **(self._query if target.own else {})}
             target = _Target(target.url.extend_query(extra), own=target.own)
@@ -189,7 +192,7 @@ class HttpClient:
 
     async def _send(self, outgoing: _Outgoing) -> HttpResponse:
         session = self._session
-        if session is None or self._loop is not asyncio.get_running_loop():
+        if session is None or not self._at_home():
             session = self._opened()
         target = outgoing.target
         timeout = self._timeouts.get(outgoing.seconds) or self._timeout(outgoing.seconds)
@@ -200,7 +203,7 @@ class HttpClient:
             answer = await session.request(
                 outgoing.method,
                 target.url,
-                data=outgoing.content,
+                data=_body(outgoing.content),
                 headers=outgoing.headers,
                 allow_redirects=False,
                 timeout=timeout,
@@ -278,9 +281,13 @@ class HttpClient:
             raise RuntimeError("the HTTP client is closed")
         if self._session is not None:
             raise RuntimeError("an HTTP client belongs to one event loop: make another one for this loop")
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._thread = asyncio.get_running_loop(), get_ident()
         self._session = open_session(self.options, self._policy)
         return self._session
+
+    def _at_home(self) -> bool:
+        """Whether this is the event loop of the first request: asked without the system call of `get_running_loop`."""
+        return self._loop is not None and self._thread == get_ident() and self._loop.is_running()
 
     def _oauth2(self, settings: OAuth2Auth) -> TokenAuthorizer:
         token_server = _Target(check_url(settings.token_url), own=False)
@@ -291,6 +298,11 @@ class HttpClient:
             )
 
         return TokenAuthorizer(lambda: fetch_token(settings, post))
+
+
+def _body(content: bytes | None) -> bytes | io.BytesIO | None:
+    """A large body goes piece by piece: written at once it would hold up everything else on the event loop."""
+    return io.BytesIO(content) if content is not None and len(content) > _AT_ONCE else content
 
 
 def _with_headers(outgoing: _Outgoing, credentials: Mapping[str, str]) -> _Outgoing:
