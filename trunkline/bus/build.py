@@ -11,8 +11,11 @@ from typing import Any, Literal
 from confluent_kafka import Message
 
 from trunkline.bus.accounts import Gates
+from trunkline.bus.breaker import Breaker
 from trunkline.bus.deadletters import ORIGIN, SENT_AGAIN, Failure
 from trunkline.bus.deliveries import AcceptedDeliveries
+from trunkline.bus.fallback import FallbackSink
+from trunkline.bus.gates import Gate
 from trunkline.bus.intake import Partition, Reading
 from trunkline.bus.kafka import KafkaSettings, headers_of
 from trunkline.bus.names import Names
@@ -22,6 +25,7 @@ from trunkline.bus.push import PushRuntime
 from trunkline.bus.sink import SinkRuntime
 from trunkline.bus.source import SourceRuntime
 from trunkline.bus.stream import StreamRuntime
+from trunkline.bus.threshold import DeadLetterThreshold
 from trunkline.bus.topics import ensure_topics, matching_topics, topic_plan, topic_states
 from trunkline.bus.transform import CompiledStep, FailedRecordError, Output, Transform
 from trunkline.core.casting import compile_caster
@@ -34,6 +38,7 @@ from trunkline.core.manifests import Sink as SinkManifest
 from trunkline.core.manifests import Source as SourceManifest
 from trunkline.core.manifests import Stream as StreamManifest
 from trunkline.core.manifests.check import (
+    build_fallback,
     build_sink,
     build_source,
     prepare_steps,
@@ -185,7 +190,7 @@ class Builder:
         if isinstance(manifest, StreamManifest):
             return self._stream(manifest, started_at, saved)
         name = manifest.metadata.name
-        sink = build_sink(self._project, manifest)
+        sink, gates = self._sink_and_gates(manifest)
         topics = Topics(self._settings, self._project, self._registry, [*manifest.spec.from_, self._names.retry(name)])
         self._require(topics, manifest.spec.from_)
         retry = self._names.retry(name)
@@ -202,10 +207,27 @@ class Builder:
             manifest.spec.delivery,
             decode,
             topic_ids=topics.ids,
-            gates=self._gates.for_pipeline(manifest, self._project),
+            gates=gates,
+            threshold=DeadLetterThreshold(manifest.spec.dead_letters, name),
             when=sink_filter(self._project, manifest),
         )
         return Built(runtime, sink)
+
+    def _sink_and_gates(self, manifest: SinkManifest) -> tuple[Sink, Sequence[Gate]]:
+        """The plug-in, with its fallback where it has one, and the gates that the engine has its calls pass."""
+        sink, other = build_sink(self._project, manifest), build_fallback(self._project, manifest)
+        gates = self._gates.for_pipeline(manifest, self._project)
+        if other is None or manifest.spec.fallback is None:
+            return sink, gates
+        breaker = next((gate for gate in gates if isinstance(gate, Breaker)), None)
+        with_fallback = FallbackSink(
+            sink,
+            other,
+            after=manifest.spec.fallback.after,
+            breaker=breaker,
+            other_gates=self._gates.for_fallback(manifest, self._project),
+        )
+        return with_fallback, [gate for gate in gates if gate is not breaker]
 
     def _source(self, manifest: SourceManifest) -> Built:
         name = manifest.metadata.name
@@ -251,6 +273,7 @@ class Builder:
             self._reading(manifest, started_at, saved),
             transform_or_retry,
             exactly_once=manifest.spec.processing == "exactly-once",
+            threshold=DeadLetterThreshold(manifest.spec.dead_letters, name),
         )
         return Built(runtime, None)
 

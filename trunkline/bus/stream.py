@@ -21,6 +21,7 @@ from trunkline.bus.hotloop import HotLoop, TransformLike
 from trunkline.bus.intake import Assigned, Intake, Partition, Reading
 from trunkline.bus.kafka import offset_of, produce, translate
 from trunkline.bus.ledger import Ledger
+from trunkline.bus.threshold import DeadLetterThreshold
 from trunkline.bus.trace import TraceBatch
 from trunkline.core.errors import FatalError, TrunklineError
 from trunkline.core.log import get_logger
@@ -69,7 +70,12 @@ class StreamRuntime:
     """Runs one stream on one worker. `run` belongs to a thread of its own; the other methods may be called from anywhere."""
 
     def __init__(
-        self, reading: Reading, transform_of: Callable[[str], TransformLike], *, exactly_once: bool = True
+        self,
+        reading: Reading,
+        transform_of: Callable[[str], TransformLike],
+        *,
+        exactly_once: bool = True,
+        threshold: DeadLetterThreshold,
     ) -> None:
         self._reading = reading
         self._settings = reading.settings
@@ -78,6 +84,7 @@ class StreamRuntime:
         self._worker = reading.worker
         self._transform_of = transform_of
         self._exactly_once = exactly_once
+        self._threshold = threshold
         self._states: dict[Partition, _PartitionState] = {}
         self._transforms: dict[str, TransformLike] = {}
         self._trace = TraceBatch(pipeline, "stream", reading.worker)
@@ -260,6 +267,7 @@ class StreamRuntime:
         self._watching = False
         self._seconds.observe(time.monotonic() - begun)
         self._report(counts)
+        self._threshold.note(counts["delivered"] + counts["filtered"] + counts["dead"], counts["dead"])
 
     def _report(self, counts: Mapping[str, int]) -> None:
         for outcome in ("delivered", "filtered", "dead"):

@@ -76,6 +76,7 @@ class Tickets:
         self.lock = threading.Lock()
         self.works: dict[Partition, Work] = {}
         self.trace = TraceBatch(pipeline, "sink", worker)
+        self._ended = self._dead = 0
         self._settled = counter("trunkline_records_settled_total")
 
     def settle(self, ticket: SinkTicket, outcome: Outcome, detail: str | None) -> None:
@@ -85,6 +86,8 @@ class Tickets:
             # I4: what ends after the partition went away is not committed here.
             if work.current:
                 work.tracker.settle(ticket.offset, outcome, outputs=1 if outcome == "delivered" else 0)
+            self._ended += 1
+            self._dead += outcome == "dead"
             self.trace.add(*work.partition, ticket.offset, ticket.correlation, outcome, detail)
 
     def save_dead(self, ticket: SinkTicket, failure: Failure) -> None:
@@ -195,6 +198,13 @@ class Tickets:
         for record in traces:
             self._producer.produce(self._names.trace, record)
         return commits
+
+    def ended(self) -> tuple[int, int]:
+        """How many records ended since this was asked last, and how many of them as dead letters."""
+        with self.lock:
+            found = self._ended, self._dead
+            self._ended = self._dead = 0
+        return found
 
     def _count(self, work: Work) -> None:
         for outcome in ("delivered", "filtered", "dead"):

@@ -50,6 +50,10 @@ TABLE: tuple[Metric, ...] = (
         ("connection",),
     ),
     Metric("trunkline_in_flight", "gauge", "Records being delivered now.", ("pipeline",)),
+    Metric("trunkline_held_records", "gauge", "Records that a sink has read and not settled.", ("pipeline",)),
+    Metric(
+        "trunkline_held_bytes", "gauge", "Bytes of the records that a sink has read and not settled.", ("pipeline",)
+    ),
     Metric(
         "trunkline_transaction_seconds",
         "histogram",
