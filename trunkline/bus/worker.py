@@ -12,7 +12,7 @@ import io
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from aiohttp import web
@@ -31,6 +31,7 @@ from trunkline.bus.jobrunner import JobRunner
 from trunkline.bus.kafka import KafkaSettings, ping
 from trunkline.bus.ledgerchecks import LedgerChecks
 from trunkline.bus.listen import Ports, listen
+from trunkline.bus.memory import DEFAULT_MEMORY, Shares, divide
 from trunkline.bus.names import Names
 from trunkline.bus.offsetadmin import saved_positions
 from trunkline.bus.publish import Publisher
@@ -71,7 +72,14 @@ class WorkerSettings:
     registry_options: dict[str, str] = field(default_factory=dict)
     api: tuple[str, int] = ("127.0.0.1", 0)
     ingress: tuple[str, int] = ("127.0.0.1", 0)
+    memory: int = DEFAULT_MEMORY
     extend_api: Callable[[web.Application, Worker], None] | None = None
+
+
+def _shares(memory: int, project: Project) -> Shares:
+    """Sinks write too, but seldom more than their trace; a pipeline that runs keeps the share that it began with."""
+    streams, sinks, sources = len(project.streams), len(project.sinks), len(project.sources)
+    return divide(memory, readers=streams + sinks, sinks=sinks, writers=streams + sources)
 
 
 class WorkerIdentity:
@@ -192,8 +200,10 @@ class Worker:
             await self._close_hosts(gone)
             self.project = project
             assert self._registry is not None
+            shares = _shares(self._settings.memory, project)
+            self.ingress.bodies.most = shares.bodies
             builder = Builder(
-                self._settings.kafka,
+                replace(self._settings.kafka, shares=shares),
                 self._settings.names,
                 self._registry,
                 project,
