@@ -48,7 +48,7 @@ def serve(session: Session, options: ServeOptions) -> int:
         )
     if options.log_style not in {"json", "text", "auto"}:
         raise ConfigurationError(f"unknown style {options.log_style!r}", where="--log-style", hint="json, text or auto")
-    configure_logging(options.log_level, style=options.log_style)
+    configure_logging(options.log_level, style=options.log_style, slot=os.environ.get(SLOT))
     if options.memory < LEAST_MEMORY:
         raise ConfigurationError(
             f"{options.memory} bytes are too little",
