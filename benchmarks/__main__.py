@@ -12,7 +12,8 @@ def main() -> None:
     """Runs what the arguments name."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("what", nargs="*", help=f"some of {', '.join(TABLES)}; all of them where none is named")
-    parser.add_argument("--events", type=int, default=600_000, help="orders for `transform`")
+    parser.add_argument("--events", type=int, default=2_000_000, help="orders for `transform`")
+    parser.add_argument("--only", help="contenders of `transform`, by name with semicolons between")
     parser.add_argument("--latency", type=int, nargs="+", default=[0, 20], help="milliseconds of the server for `http`")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
@@ -30,8 +31,9 @@ def main() -> None:
     if "transform" in wanted:
         from benchmarks import transform
 
-        print("\n## Streams against the raw loop\n", flush=True)
-        print("\n".join(asyncio.run(transform.run(arguments.events, arguments.rounds))))
+        print("\n## Streams\n", flush=True)
+        only = [name.strip() for name in arguments.only.split(";")] if arguments.only else []
+        print("\n".join(asyncio.run(transform.run(arguments.events, arguments.rounds, only))))
     if "http" in wanted:
         from benchmarks import http_sink
 

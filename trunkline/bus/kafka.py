@@ -414,6 +414,8 @@ def read_range(
         messages = reader.consume(1000, 0.05)
         for message in messages:
             error = message.error()
+            if message.topic() is not None and (message.topic(), message.partition()) != (topic, partition):
+                continue  # left over from what this reader read before
             if error is None:
                 if offset_of(message) >= end:
                     return
