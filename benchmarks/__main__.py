@@ -1,11 +1,11 @@
-"""`python -m benchmarks [expressions] [transform] [http]`: prints one table each; all of them without arguments."""
+"""`python -m benchmarks [expressions] [transform] [http] [latency] [growth]`: prints tables; all of them without arguments."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 
-TABLES = ("expressions", "transform", "http")
+TABLES = ("expressions", "transform", "http", "latency", "growth")
 
 
 def main() -> None:
@@ -16,6 +16,9 @@ def main() -> None:
     parser.add_argument("--only", help="contenders of `transform`, by name with semicolons between")
     parser.add_argument("--latency", type=int, nargs="+", default=[0, 20], help="milliseconds of the server for `http`")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--minutes", type=int, default=0, help="of load, whose memory `growth` measures; 10 for the full figure"
+    )
     arguments = parser.parse_args()
     wanted = arguments.what or list(TABLES)
     if unknown := set(wanted) - set(TABLES):
@@ -36,6 +39,16 @@ def main() -> None:
 
         print("\n## HTTP sink, 64 in flight\n", flush=True)
         print("\n".join(http_sink.run(arguments.rounds, arguments.latency)))
+    if "latency" in wanted:
+        from benchmarks import latency
+
+        print("\n## Latency, webhook in to HTTP out\n", flush=True)
+        print("\n".join(latency.run()))
+    if "growth" in wanted:
+        from benchmarks import growth
+
+        print("\n## What growth costs\n", flush=True)
+        print("\n".join(growth.run(arguments.minutes)))
 
 
 if __name__ == "__main__":

@@ -92,6 +92,13 @@ class PipelineHost:
             self._built.runtime.stop()
         self._wake.set()
 
+    @property
+    def ready(self) -> bool:
+        """Whether it does its work, or was told not to."""
+        if self.state is State.RUNNING and self._built is not None and isinstance(self._built.runtime, PushRuntime):
+            return self._built.runtime.ready
+        return self.state in {State.RUNNING, State.PAUSED, State.STOPPED}
+
     def report(self) -> Report:
         """How it stands now."""
         self._note_counts()

@@ -283,7 +283,7 @@ class SinkRuntime:
     def _room(self, portion: int = 1) -> int:
         """How many more records may be read until the bounds, or that part of them, are reached."""
         # I25: what a sink holds is bounded, in records and in bytes, however slow its other side is.
-        records, size = self._high_water, self._spec.hold
+        records, size = self._high_water, min(self._spec.hold, self._reading.settings.shares.held)
         if self._contiguous is not None:
             # A planned range must be read whole, in every partition, before any of it can go.
             partitions = max(1, len(self._tickets.works))
