@@ -80,9 +80,8 @@ class SinkRuntime:
         self._tickets = Tickets(reading.names, pipeline, reading.worker, self._producer, self._fail)
         self._read = counter("trunkline_records_in_total").labels(pipeline)
         most = sink.promises.max_batch if spec.batch.count is None else min(spec.batch.count, sink.promises.max_batch)
-        # A range in the making and one being written; what is taken a record at a time wants more waiting at the door.
-        ahead = 0 if sink.promises.contiguous else 4 * in_flight_limit(sink, spec)
-        self._high_water = max(1000, ahead, 2 * most)
+        self._most = most
+        self._high_water = max(1000, 4 * in_flight_limit(sink, spec), 2 * most)
 
     # --- called from the event loop ---
 
@@ -230,8 +229,10 @@ class SinkRuntime:
 
     def _apply_pause(self) -> None:
         held = self._delivering.held
-        # A planned range must be read whole, in every partition, before any of it can go.
-        high = self._high_water if self._contiguous is None else self._high_water * max(1, len(self._tickets.works))
+        high = self._high_water
+        if self._contiguous is not None:
+            # A range must be read whole before any of it can go, in every partition; one more is made meanwhile.
+            high = max(1000, self._most * (len(self._tickets.works) + 1))
         if held >= high:
             self._backlogged = True
         elif held <= high // 2:
