@@ -1,11 +1,11 @@
-"""`python -m benchmarks [expressions] [transform] [http]`: prints one table each; all of them without arguments."""
+"""`python -m benchmarks [NAME]...` prints one table each, all of them without a name: those of `TABLES`."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 
-TABLES = ("expressions", "transform", "http")
+TABLES = ("expressions", "transform", "http", "files", "salesforce", "sftp")
 
 
 def main() -> None:
@@ -33,6 +33,21 @@ def main() -> None:
 
         print("\n## HTTP sink, 64 in flight\n", flush=True)
         print("\n".join(asyncio.run(http_sink.run(arguments.rounds))))
+    if "files" in wanted:
+        from benchmarks import files
+
+        print("\n## File source\n", flush=True)
+        print("\n".join(asyncio.run(files.run(arguments.rounds))))
+    if "salesforce" in wanted:
+        from benchmarks import salesforce
+
+        print("\n## Salesforce sink\n", flush=True)
+        print("\n".join(asyncio.run(salesforce.run(arguments.rounds))))
+    if "sftp" in wanted:
+        from benchmarks import sftp
+
+        print("\n## SFTP sink\n", flush=True)
+        print("\n".join(asyncio.run(sftp.run(arguments.rounds))))
 
 
 if __name__ == "__main__":
