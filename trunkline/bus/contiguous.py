@@ -86,6 +86,11 @@ class ContiguousDelivering:
         """Records taken and not settled yet."""
         return sum(len(lane.waiting) for lane in list(self._lanes.values()))
 
+    @property
+    def held_bytes(self) -> int:
+        """The size of those."""
+        return sum(lane.size for lane in list(self._lanes.values()))
+
     def begin(self, partition: Partition, planned: int | None) -> None:
         """A partition came to us; `planned` is the end of the range that was under way when it was left."""
         self._lanes[partition] = _Lane(planned=planned)

@@ -49,6 +49,7 @@ class Delivering:
         failed: Callable[[TrunklineError], None],
         exhausted: Exhausted = dead_letter,
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         self._sink = sink
         self._spec = spec
         self._pipeline = pipeline
@@ -75,6 +76,11 @@ class Delivering:
     def held(self) -> int:
         """Records taken and not settled yet: in lanes, ready, under way or waiting for a retry."""
         return self._lanes.held
+
+    @property
+    def held_bytes(self) -> int:
+        """The size of those."""
+        return self._lanes.held_bytes
 
     def submit(self, deliveries: Sequence[Delivery]) -> None:
         """Takes records in the order they were read."""
@@ -153,7 +159,7 @@ class Delivering:
     def _wake_in(self, seconds: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(min(seconds, 5.0) + 0.001, self._pump)
+        self._timer = self._loop.call_later(min(seconds, 5.0) + 0.001, self._pump)
 
     async def _fly(self, flight: Flight) -> None:
         """Call after call, as long as there is something to deliver."""
@@ -173,7 +179,7 @@ class Delivering:
 
     async def _call(self, flight: Flight) -> None:
         batch = flight.batch
-        attempt = max(delivery.attempts for delivery in batch) + 1
+        attempt = (batch[0] if len(batch) == 1 else max(batch, key=_attempts)).attempts + 1
         begun = time.monotonic()
         try:
             verdicts = await verdicts_of(
@@ -199,6 +205,7 @@ class Delivering:
         return self._passage.ended([delivery.event for delivery in flight.batch], verdicts)
 
     def _landed(self, flight: Flight) -> None:
+        # I24: the gates hear the end of every call that they let begin: a probe that never ends would hold an account for ever.
         if flight.calling:
             self._ended(flight, ())
         if flight.task.cancelled():
@@ -242,7 +249,7 @@ class Delivering:
         """The record is tried again, or its attempts are used up."""
         after = verdict.after if isinstance(verdict, Retry) else None
         if excused or after is not None:
-            # Whoever names a time means the account, not the record.
+            # I23: while an account is at fault no attempt is used up. Whoever names a time means the account, not the record.
             delivery.attempts -= 1
         if delivery.attempts >= self._spec.retry.attempts:
             failure = self._failure(
@@ -259,7 +266,7 @@ class Delivering:
             wait=round(wait, 3),
             reason=reason,
         )
-        asyncio.get_running_loop().call_later(wait, self._retry_now, delivery)
+        self._loop.call_later(wait, self._retry_now, delivery)
 
     def _retry_now(self, delivery: Delivery) -> None:
         if self._closing:
@@ -292,13 +299,13 @@ class Delivering:
         self._lanes.step_aside(delivery)
         if self._suspect_timer is not None:
             self._suspect_timer.cancel()
-        self._suspect_timer = asyncio.get_running_loop().call_later(suspects.PATIENCE, self._after_patience)
+        self._suspect_timer = self._loop.call_later(suspects.PATIENCE, self._after_patience)
 
     def _after_patience(self) -> None:
         if not self._closing and self._in_flight == 0 and not self._lanes.ready:
             self._clear_suspects()
         elif not self._closing:
-            self._suspect_timer = asyncio.get_running_loop().call_later(suspects.PATIENCE, self._after_patience)
+            self._suspect_timer = self._loop.call_later(suspects.PATIENCE, self._after_patience)
 
     def _clear_suspects(self) -> None:
         """Something else was answered: the access is fine, so the refused records are dead letters."""
@@ -306,3 +313,7 @@ class Delivering:
             return  # nothing is buried after the verdict that our access is wrong; what is unsettled is read again
         for delivery, verdict in self._suspects.clear():
             self._bury(delivery, verdict.code, redact(verdict.reason))
+
+
+def _attempts(delivery: Delivery) -> int:
+    return delivery.attempts

@@ -20,7 +20,7 @@ from trunkline.bus.source import SourceRuntime
 from trunkline.bus.states import Desired, State, reconnect_delay, restart_delay
 from trunkline.bus.stream import StreamRuntime
 from trunkline.bus.threads import in_own_thread
-from trunkline.core.errors import FatalError, RetriableError, TrunklineError, UnavailableError
+from trunkline.core.errors import FatalError, HaltError, RetriableError, TrunklineError, UnavailableError
 from trunkline.core.log import get_logger
 from trunkline.core.manifests import Pipeline
 from trunkline.core.metrics import counter, gauge
@@ -148,17 +148,25 @@ class PipelineHost:
         self._become(State.STOPPED if self._wish.desired is Desired.STOPPED else State.UNASSIGNED)
 
     async def _recover(self, error: TrunklineError) -> None:
-        """What may pass is tried again soon; what a person must mend after n² + n minutes, or when someone says so."""
+        """What may pass is tried again soon; what a person must mend after n² + n minutes, or when someone says so;
+        what a person must look at only then."""
         counter("trunkline_pipeline_restarts_total").labels(self.name).inc()
+        wait: float | None
         if isinstance(error, (RetriableError, UnavailableError)):
             wait = max(getattr(error, "after", None) or 0.0, reconnect_delay(self._failures - 1))
             self._become(State.RESTARTING)
             log.warning("the pipeline restarts soon", pipeline=self.name, wait=wait, reason=str(error), code=error.code)
+        elif isinstance(error, HaltError):
+            wait = None
+            self._become(State.FAILED)
+            log.error(
+                "the pipeline failed, and waits for a person", pipeline=self.name, reason=str(error), code=error.code
+            )
         else:
             wait = restart_delay(self._failures)
             self._become(State.FAILED)
             log.error("the pipeline failed", pipeline=self.name, restart_in=wait, reason=str(error), code=error.code)
-        self._restart_at = time.time() + wait
+        self._restart_at = time.time() + wait if wait is not None else None
         self._changed(self)
         await self._wait(wait)
         self._restart_at = None

@@ -78,6 +78,16 @@ class Names:
         return self._named("_trunkline.redriven")
 
     @property
+    def audit(self) -> str:
+        """Who decided what, append-only."""
+        return self._named("_trunkline.audit")
+
+    @property
+    def jobs(self) -> str:
+        """Jobs, what people want of them and how far they are; compacted. Also the group of the workers that run them."""
+        return self._named("_trunkline.jobs")
+
+    @property
     def schemas(self) -> str:
         """The registry's own topic, in the Confluent format."""
         return self._named("_schemas")
@@ -93,6 +103,10 @@ class Names:
     def retry(self, pipeline: str) -> str:
         """The topic through which dead letters come back to this pipeline and no other."""
         return self._named(f"{pipeline}.retry")
+
+    def parked(self, pipeline: str) -> str:
+        """The records of keys that are held back until their failed record is settled; compacted."""
+        return self._named(f"{pipeline}.parked")
 
     def transactional_id(self, pipeline: str, *parts: str) -> str:
         """A transactional id of this pipeline's own."""

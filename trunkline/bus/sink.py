@@ -14,18 +14,19 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from trunkline.bus.breaker import Breaker, BreakerState
 from trunkline.bus.contiguous import ContiguousDelivering
 from trunkline.bus.deadletters import Failure, idempotency_key
 from trunkline.bus.delivery import Delivering, in_flight_limit
 from trunkline.bus.gates import Gate
-from trunkline.bus.intake import Assigned, Intake, Partition, Reading
-from trunkline.bus.kafka import headers_of, offset_of, translate
+from trunkline.bus.intake import POLL_SECONDS, Assigned, Intake, Partition, Reading
+from trunkline.bus.kafka import LazyProducer, headers_of, offset_of, translate
 from trunkline.bus.ledger import Ledger
 from trunkline.bus.outgoing import Delivery
 from trunkline.bus.threads import in_own_thread
+from trunkline.bus.threshold import DeadLetterThreshold
 from trunkline.bus.tickets import SinkTicket, Tickets, Work
 from trunkline.bus.transform import with_envelope
 from trunkline.core.contracts import Sink
@@ -34,11 +35,17 @@ from trunkline.core.errors import FatalError, RejectedError, RetriableError, Tru
 from trunkline.core.event import Event
 from trunkline.core.log import get_logger
 from trunkline.core.manifests.models import DeliverySpec
-from trunkline.core.metrics import counter
+from trunkline.core.metrics import counter, gauge
 
 log = get_logger(__name__)
 COMMIT_SECONDS = 0.2
-POLL_SECONDS = 0.1
+READ_AT_ONCE = 500
+FIRST_GUESS = 2**20
+"""Bytes of a record before one was read: Kafka's own limit by default."""
+ROOM_SECONDS = 0.01
+"""How long reading waits for deliveries to make room."""
+FULL_SECONDS = 1.0
+"""How long reading waits for room without polling: then partitions are paused."""
 DRAIN_SECONDS = 20.0
 REVOKE_SECONDS = 10.0
 
@@ -58,6 +65,7 @@ class SinkRuntime:
         *,
         topic_ids: Mapping[str, str],
         gates: Sequence[Gate],
+        threshold: DeadLetterThreshold,
         when: Callable[[Any, Any], Any] | None = None,
     ) -> None:
         self._reading = reading
@@ -65,6 +73,7 @@ class SinkRuntime:
         self._pipeline = pipeline = reading.pipeline
         self._sink = sink
         self._gates = gates
+        self._threshold = threshold
         self._spec = spec
         self._decode = decode
         self._topic_ids = topic_ids
@@ -72,11 +81,17 @@ class SinkRuntime:
         self._stop = threading.Event()
         self._paused = threading.Event()
         self._backlogged = False
+        self._room_at = time.monotonic()
+        """When there was room for more records last."""
         self._was_paused = False
+        self._handed = self._taken = (0, 0)
+        """Records and bytes that the polling thread gave to the event loop, and that the event loop took."""
+        self._record_size = FIRST_GUESS
+        """Bytes of the largest record read lately."""
         self._failure: TrunklineError | None = None
         self._requests: queue.SimpleQueue[tuple[Partition, int, int, Future[bool]]] = queue.SimpleQueue()
         self._last_commit = 0.0
-        self._producer: Producer = reading.settings.producer()
+        self._producer = LazyProducer(reading.settings)
         self._tickets = Tickets(reading.names, pipeline, reading.worker, self._producer, self._fail)
         self._read = counter("trunkline_records_in_total").labels(pipeline)
         most = sink.promises.max_batch if spec.batch.count is None else min(spec.batch.count, sink.promises.max_batch)
@@ -101,6 +116,9 @@ class SinkRuntime:
         else:
             self._contiguous = None
             self._delivering = Delivering(self._sink, self._spec, self._pipeline, gates=self._gates, failed=self._fail)
+        delivering = self._delivering
+        gauge("trunkline_held_records").labels(self._pipeline).set_function(lambda: delivering.held)
+        gauge("trunkline_held_bytes").labels(self._pipeline).set_function(lambda: delivering.held_bytes)
         await in_own_thread(self._run_thread, f"sink-{self._pipeline}")
         if self._failure is not None:
             raise self._failure
@@ -153,8 +171,12 @@ class SinkRuntime:
         try:
             while not self._stop.is_set():
                 self._serve()
+                if self._full():
+                    self._stop.wait(ROOM_SECONDS)
+                    self._commit_if_due()
+                    continue
                 self._apply_pause()
-                messages = intake.poll(500, POLL_SECONDS if self._requests.empty() else 0.0)
+                messages = intake.poll(max(1, self._room()), self._poll_seconds())
                 if messages:
                     self._take(messages)
                 self._commit_if_due()
@@ -167,6 +189,12 @@ class SinkRuntime:
             self._fail(FatalError(f"{type(error).__name__}: {error}", code="pipeline.broken"))
         finally:
             self._end()
+
+    def _poll_seconds(self) -> float:
+        """Not long while deliveries are held: what they settle is to be committed, and what they ask to be answered."""
+        if not self._requests.empty():
+            return 0.0
+        return POLL_SECONDS if self._delivering.held else self._intake.patience
 
     def _end(self) -> None:
         """Intake ends, what is in flight settles to a deadline, offsets are committed, the group is left."""
@@ -227,16 +255,33 @@ class SinkRuntime:
             self._producer.poll(0.02)
         return True
 
-    def _apply_pause(self) -> None:
-        held = self._delivering.held
-        high = self._high_water
+    def _full(self) -> bool:
+        """Whether to read nothing for the moment, because enough is held.
+
+        For a moment only: Kafka's client answers a rebalance while it is polled. Then partitions are paused, which costs a new
+        fetch, and polling goes on.
+        """
+        now = time.monotonic()
+        if self._room() > 0:
+            self._room_at = now
+        self._backlogged = now - self._room_at > FULL_SECONDS
+        return self._room_at != now and not self._backlogged
+
+    def _room(self) -> int:
+        """How many more records may be read."""
+        # I25: what a sink holds is bounded, in records and in bytes, however slow its other side is.
+        records, size = self._high_water, self._spec.hold
         if self._contiguous is not None:
-            # A range must be read whole before any of it can go, in every partition; one more is made meanwhile.
-            high = max(1000, self._most * (len(self._tickets.works) + 1))
-        if held >= high:
-            self._backlogged = True
-        elif held <= high // 2:
-            self._backlogged = False
+            # A range must be read whole, in every partition, before any of it can go; one more is made meanwhile.
+            partitions = max(1, len(self._tickets.works))
+            records = max(1000, self._most * (partitions + 1))
+            size = max(size, 2 * self._spec.batch.bytes) * partitions
+        left = size - self._delivering.held_bytes - (self._handed[1] - self._taken[1])
+        if records <= self._delivering.held + (self._handed[0] - self._taken[0]) or left <= 0:
+            return 0
+        return min(READ_AT_ONCE, max(1, left // self._record_size))
+
+    def _apply_pause(self) -> None:
         wanted = self._paused.is_set() or self._backlogged
         partitions = [TopicPartition(*partition) for partition in self._tickets.works]
         if partitions and (wanted or self._was_paused):
@@ -259,11 +304,23 @@ class SinkRuntime:
             if delivery is not None:
                 deliveries.append(delivery)
         self._read.inc(len(messages))
+        self._record_size = max(self._record_size // 2, *(len(message) for message in messages), 1)
         if self._contiguous is not None:
-            self._loop.call_soon_threadsafe(self._contiguous.submit, deliveries, read_to)
+            self._hand_over(deliveries, self._contiguous.submit, deliveries, read_to)
         elif deliveries:
             assert isinstance(self._delivering, Delivering)
-            self._loop.call_soon_threadsafe(self._delivering.submit, deliveries)
+            self._hand_over(deliveries, self._delivering.submit, deliveries)
+
+    def _hand_over(self, deliveries: Sequence[Delivery], submit: Callable[..., None], *arguments: object) -> None:
+        """Gives records to the event loop; until it has taken them they count as held here."""
+        records, size = len(deliveries), sum(delivery.size for delivery in deliveries)
+        self._handed = (self._handed[0] + records, self._handed[1] + size)
+
+        def taken() -> None:
+            submit(*arguments)
+            self._taken = (self._taken[0] + records, self._taken[1] + size)
+
+        self._loop.call_soon_threadsafe(taken)
 
     def _prepared(self, message: Message, work: Work, offset: int) -> Delivery | None:
         """The record decoded and ready for the sink; None where it is settled already (filtered, or on its way to the dead letters)."""
@@ -303,6 +360,7 @@ class SinkRuntime:
         if now - self._last_commit >= COMMIT_SECONDS:
             self._last_commit = now
             self._commit(wait=False)
+            self._threshold.note(*self._tickets.ended())
 
     def _commit(self, *, wait: bool, only: Sequence[Partition] | None = None) -> None:
         """Commits how far each partition is settled without a gap."""

@@ -35,6 +35,8 @@ from trunkline.core.metrics import counter, gauge, histogram
 log = get_logger(__name__)
 T = TypeVar("T")
 TIMEOUT = 15.0
+LEASE_SECONDS = 0.5
+"""How often the thread that holds leases looks whether it should leave."""
 
 
 def lease_of(split: str) -> int:
@@ -115,10 +117,10 @@ class SourceRuntime:
                 [self._names.leases], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
             )
             while not self._leave.is_set():
-                message = consumer.poll(0.2)
-                error = message.error() if message is not None else None
-                if error is not None and not error.retriable():
-                    log.debug("lease", pipeline=self._pipeline, error=error.str())
+                for message in consumer.consume(1, LEASE_SECONDS):
+                    error = message.error()
+                    if error is not None and not error.retriable():
+                        log.debug("lease", pipeline=self._pipeline, error=error.str())
         except KafkaException as error:
             self._fail(translate(error, f"the leases of {self._pipeline} can't be held"))
         finally:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
 
 from trunkline.bus.applied import read_applied
 from trunkline.bus.board import Board, Report
+from trunkline.bus.jobs import JobLog
 from trunkline.bus.kafka import KafkaSettings, translate
 from trunkline.bus.lag import LagReader, PartitionLag
 from trunkline.bus.ledger import OUTCOMES, Ledger, total
@@ -30,6 +31,8 @@ STATUS_COLUMNS = (
     "DELIVERED",
     "FILTERED",
     "DEAD",
+    "REDRIVEN",
+    "WAITING",
     "LAG",
     "LAG s",
     "LEDGER",
@@ -44,7 +47,10 @@ _BREAKERS = (*_HELD_BACK, "closed")
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One pipeline. `since` is in Unix seconds, `lag_seconds` None where it is not known; the ledger closes when `open` is 0."""
+    """One pipeline. `since` is in Unix seconds, `lag_seconds` None where it is not known; the ledger closes when `open` is 0.
+
+    Of all that became dead letters, also what failed again after a redrive, `redriven` were sent again and `dead_waiting` were not.
+    """
 
     pipeline: str
     kind: str
@@ -59,6 +65,8 @@ class Standing:
     lag_records: int = 0
     lag_seconds: float | None = None
     restart_at: float | None = None
+    redriven: int = 0
+    dead_waiting: int = 0
     breaker: str = ""
     """How the circuit breaker of a sink's account stands: of several workers the word that is furthest from `closed`."""
     per_second: float = 0.0
@@ -97,9 +105,11 @@ class Standing:
         ledger = None if not self.counts else ("closes" if self.open == 0 else f"{self.open} open")
         age = None if self.since is None else elapsed(time.time() - self.since)
         state = f"{self.state} (finished)" if self.finished else str(self.state)
+        letters = (self.redriven, self.dead_waiting) if self.counts else (None, None)
         if self.breaker in _HELD_BACK:
             state += f" (breaker {self.breaker})"
-        return (self.pipeline, self.kind, state, age, self.workers, *counts, *lag, ledger, self.progress_text)
+        head = (self.pipeline, self.kind, state, age, self.workers)
+        return (*head, *counts, *letters, *lag, ledger, self.progress_text)
 
     def as_dict(self) -> dict[str, Any]:
         """The standing as data."""
@@ -149,11 +159,15 @@ def standings(session: Session, only: str | None = None) -> list[Standing]:
     ledgers = committed_ledgers(kafka, names, readers)
     lags = LagReader(kafka, names).measure(readers)
     sources = _source_counts(kafka, names)
+    redriven = JobLog.read(kafka, names, patient=False).redriven
     found = []
     for name, kind in kinds.items():
         counts, left_open = sources.get(name, ({}, 0)) if kind == "Source" else ledgers.get(name, ({}, 0))
         own = [report for report in reports if report.pipeline == name]
-        found.append(_standing(name, kind, own, counts, left_open, [lag for lag in lags if lag.pipeline == name]))
+        standing = _standing(name, kind, own, counts, left_open, [lag for lag in lags if lag.pipeline == name])
+        dead = counts.get("dead", 0) + counts.get("dead_again", 0)
+        sent = redriven.get(name, 0)
+        found.append(replace(standing, redriven=sent, dead_waiting=max(0, dead - sent)))
     return found
 
 
@@ -186,9 +200,9 @@ def _standing(
         open=left_open,
         lag_records=sum(lag.records for lag in lags if lag.seconds != 0.0),
         lag_seconds=max(seconds, default=None),
+        breaker=next((word for word in _BREAKERS if any(report.breaker == word for report in fresh)), ""),
         per_second=sum(report.per_second for report in fresh),
         progress=[one for report in fresh for one in report.progress],
-        breaker=next((word for word in _BREAKERS if any(report.breaker == word for report in fresh)), ""),
         restart_at=min((report.restart_at for report in fresh if report.restart_at is not None), default=None),
     )
 
@@ -198,7 +212,7 @@ def committed_ledgers(
 ) -> dict[str, tuple[dict[str, int], int]]:
     """Counts, and how many records they can't account for, of the ledgers in the groups' commits.
 
-    What came again through the retry topic has a ledger of its own and is not counted twice.
+    What came again through the retry topic has a ledger of its own and is not counted twice: of it `dead_again` failed again.
     """
     admin = kafka.admin()
     futures = {
@@ -214,13 +228,15 @@ def committed_ledgers(
         except KafkaException as error:
             raise translate(error, f"the commits of {name} can't be read") from error
         ledgers = [
-            Ledger.from_metadata(part.metadata, part.offset)[0]
+            (part.topic == names.retry(name), Ledger.from_metadata(part.metadata, part.offset)[0])
             for part in parts
-            if part.offset >= 0 and part.topic != names.retry(name)
+            if part.offset >= 0
         ]
         if ledgers:
-            summed = total(ledgers)
-            found[name] = ({one: getattr(summed, one) for one in ("read", *OUTCOMES, "outputs")}, summed.open)
+            summed = total(ledger for again, ledger in ledgers if not again)
+            counts = {one: getattr(summed, one) for one in ("read", *OUTCOMES, "outputs")}
+            counts["dead_again"] = sum(ledger.dead for again, ledger in ledgers if again)
+            found[name] = (counts, summed.open)
     return found
 
 

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, TypeVar
 import structlog.stdlib
 
 from trunkline.core.event import Event
+from trunkline.core.plain import PlainWork
 from trunkline.core.settings import Settings
 from trunkline.core.verdicts import Verdict
 
@@ -253,6 +254,13 @@ class Step(Plugin, ABC):
     @abstractmethod
     def process(self, event: Event) -> Event | list[Event] | None:
         """The event changed in place, several events, or None where it is filtered. Raises `RejectedError` for a bad record."""
+
+    def plain(self) -> PlainWork | None:
+        """The same work on the value alone, for speed; None (the default) where the step needs the event or makes several.
+
+        Called after `prepare`.
+        """
+        return None
 
 
 # --- doors out --------------------------------------------------------------------------------------------------------

@@ -50,6 +50,10 @@ TABLE: tuple[Metric, ...] = (
         ("connection",),
     ),
     Metric("trunkline_in_flight", "gauge", "Records being delivered now.", ("pipeline",)),
+    Metric("trunkline_held_records", "gauge", "Records that a sink has read and not settled.", ("pipeline",)),
+    Metric(
+        "trunkline_held_bytes", "gauge", "Bytes of the records that a sink has read and not settled.", ("pipeline",)
+    ),
     Metric(
         "trunkline_transaction_seconds",
         "histogram",
@@ -98,6 +102,12 @@ TABLE: tuple[Metric, ...] = (
         "trunkline_ledger_open",
         "gauge",
         "Input records that the ledger can't account for: 0 when it closes.",
+        ("pipeline",),
+    ),
+    Metric(
+        "trunkline_ledger_mismatch",
+        "gauge",
+        "Input partitions of this worker whose commits do not agree with their records: 0 when the ledger closes.",
         ("pipeline",),
     ),
     Metric(

@@ -1,0 +1,72 @@
+"""The audit trail: who decided what about a pipeline, when, and why. An append-only topic that never expires.
+
+A decision and its effect belong together: whoever writes the effect in a transaction appends with the same producer, inside it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import orjson
+from confluent_kafka import Producer
+
+from trunkline.bus.kafka import KafkaSettings, produce, produce_and_wait, read_all
+from trunkline.bus.names import Names
+from trunkline.core.errors import ConfigurationError
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One decision: `action` is noun and verb (`parked.drop`, `redrive.start`), `at` is Unix seconds."""
+
+    at: float
+    who: str
+    action: str
+    pipeline: str
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The entry as data."""
+        return asdict(self)
+
+
+def append(
+    writer: Producer | KafkaSettings,
+    names: Names,
+    action: str,
+    *,
+    who: str,
+    pipeline: str,
+    details: Mapping[str, Any] | None = None,
+    at: float | None = None,
+) -> None:
+    """Appends one entry.
+
+    With a `Producer` the entry is queued in order with what else it writes, so that it is part of the transaction that is open,
+    if one is. With settings a producer is made for it, and the call returns when every replica has the entry. Raises
+    KafkaException, and our error for Kafka's where it waits. `details` must hold no secret.
+    """
+    entry = Entry(time.time() if at is None else at, who, action, pipeline, dict(details or {}))
+    value, key = orjson.dumps({"v": VERSION, **entry.as_dict()}), pipeline.encode()
+    if isinstance(writer, KafkaSettings):
+        produce_and_wait(writer.producer(), names.audit, value, key)
+    else:
+        produce(writer, names.audit, value, key, [])
+
+
+def entries(settings: KafkaSettings, names: Names, pipeline: str | None = None) -> Iterator[Entry]:
+    """The trail, oldest first; of one pipeline where named. Raises `ConfigurationError` for entries of a newer version."""
+    for message in read_all(settings, names.audit):
+        data = orjson.loads(message.value() or b"{}")
+        if data.pop("v") > VERSION:
+            raise ConfigurationError(
+                f"{names.audit} has entries of a newer Trunkline", hint="run that version", code="audit.version"
+            )
+        entry = Entry(**data)
+        if pipeline is None or entry.pipeline == pipeline:
+            yield entry
