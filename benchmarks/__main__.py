@@ -1,11 +1,11 @@
-"""`python -m benchmarks [expressions] [transform] [http] [latency] [growth]`: prints tables; all of them without arguments."""
+"""`python -m benchmarks [NAME]...` prints one table each, all of them without a name: those of `TABLES`."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
 
-TABLES = ("expressions", "transform", "http", "latency", "growth")
+TABLES = ("expressions", "transform", "http", "latency", "growth", "files", "salesforce", "sftp")
 
 
 def main() -> None:
@@ -49,6 +49,21 @@ def main() -> None:
 
         print("\n## What growth costs\n", flush=True)
         print("\n".join(growth.run(arguments.minutes)))
+    if "files" in wanted:
+        from benchmarks import files
+
+        print("\n## File source\n", flush=True)
+        print("\n".join(asyncio.run(files.run(arguments.rounds))))
+    if "salesforce" in wanted:
+        from benchmarks import salesforce
+
+        print("\n## Salesforce sink\n", flush=True)
+        print("\n".join(asyncio.run(salesforce.run(arguments.rounds))))
+    if "sftp" in wanted:
+        from benchmarks import sftp
+
+        print("\n## SFTP sink\n", flush=True)
+        print("\n".join(asyncio.run(sftp.run(arguments.rounds))))
 
 
 if __name__ == "__main__":

@@ -96,9 +96,8 @@ class SinkRuntime:
         self._tickets = Tickets(reading.names, pipeline, reading.worker, self._producer, self._fail)
         self._read = counter("trunkline_records_in_total").labels(pipeline)
         most = sink.promises.max_batch if spec.batch.count is None else min(spec.batch.count, sink.promises.max_batch)
-        # A range in the making and one being written; what is taken a record at a time wants more waiting at the door.
-        ahead = 0 if sink.promises.contiguous else 4 * in_flight_limit(sink, spec)
-        self._high_water = max(1000, ahead, 2 * most)
+        self._most = most
+        self._high_water = max(1000, 4 * in_flight_limit(sink, spec), 2 * most)
 
     # --- called from the event loop ---
 
@@ -285,9 +284,10 @@ class SinkRuntime:
         # I25: what a sink holds is bounded, in records and in bytes, however slow its other side is.
         records, size = self._high_water, min(self._spec.hold, self._reading.settings.shares.held)
         if self._contiguous is not None:
-            # A planned range must be read whole, in every partition, before any of it can go.
+            # A range must be read whole, in every partition, before any of it can go; one more is made meanwhile.
             partitions = max(1, len(self._tickets.works))
-            records, size = records * partitions, max(size, 2 * self._spec.batch.bytes) * partitions
+            records = max(1000, self._most * (partitions + 1))
+            size = max(size, 2 * self._spec.batch.bytes) * partitions
         held, held_bytes = self._held()
         left, left_bytes = records // portion - held, size // portion - held_bytes
         if left <= 0 or left_bytes <= 0:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from deliveries import Book, Place, ScriptedSink, breaker_of, contiguous, deliveries, gates, ok, until
@@ -40,6 +41,18 @@ async def test_after_a_crash_the_planned_range_is_built_again_alike_although_mor
     out.submit(deliveries(book, ["k"] * 4, first=6), {HERE: 9})
     await until(lambda: len(book.settled) == 8)
     assert [batch.name for batch in sink.batches] == ["pipeline-Tid-0-2-5", "pipeline-Tid-0-6-9"]
+    assert [batch.rebuilt for batch in sink.batches] == [True, False], "a sink may look for what the first one began"
+
+
+async def test_a_call_may_take_as_long_as_the_sink_says_that_its_jobs_take() -> None:
+    patient, book = ScriptedSink(ok, replace(RANGES, patience=30.0)), Book()
+    patient.gate = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.05, patient.gate.set)
+    out = contiguous(patient, book, batch={"count": 2, "age": 0.01}, timeout=0.01)
+    out.begin(HERE, None)
+    out.submit(deliveries(book, ["k"] * 2), {HERE: 1})
+    await until(lambda: len(book.settled) == 2)
+    assert len(patient.batches) == 1
 
 
 async def test_a_planned_range_waits_until_it_was_read_whole_whatever_its_age() -> None:
