@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import fastavro
 from aiohttp import web
-from confluent_kafka import ConsumerGroupTopicPartitions, Message, TopicPartition
+from confluent_kafka import Message, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from trunkline.bus.board import Board, Report, Wish
@@ -319,11 +319,22 @@ class Bus:
         """What a pipeline's group has committed: offset, ledger and plan by partition."""
 
         def ask() -> dict[tuple[str, int], tuple[int, Ledger, Plan | None]]:
-            group, admin = self.names.group(pipeline), self.settings.admin()
-            answer = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])[group]
+            # Not the administrator's call: it may end the process while the coordinator is not ready (librdkafka#5040).
+            consumer = self.settings.reader(committed_only=False, group=self.names.group(pipeline))
+            try:
+                topics = consumer.list_topics(timeout=20).topics
+                places = [
+                    TopicPartition(name, number)
+                    for name in topics
+                    if name.startswith(self.names.namespace)
+                    for number in topics[name].partitions
+                ]
+                parts = consumer.committed(places, timeout=20)
+            finally:
+                consumer.close()
             return {
                 (part.topic, part.partition): (part.offset, *Ledger.from_metadata(part.metadata, part.offset))
-                for part in answer.result(20).topic_partitions
+                for part in parts
                 if part.offset >= 0
             }
 

@@ -392,7 +392,7 @@ def position_map(positions: Mapping[tuple[str, int], int]) -> dict[str, int]:
     return {f"{topic}/{partition}": offset for (topic, partition), offset in positions.items()}
 
 
-def partitions_of(positions: Mapping[str, int]) -> list[Partition]:
-    """The partitions in a `position_map`."""
-    found = (place.rpartition("/") for place in positions)
-    return [(topic, int(number)) for topic, _, number in found]
+def positions_in(positions: Mapping[str, int]) -> dict[Partition, int]:
+    """The positions in a `position_map`."""
+    found = ((place.rpartition("/"), offset) for place, offset in positions.items())
+    return {(topic, int(number)): offset for (topic, _, number), offset in found}
