@@ -1,4 +1,7 @@
-"""`python -m benchmarks [expressions] [transform] [http]`: prints one table each; all of them without arguments."""
+"""`python -m benchmarks [expressions] [transform] [http]`: prints one table each, all of them without arguments.
+
+What they report is kept, and docs/performance.md is written from it.
+"""
 
 from __future__ import annotations
 
@@ -36,6 +39,9 @@ def main() -> None:
 
         print("\n## HTTP sink, 64 in flight\n", flush=True)
         print("\n".join(http_sink.run(arguments.rounds, arguments.latency)))
+    from benchmarks import report
+
+    print(f"\nwrote {report.write()}")
 
 
 if __name__ == "__main__":
