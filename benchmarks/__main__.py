@@ -1,4 +1,4 @@
-"""`python -m benchmarks [expressions] [transform] [http]`: prints one table each, all of them without arguments.
+"""`python -m benchmarks [NAME]...` prints one table each, all of them without a name: those of `TABLES`.
 
 What they report is kept, and docs/performance.md is written from it.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-TABLES = ("expressions", "transform", "http")
+TABLES = ("expressions", "transform", "http", "latency", "growth", "files", "salesforce", "sftp")
 
 
 def main() -> None:
@@ -19,6 +19,9 @@ def main() -> None:
     parser.add_argument("--only", help="contenders of `transform`, by name with semicolons between")
     parser.add_argument("--latency", type=int, nargs="+", default=[0, 20], help="milliseconds of the server for `http`")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--minutes", type=int, default=0, help="of load, whose memory `growth` measures; 10 for the full figure"
+    )
     arguments = parser.parse_args()
     wanted = arguments.what or list(TABLES)
     if unknown := set(wanted) - set(TABLES):
@@ -39,6 +42,31 @@ def main() -> None:
 
         print("\n## HTTP sink, 64 in flight\n", flush=True)
         print("\n".join(http_sink.run(arguments.rounds, arguments.latency)))
+    if "latency" in wanted:
+        from benchmarks import latency
+
+        print("\n## Latency, webhook in to HTTP out\n", flush=True)
+        print("\n".join(latency.run()))
+    if "growth" in wanted:
+        from benchmarks import growth
+
+        print("\n## What growth costs\n", flush=True)
+        print("\n".join(growth.run(arguments.minutes)))
+    if "files" in wanted:
+        from benchmarks import files
+
+        print("\n## File source\n", flush=True)
+        print("\n".join(asyncio.run(files.run(arguments.rounds))))
+    if "salesforce" in wanted:
+        from benchmarks import salesforce
+
+        print("\n## Salesforce sink\n", flush=True)
+        print("\n".join(asyncio.run(salesforce.run(arguments.rounds))))
+    if "sftp" in wanted:
+        from benchmarks import sftp
+
+        print("\n## SFTP sink\n", flush=True)
+        print("\n".join(asyncio.run(sftp.run(arguments.rounds))))
     from benchmarks import report
 
     print(f"\nwrote {report.write()}")
