@@ -49,6 +49,8 @@ class Report:
     restart: int = 0
     breaker: str = ""
     """How the breaker of a sink's account stands: `closed`, `half-open` or `open`; empty where there is none."""
+    waiting: str = ""
+    """What budget a sink waits for, in words; empty where it waits for none."""
     per_second: float = 0.0
     """Input records settled a second, of late."""
     progress: list[dict[str, Any]] = field(default_factory=list)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from trunkline.cli import (
+    budget,
     connector,
     demo_command,
     dlq,
@@ -64,7 +65,7 @@ def _before(
     shared_options(ctx, output, debug, home, bootstrap, registry, namespace)
 
 
-for noun in (demo_command, run, manifest, pipeline, offsets, topic, schema, connector, dlq, job, mock, doctor):
+for noun in (demo_command, run, manifest, pipeline, offsets, topic, schema, connector, dlq, job, budget, mock, doctor):
     noun.register(app)
 
 
