@@ -291,7 +291,7 @@ def read_all(
             first = watermarks(reader, topic, partition, timeout)[0]
             if start is not None:
                 first = max(first, start(reader, partition))
-            yield from _read_partition(reader, topic, partition, first, ends[partition], timeout)
+            yield from read_partition(reader, topic, partition, first, ends[partition], timeout)
     finally:
         reader.close()
 
@@ -327,9 +327,10 @@ def patiently(ask: Callable[[], T], what: str, timeout: float = 10.0) -> T:
             time.sleep(0.05)
 
 
-def _read_partition(
-    reader: Consumer, topic: str, partition: int, first: int, end: int, timeout: float
+def read_partition(
+    reader: Consumer, topic: str, partition: int, first: int, end: int, timeout: float = 30.0
 ) -> Iterator[Message]:
+    """The committed records of one partition from `first` to before `end`, as `read_all`; the reader was made with `eof`."""
     if first >= end:
         return
     reader.assign([TopicPartition(topic, partition, first)])

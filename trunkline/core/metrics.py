@@ -83,6 +83,12 @@ TABLE: tuple[Metric, ...] = (
         ("pipeline",),
     ),
     Metric(
+        "trunkline_state_restore_remaining",
+        "gauge",
+        "Offsets of a changelog partition that are still to be read before its state is complete.",
+        ("pipeline", "partition"),
+    ),
+    Metric(
         "kafka_consumergroup_lag",
         "gauge",
         "Records between the committed offset and the end.",
