@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from confluent_kafka import TopicPartition
@@ -17,24 +18,19 @@ from trunkline.bus.positions import read_positions
 from trunkline.bus.publish import Publisher
 from trunkline.bus.push import PushRuntime
 from trunkline.bus.redrive import Redrive
-from trunkline.bus.sink import SinkRuntime, _Work
 from trunkline.bus.source import SplitWriter
+from trunkline.bus.tickets import SinkTicket, Tickets
 from trunkline.bus.topics import TopicPlan, ensure_topics, internal_topics
 from trunkline.core.contracts import (
-    Batch,
-    Promises,
     PushSource,
     Reception,
     Request,
-    Sink,
     SourceBatch,
     SourceEvent,
 )
-from trunkline.core.errors import FatalError, RetriableError
-from trunkline.core.manifests.models import DeliverySpec
+from trunkline.core.errors import FatalError, RetriableError, TrunklineError
 from trunkline.core.routing import Route
 from trunkline.core.settings import Settings
-from trunkline.core.verdicts import Ok, Verdict
 
 pytestmark = pytest.mark.kafka
 
@@ -186,36 +182,22 @@ async def test_a_commit_whose_records_expired_is_an_error_and_not_another_beginn
 # --- sinks ---
 
 
-class Outlet(Sink):
-    """Delivers everything."""
-
-    settings_type = Settings
-    summary = "An outlet for a test."
-    promises = Promises(idempotent=True)
-
-    async def write(self, batch: Batch) -> list[Verdict]:
-        return [Ok() for _ in batch.events]
-
-
 @pytest.mark.parametrize(("current", "commit"), [(True, 1), (False, 0)])
 def test_what_ends_after_its_partition_went_away_moves_no_commit(
     settings: KafkaSettings, names: Names, current: bool, commit: int
 ) -> None:
-    runtime = SinkRuntime(
-        Reading(settings, names, "out", ["orders"], "earliest", "w"),
-        Outlet(Settings()),
-        DeliverySpec(),
-        lambda _event: (None, None),
-        topic_ids={},
-    )
+    failures: list[TrunklineError] = []
+    tickets = Tickets(names, "out", "w", settings.producer(), failures.append)
     partition: Partition = ("orders", 0)
-    work = _Work(runtime, Assigned(partition, 0, Ledger(), None))
+    tickets.take([Assigned(partition, 0, Ledger(), None)])
+    work = tickets.works[partition]
     work.tracker.add(0)
-    work.current = current
-    work.settle(0, "correlation", "delivered", None)
+    if not current:
+        tickets.let_go([partition])
+    tickets.settle(SinkTicket(work, Mock(), 0, "correlation", tickets), "delivered", None)
     work.tracker.advance()
     assert work.tracker.commit == work.tracker.ledger.delivered == commit
-    assert len(runtime.trace) == 1, "what happened is in the trace, whoever commits it"
+    assert len(tickets.trace) == 1, "what happened is in the trace, whoever commits it"
 
 
 # --- redrive ---

@@ -47,7 +47,8 @@ class Report:
     positions: dict[str, int] = field(default_factory=dict)
     restart_at: float | None = None
     restart: int = 0
-    breaker: bool = False
+    breaker: str = ""
+    """How the breaker of a sink's account stands: `closed`, `half-open` or `open`; empty where there is none."""
 
     @property
     def stale(self) -> bool:
@@ -141,5 +142,7 @@ def parse_report(value: bytes) -> Report:
     data = orjson.loads(value)
     data.pop("v")
     data["state"] = State(data["state"])
+    if isinstance(data.get("breaker"), bool):  # as it was written before it had three states
+        data["breaker"] = "open" if data["breaker"] else ""
     known = set(Report.__slots__)
     return Report(**{name: content for name, content in data.items() if name in known})

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from confluent_kafka import Message
 
+from trunkline.bus.accounts import Gates
 from trunkline.bus.deadletters import ORIGIN, REDRIVE, Failure
 from trunkline.bus.intake import Partition, Reading
 from trunkline.bus.kafka import KafkaSettings, headers_of
@@ -154,6 +155,7 @@ class Builder:
         *,
         worker: str,
         data: Path,
+        gates: Gates,
     ) -> None:
         self._settings = settings
         self._names = names
@@ -161,6 +163,7 @@ class Builder:
         self._project = project
         self._worker = worker
         self._data = data
+        self._gates = gates
 
     def context(self, pipeline: str) -> PluginContext:
         """What a plug-in is told when it is opened."""
@@ -195,6 +198,7 @@ class Builder:
             manifest.spec.delivery,
             decode,
             topic_ids=topics.ids,
+            gates=self._gates.for_pipeline(manifest, self._project),
             when=sink_filter(self._project, manifest),
         )
         return Built(runtime, sink)

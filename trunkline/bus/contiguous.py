@@ -13,12 +13,14 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
+from trunkline.bus.calls import verdicts_of
 from trunkline.bus.deadletters import Failure
-from trunkline.bus.delivery import Delivery, Ticket
+from trunkline.bus.gates import HOLD_LIMIT, Gate, Passage
 from trunkline.bus.intake import Partition
-from trunkline.bus.retry import HOLD_LIMIT, backoff
+from trunkline.bus.outgoing import Delivery, Ticket
+from trunkline.bus.retry import backoff
 from trunkline.core.contracts import Batch, Sink
-from trunkline.core.errors import FatalError, RetriableError, TrunklineError
+from trunkline.core.errors import FatalError, TrunklineError
 from trunkline.core.log import get_logger
 from trunkline.core.manifests.models import DeliverySpec
 from trunkline.core.metrics import counter, histogram
@@ -26,6 +28,8 @@ from trunkline.core.secret import redact
 from trunkline.core.verdicts import Dead, Retry, Unknown, Verdict
 
 log = get_logger(__name__)
+GATE_SECONDS = 1.0
+"""How long a range waits at a gate before it looks whether its partition is still ours."""
 
 PlanCommit = Callable[[Partition, int, int], Awaitable[bool]]
 """Commits that a partition's range from the first to the second offset is about to be written.
@@ -57,6 +61,7 @@ class ContiguousDelivering:
         spec: DeliverySpec,
         pipeline: str,
         *,
+        gates: Sequence[Gate],
         commit_plan: PlanCommit,
         failed: Callable[[TrunklineError], None],
     ) -> None:
@@ -69,6 +74,8 @@ class ContiguousDelivering:
         self._lanes: dict[Partition, _Lane] = {}
         self._closing = False
         self._ending = asyncio.Event()
+        self._opened = asyncio.Event()
+        self._passage = Passage(gates, self._opened.set)
         self._paused = False
         self._attempts = counter("trunkline_delivery_attempts_total")
         self._seconds = histogram("trunkline_delivery_seconds").labels(pipeline)
@@ -77,11 +84,6 @@ class ContiguousDelivering:
     def held(self) -> int:
         """Records taken and not settled yet."""
         return sum(len(lane.waiting) for lane in list(self._lanes.values()))
-
-    @property
-    def breaker_open(self) -> bool:
-        """A range is tried again by itself: there is no breaker."""
-        return False
 
     def begin(self, partition: Partition, planned: int | None) -> None:
         """A partition came to us; `planned` is the end of the range that was under way when it was left."""
@@ -128,6 +130,7 @@ class ContiguousDelivering:
         """Starts nothing more and waits for the ranges under way, at most `deadline` seconds."""
         self._closing = True
         self._ending.set()
+        self._passage.close()
         tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
         for lane in self._lanes.values():
             if lane.timer is not None:
@@ -198,10 +201,13 @@ class ContiguousDelivering:
         if not await self._commit_plan(partition, first.offset, last.offset):
             return
         name = f"{self._pipeline}-{first.topic_id}-{first.partition}-{first.offset}-{last.offset}"
-        attempt = 0
+        attempt = counted = 0
         while not lane.gone and not self._closing:
+            if not await self._passed(lane, size):
+                return
             attempt += 1
-            verdicts = await self._verdicts(batch, name, attempt)
+            verdicts, excused = await self._called(batch, name, attempt)
+            counted += not excused
             waits = [verdict for verdict in verdicts if isinstance(verdict, (Retry, Unknown))]
             for verdict in verdicts:
                 self._attempts.labels(self._pipeline, type(verdict).__name__.lower()).inc()
@@ -209,38 +215,43 @@ class ContiguousDelivering:
                 self._settle(lane, batch, verdicts, attempt)
                 return
             reason = redact(waits[0].reason)
-            if attempt >= self._spec.retry.attempts:
+            if counted >= self._spec.retry.attempts:
                 # A range is never a dead letter: the place that takes it is down, not the records bad.
                 raise FatalError(
                     f"{name} could not be written in {attempt} attempts; the last: {reason}", code="sink.exhausted"
                 )
             after = max((verdict.after or 0.0 for verdict in waits if isinstance(verdict, Retry)), default=0.0)
-            wait = max(backoff(self._spec.retry, attempt), min(after, HOLD_LIMIT))
+            wait = max(backoff(self._spec.retry, max(counted, 1)), min(after, HOLD_LIMIT))
             log.info(
                 "range will be tried again", pipeline=self._pipeline, name=name, wait=round(wait, 3), reason=reason
             )
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait):
-                    await self._ending.wait()
+            await _set_within(self._ending, wait)
 
-    async def _verdicts(self, batch: list[Delivery], name: str, attempt: int) -> Sequence[Verdict]:
+    async def _passed(self, lane: _Lane, size: int) -> bool:
+        """Waits until the gates let a call begin, and tells them that it does. False when it must not begin any more."""
+        while not lane.gone and not self._closing:
+            wait = self._passage.delay(size)
+            if wait <= 0.0:
+                self._passage.started(size)
+                return True
+            self._opened.clear()
+            await _set_within(self._opened, min(wait, GATE_SECONDS))
+        return False
+
+    async def _called(self, batch: list[Delivery], name: str, attempt: int) -> tuple[Sequence[Verdict], bool]:
+        """The verdicts of one call, and whether it is excused as an attempt."""
+        events = [delivery.event for delivery in batch]
+        verdicts: Sequence[Verdict] = ()
         begun = time.monotonic()
         try:
             async with asyncio.timeout(self._spec.timeout):
-                verdicts = await self._sink.write(Batch([delivery.event for delivery in batch], name, attempt))
-        except RetriableError as error:
-            return [Retry(str(error), error.after)] * len(batch)
+                verdicts = await verdicts_of(self._sink, Batch(events, name, attempt), self._pipeline)
         except TimeoutError:
-            return [Unknown(f"no answer within {self._spec.timeout:g} s")] * len(batch)
-        except TrunklineError:
-            raise
-        except Exception as error:
-            log.exception("the sink raised", pipeline=self._pipeline)
-            return [Unknown(f"{type(error).__name__}: {error}")] * len(batch)
+            verdicts = [Unknown(f"no answer within {self._spec.timeout:g} s")] * len(batch)
+        finally:
+            excused = self._passage.ended(events, verdicts)
         self._seconds.observe(time.monotonic() - begun)
-        if len(verdicts) != len(batch):
-            return [Unknown(f"the sink gave {len(verdicts)} verdicts for {len(batch)} records")] * len(batch)
-        return verdicts
+        return verdicts, excused
 
     def _settle(self, lane: _Lane, batch: list[Delivery], verdicts: Sequence[Verdict], attempt: int) -> None:
         for delivery, verdict in zip(batch, verdicts, strict=True):
@@ -261,3 +272,9 @@ class ContiguousDelivering:
             self._failed(error if isinstance(error, TrunklineError) else broken)
         elif not lane.gone and partition in self._lanes:
             self._pump(partition)
+
+
+async def _set_within(event: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()

@@ -110,7 +110,7 @@ class PipelineHost:
             positions=dict(self._positions),
             restart_at=self._restart_at,
             restart=self._wish.restart,
-            breaker=self._breaker_open(),
+            breaker=self._breaker(),
         )
 
     # --- running ---
@@ -220,9 +220,10 @@ class PipelineHost:
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
 
-    def _breaker_open(self) -> bool:
+    def _breaker(self) -> str:
         runtime = self._built.runtime if self._built is not None else None
-        return isinstance(runtime, SinkRuntime) and runtime.breaker_open
+        state = runtime.breaker if isinstance(runtime, SinkRuntime) else None
+        return state.word if state is not None else ""
 
     def _note_counts(self) -> None:
         runtime = self._built.runtime if self._built is not None else None

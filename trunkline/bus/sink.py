@@ -12,20 +12,21 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
+from trunkline.bus.breaker import Breaker, BreakerState
 from trunkline.bus.contiguous import ContiguousDelivering
-from trunkline.bus.deadletters import Failure, dead_letter_headers, idempotency_key
-from trunkline.bus.delivery import Delivering, Delivery, in_flight_limit
+from trunkline.bus.deadletters import Failure, idempotency_key
+from trunkline.bus.delivery import Delivering, in_flight_limit
+from trunkline.bus.gates import Gate
 from trunkline.bus.intake import Assigned, Intake, Partition, Reading
-from trunkline.bus.kafka import headers_of, offset_of, produce, translate
-from trunkline.bus.ledger import Ledger, Outcome, Plan
-from trunkline.bus.offsets import OffsetTracker
+from trunkline.bus.kafka import headers_of, offset_of, translate
+from trunkline.bus.ledger import Ledger
+from trunkline.bus.outgoing import Delivery
 from trunkline.bus.threads import in_own_thread
-from trunkline.bus.trace import TraceBatch
+from trunkline.bus.tickets import SinkTicket, Tickets, Work
 from trunkline.bus.transform import with_envelope
 from trunkline.core.contracts import Sink
 from trunkline.core.envelope import CE_SPECVERSION
@@ -45,48 +46,6 @@ DecoderSource = Callable[[Event], tuple[Any, Any]]
 """Decodes an event's raw value: gives schema and datum. Raises RejectedError."""
 
 
-class _Work:
-    """One partition during one assignment: its tracker, and the way back for what is settled."""
-
-    def __init__(self, runtime: SinkRuntime, assigned: Assigned) -> None:
-        self.partition = assigned.partition
-        self.tracker = OffsetTracker(assigned.position, assigned.ledger)
-        self.committed = assigned.position
-        self.reported = self.tracker.ledger.copy()
-        """What the metrics have of the ledger."""
-        self.plan: Plan | None = assigned.plan
-        self.current = True
-        self._runtime = runtime
-
-    def settle(self, offset: int, correlation: str, outcome: Outcome, detail: str | None) -> None:
-        with self._runtime.lock:
-            # I4: what ends after the partition went away is not committed here.
-            if self.current:
-                self.tracker.settle(offset, outcome, outputs=1 if outcome == "delivered" else 0)
-            self._runtime.trace.add(*self.partition, offset, correlation, outcome, detail)
-
-
-@dataclass(slots=True, eq=False)
-class _Ticket:
-    """What a delivery answers to."""
-
-    work: _Work
-    message: Message
-    offset: int
-    correlation: str
-    runtime: SinkRuntime
-
-    @property
-    def current(self) -> bool:
-        return self.work.current
-
-    def settle(self, outcome: Outcome, *, detail: str | None = None) -> None:
-        self.work.settle(self.offset, self.correlation, outcome, detail)
-
-    def save_dead(self, failure: Failure) -> None:
-        self.runtime.save_dead(self, failure)
-
-
 class SinkRuntime:
     """Runs one sink on one worker."""
 
@@ -98,20 +57,18 @@ class SinkRuntime:
         decode: DecoderSource,
         *,
         topic_ids: Mapping[str, str],
+        gates: Sequence[Gate],
         when: Callable[[Any, Any], Any] | None = None,
     ) -> None:
         self._reading = reading
         self._names = reading.names
         self._pipeline = pipeline = reading.pipeline
-        self._worker = reading.worker
         self._sink = sink
+        self._gates = gates
         self._spec = spec
         self._decode = decode
         self._topic_ids = topic_ids
         self._when = when
-        self.lock = threading.Lock()
-        self.trace = TraceBatch(pipeline, "sink", reading.worker)
-        self._works: dict[Partition, _Work] = {}
         self._stop = threading.Event()
         self._paused = threading.Event()
         self._backlogged = False
@@ -120,8 +77,8 @@ class SinkRuntime:
         self._requests: queue.SimpleQueue[tuple[Partition, int, int, Future[bool]]] = queue.SimpleQueue()
         self._last_commit = 0.0
         self._producer: Producer = reading.settings.producer()
+        self._tickets = Tickets(reading.names, pipeline, reading.worker, self._producer, self._fail)
         self._read = counter("trunkline_records_in_total").labels(pipeline)
-        self._settled = counter("trunkline_records_settled_total")
         most = sink.promises.max_batch if spec.batch.count is None else min(spec.batch.count, sink.promises.max_batch)
         self._high_water = max(1000, 4 * in_flight_limit(sink, spec), 2 * most)
 
@@ -132,12 +89,17 @@ class SinkRuntime:
         self._loop = asyncio.get_running_loop()
         if self._sink.promises.contiguous:
             self._contiguous: ContiguousDelivering | None = ContiguousDelivering(
-                self._sink, self._spec, self._pipeline, commit_plan=self._commit_plan, failed=self._fail
+                self._sink,
+                self._spec,
+                self._pipeline,
+                gates=self._gates,
+                commit_plan=self._commit_plan,
+                failed=self._fail,
             )
             self._delivering: Delivering | ContiguousDelivering = self._contiguous
         else:
             self._contiguous = None
-            self._delivering = Delivering(self._sink, self._spec, self._pipeline, failed=self._fail)
+            self._delivering = Delivering(self._sink, self._spec, self._pipeline, gates=self._gates, failed=self._fail)
         await in_own_thread(self._run_thread, f"sink-{self._pipeline}")
         if self._failure is not None:
             raise self._failure
@@ -159,20 +121,17 @@ class SinkRuntime:
     @property
     def ledgers(self) -> Mapping[Partition, Ledger]:
         """The ledger of each partition that is ours, as far as offsets can be committed."""
-        with self.lock:
-            return {partition: work.tracker.ledger.copy() for partition, work in self._works.items()}
+        return self._tickets.ledgers
 
     @property
     def positions(self) -> Mapping[Partition, int]:
         """The offset to commit of each partition that is ours."""
-        with self.lock:
-            return {partition: work.tracker.commit for partition, work in self._works.items()}
+        return self._tickets.positions
 
     @property
-    def breaker_open(self) -> bool:
-        """Whether calls are held back because the other system answers nobody. Only on the event loop."""
-        delivering: Delivering | ContiguousDelivering | None = getattr(self, "_delivering", None)  # made by `run`
-        return delivering is not None and delivering.breaker_open
+    def breaker(self) -> BreakerState | None:
+        """How the breaker of the account stands; None where the pipeline passes none."""
+        return next((gate.state for gate in self._gates if isinstance(gate, Breaker)), None)
 
     def _fail(self, error: TrunklineError) -> None:
         if self._failure is None:
@@ -238,7 +197,7 @@ class SinkRuntime:
         return done()
 
     def _write_plan(self, partition: Partition, first: int, last: int) -> bool:
-        work = self._works.get(partition)
+        work = self._tickets.works.get(partition)
         if work is None or not work.current:
             return False
         if not self._settled_before(work, first):
@@ -246,11 +205,8 @@ class SinkRuntime:
                 RetriableError(f"the dead letters before {partition[0]}[{partition[1]}]@{first} are not acknowledged")
             )
             return False
-        with self.lock:
-            work.plan = Plan(last)
-            commit = TopicPartition(*partition, work.tracker.commit, work.tracker.ledger.to_metadata(work.plan))
         try:
-            self._intake.consumer.commit(offsets=[commit], asynchronous=False)
+            self._intake.consumer.commit(offsets=[self._tickets.planned(work, last)], asynchronous=False)
         except KafkaException as error:
             if _not_ours(error):
                 return False
@@ -258,19 +214,13 @@ class SinkRuntime:
             return False
         return True
 
-    def _settled_before(self, work: _Work, first: int) -> bool:
+    def _settled_before(self, work: Work, first: int) -> bool:
         """Waits until everything before a range is settled and counted: only dead letters on their way can be open there.
 
         A commit that stood before an earlier range would have that one built again after a crash, as a part of this one.
         """
-
-        def settled() -> bool:
-            with self.lock:
-                work.tracker.advance()
-                return work.tracker.passed(first)
-
         deadline = time.monotonic() + DRAIN_SECONDS
-        while not settled():
+        while not self._tickets.settled_before(work, first):
             if time.monotonic() > deadline or self._failure is not None:
                 return False
             self._producer.poll(0.02)
@@ -279,13 +229,13 @@ class SinkRuntime:
     def _apply_pause(self) -> None:
         held = self._delivering.held
         # A planned range must be read whole, in every partition, before any of it can go.
-        high = self._high_water if self._contiguous is None else self._high_water * max(1, len(self._works))
+        high = self._high_water if self._contiguous is None else self._high_water * max(1, len(self._tickets.works))
         if held >= high:
             self._backlogged = True
         elif held <= high // 2:
             self._backlogged = False
         wanted = self._paused.is_set() or self._backlogged
-        partitions = [TopicPartition(*partition) for partition in self._works]
+        partitions = [TopicPartition(*partition) for partition in self._tickets.works]
         if partitions and (wanted or self._was_paused):
             (self._intake.consumer.pause if wanted else self._intake.consumer.resume)(partitions)
         self._was_paused = wanted
@@ -296,10 +246,10 @@ class SinkRuntime:
         for message in messages:
             partition = (message.topic() or "", message.partition() or 0)
             offset = offset_of(message)
-            work = self._works.get(partition)
+            work = self._tickets.works.get(partition)
             if work is None or offset < work.tracker.commit:
                 continue
-            with self.lock:
+            with self._tickets.lock:
                 work.tracker.add(offset)
             read_to[partition] = offset
             delivery = self._prepared(message, work, offset)
@@ -312,7 +262,7 @@ class SinkRuntime:
             assert isinstance(self._delivering, Delivering)
             self._loop.call_soon_threadsafe(self._delivering.submit, deliveries)
 
-    def _prepared(self, message: Message, work: _Work, offset: int) -> Delivery | None:
+    def _prepared(self, message: Message, work: Work, offset: int) -> Delivery | None:
         """The record decoded and ready for the sink; None where it is settled already (filtered, or on its way to the dead letters)."""
         topic, partition = work.partition
         raw = message.value()
@@ -329,7 +279,7 @@ class SinkRuntime:
         )
         if not event.headers or event.headers[0][0] != CE_SPECVERSION:
             event.headers = with_envelope(event)
-        ticket = _Ticket(work, message, offset, event.correlation_id, self)
+        ticket = SinkTicket(work, message, offset, event.correlation_id, self._tickets)
         try:
             if raw is None:
                 raise RejectedError(f"a record without a value (a tombstone) in {topic}", code="record.tombstone")
@@ -338,55 +288,10 @@ class SinkRuntime:
                 ticket.settle("filtered")
                 return None
         except RejectedError as error:
-            self.save_dead(ticket, Failure("DECODE" if event.schema is None else "FILTER", error.code, str(error)))
+            ticket.save_dead(Failure("DECODE" if event.schema is None else "FILTER", error.code, str(error)))
             return None
         event.idempotency_key = idempotency_key(self._names.namespace, self._pipeline, event)
         return Delivery(event, ticket, len(raw))
-
-    def save_dead(self, ticket: _Ticket, failure: Failure) -> None:
-        """Saves a dead letter; the record is settled when the broker has it, and the pipeline fails when it refuses."""
-        topic, partition = ticket.work.partition
-        message = ticket.message
-        headers = dead_letter_headers(
-            headers_of(message),
-            pipeline=self._pipeline,
-            task=self._worker,
-            topic=topic,
-            partition=partition,
-            offset=ticket.offset,
-            failure=failure,
-        )
-        log.warning(
-            "dead letter",
-            pipeline=self._pipeline,
-            topic=topic,
-            partition=partition,
-            offset=ticket.offset,
-            correlation_id=ticket.correlation,
-            stage=failure.stage,
-            reason=failure.reason,
-        )
-        destination = self._names.dead_letters(self._pipeline)
-
-        def acknowledged(error: KafkaError | None, _message: Message) -> None:
-            # I3: a record is saved before any offset passes it.
-            if error is None:
-                ticket.settle("dead", detail=failure.reason)
-            else:
-                self._fail(_unsaved(destination, str(error), f"{topic}[{partition}]@{ticket.offset}"))
-
-        try:
-            produce(
-                self._producer,
-                destination,
-                message.value(),
-                message.key(),
-                headers,
-                partition=partition,
-                on_delivery=acknowledged,
-            )
-        except (KafkaException, TrunklineError) as error:
-            self._fail(_unsaved(destination, str(error), f"{topic}[{partition}]@{ticket.offset}"))
 
     # --- committing ---
 
@@ -398,28 +303,7 @@ class SinkRuntime:
 
     def _commit(self, *, wait: bool, only: Sequence[Partition] | None = None) -> None:
         """Commits how far each partition is settled without a gap."""
-        commits = []
-        with self.lock:
-            for partition, work in self._works.items():
-                if only is not None and partition not in only:
-                    continue
-                work.tracker.advance()
-                if work.tracker.commit == work.committed and not wait:
-                    continue
-                if work.plan is not None and work.tracker.commit > work.plan.last:
-                    work.plan = None
-                commits.append(
-                    TopicPartition(*partition, work.tracker.commit, work.tracker.ledger.to_metadata(work.plan))
-                )
-                work.committed = work.tracker.commit
-                for outcome in ("delivered", "filtered", "dead"):
-                    count = getattr(work.tracker.ledger, outcome) - getattr(work.reported, outcome)
-                    if count:
-                        self._settled.labels(self._pipeline, outcome).inc(count)
-                work.reported = work.tracker.ledger.copy()
-            traces = self.trace.drain()
-        for record in traces:
-            self._producer.produce(self._names.trace, record)
+        commits = self._tickets.due(all_of_them=wait, only=only)
         if not commits:
             return
         try:
@@ -435,9 +319,7 @@ class SinkRuntime:
 
     def assigned(self, partitions: Sequence[Assigned]) -> None:
         """Takes partitions up where the group left them."""
-        with self.lock:
-            for one in partitions:
-                self._works[one.partition] = _Work(self, one)
+        self._tickets.take(partitions)
         if self._contiguous is not None:
             for one in partitions:
                 self._loop.call_soon_threadsafe(
@@ -454,7 +336,7 @@ class SinkRuntime:
         mine = set(partitions)
 
         def of_these(ticket: object) -> bool:
-            return isinstance(ticket, _Ticket) and ticket.work.partition in mine
+            return isinstance(ticket, SinkTicket) and ticket.work.partition in mine
 
         self._on_loop(self._delivering.forget, of_these)
         self._serve_until(lambda: not self._delivering.under_way(of_these), REVOKE_SECONDS)
@@ -467,11 +349,7 @@ class SinkRuntime:
         self._let_go(partitions)
 
     def _let_go(self, partitions: Sequence[Partition]) -> None:
-        with self.lock:
-            for partition in partitions:
-                work = self._works.pop(partition, None)
-                if work is not None:
-                    work.current = False
+        self._tickets.let_go(partitions)
         self._on_loop(self._delivering.forget, lambda ticket: not ticket.current)
         if self._contiguous is not None:
             for partition in partitions:
@@ -502,12 +380,3 @@ def _not_ours(error: KafkaException) -> bool:
         KafkaError.STALE_MEMBER_EPOCH,
         KafkaError.FENCED_MEMBER_EPOCH,
     }
-
-
-def _unsaved(destination: str, reason: str, where: str) -> FatalError:
-    return FatalError(
-        f"a dead letter can't be saved to {destination}: {reason}",
-        where=where,
-        hint="mend the dead-letter topic; no offset has passed the record",
-        code="deadletters.failed",
-    )

@@ -20,6 +20,7 @@ from aiohttp import web
 from confluent_kafka import TopicPartition
 
 from trunkline.bus import lag
+from trunkline.bus.accounts import Gates
 from trunkline.bus.applied import pipeline_identity, project_of, read_applied
 from trunkline.bus.board import Board, Report, Wish, parse_wish
 from trunkline.bus.build import Builder
@@ -114,6 +115,7 @@ class Worker:
         self.differences: list[Difference] = []
         self.ingress = Ingress(settings.ingress, self._identity.ports)
         self._board = Board(settings.kafka, settings.names)
+        self._gates = Gates()
         self._hosts: dict[str, PipelineHost] = {}
         self._identities: dict[str, str] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -182,6 +184,7 @@ class Worker:
                 project,
                 worker=self.id,
                 data=self._settings.home,
+                gates=self._gates,
             )
             for name, manifest in project.pipelines.items():
                 if name not in self._hosts:

@@ -37,6 +37,8 @@ STATUS_COLUMNS = (
 _TIMEOUT = 15.0
 _WORST = (State.FAILED, State.RESTARTING, State.RUNNING, State.PAUSED, State.STOPPED, State.UNASSIGNED)
 """What one word says of several workers: the first of these that any of them is in."""
+_HELD_BACK = ("open", "half-open")
+_BREAKERS = (*_HELD_BACK, "closed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ class Standing:
     lag_records: int = 0
     lag_seconds: float | None = None
     restart_at: float | None = None
+    breaker: str = ""
+    """How the circuit breaker of a sink's account stands: of several workers the word that is furthest from `closed`."""
 
     def row(self) -> tuple[Any, ...]:
         """The cells under STATUS_COLUMNS."""
@@ -64,6 +68,8 @@ class Standing:
         ledger = None if not self.counts else ("closes" if self.open == 0 else f"{self.open} open")
         age = None if self.since is None else elapsed(time.time() - self.since)
         state = f"{self.state} (finished)" if self.finished else str(self.state)
+        if self.breaker in _HELD_BACK:
+            state += f" (breaker {self.breaker})"
         return (self.pipeline, self.kind, state, age, self.workers, *counts, *lag, ledger)
 
     def as_dict(self) -> dict[str, Any]:
@@ -151,6 +157,7 @@ def _standing(
         open=left_open,
         lag_records=sum(lag.records for lag in lags if lag.seconds != 0.0),
         lag_seconds=max(seconds, default=None),
+        breaker=next((word for word in _BREAKERS if any(report.breaker == word for report in fresh)), ""),
         restart_at=min((report.restart_at for report in fresh if report.restart_at is not None), default=None),
     )
 

@@ -43,6 +43,12 @@ TABLE: tuple[Metric, ...] = (
         ("pipeline",),
         _SECONDS,
     ),
+    Metric(
+        "trunkline_breaker_state",
+        "gauge",
+        "The circuit breaker of a Connection on a worker: 0 closed, 1 half-open, 2 open. `pipeline/NAME` for a sink without one.",
+        ("connection",),
+    ),
     Metric("trunkline_in_flight", "gauge", "Records being delivered now.", ("pipeline",)),
     Metric(
         "trunkline_transaction_seconds",

@@ -8,13 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from trunkline.bus.breaker import Breaker
 from trunkline.bus.contiguous import ContiguousDelivering
 from trunkline.bus.deadletters import Failure
-from trunkline.bus.delivery import Delivering, Delivery
+from trunkline.bus.delivery import Delivering
+from trunkline.bus.gates import Gate, NamedWait
+from trunkline.bus.outgoing import Delivery
 from trunkline.core.contracts import Batch, Promises, Sink
 from trunkline.core.errors import TrunklineError
 from trunkline.core.event import Event
-from trunkline.core.manifests.models import DeliverySpec
+from trunkline.core.manifests.models import BreakerSpec, DeliverySpec
 from trunkline.core.settings import Settings
 from trunkline.core.verdicts import Ok, Verdict
 
@@ -127,12 +130,26 @@ def ok(_event: Event, _times: int) -> Verdict:
     return Ok()
 
 
-def delivering(sink: Sink, book: Book, **values: Any) -> Delivering:
+def gates(**breaker: Any) -> list[Gate]:
+    """The gates of an account whose breaker waits for milliseconds."""
+    values = {"wait": 0.01, "longest": 0.05, **breaker}
+    return [NamedWait(), Breaker("account", BreakerSpec.model_validate(values))]
+
+
+def breaker_of(passed: Sequence[Gate]) -> Breaker:
+    """The breaker among gates."""
+    return next(gate for gate in passed if isinstance(gate, Breaker))
+
+
+def delivering(sink: Sink, book: Book, *, through: Sequence[Gate] | None = None, **values: Any) -> Delivering:
     """Deliveries to a sink."""
-    return Delivering(sink, spec(**values), "pipeline", failed=book.errors.append)
+    passed = gates() if through is None else through
+    return Delivering(sink, spec(**values), "pipeline", gates=passed, failed=book.errors.append)
 
 
-def contiguous(sink: Sink, book: Book, *, ours: bool = True, **values: Any) -> ContiguousDelivering:
+def contiguous(
+    sink: Sink, book: Book, *, ours: bool = True, through: Sequence[Gate] | None = None, **values: Any
+) -> ContiguousDelivering:
     """Deliveries of ranges to a sink; each plan goes to the book."""
 
     async def commit_plan(_partition: tuple[str, int], first: int, last: int) -> bool:
@@ -140,7 +157,14 @@ def contiguous(sink: Sink, book: Book, *, ours: bool = True, **values: Any) -> C
         await asyncio.sleep(0)
         return ours
 
-    return ContiguousDelivering(sink, spec(**values), "pipeline", commit_plan=commit_plan, failed=book.errors.append)
+    return ContiguousDelivering(
+        sink,
+        spec(**values),
+        "pipeline",
+        gates=gates() if through is None else through,
+        commit_plan=commit_plan,
+        failed=book.errors.append,
+    )
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:

@@ -6,8 +6,9 @@ import asyncio
 import random
 
 import pytest
-from deliveries import Book, Place, ScriptedSink, deliveries, delivering, ok, until
+from deliveries import Book, Place, ScriptedSink, breaker_of, deliveries, delivering, gates, ok, until
 
+from trunkline.bus.breaker import BreakerState
 from trunkline.core.contracts import Batch, Promises
 from trunkline.core.errors import FatalError, RejectedError, RetriableError
 from trunkline.core.event import Event
@@ -176,13 +177,32 @@ async def test_a_named_wait_holds_every_record_back_and_uses_up_no_attempt() -> 
 async def test_an_account_that_answers_nobody_opens_the_breaker_and_uses_up_no_attempts() -> None:
     up = asyncio.Event()
     sink, book = ScriptedSink(lambda _event, _times: Ok() if up.is_set() else Retry("down")), Book()
-    out = delivering(sink, book, retry={"attempts": 3})
+    account = gates()
+    breaker = breaker_of(account)
+    out = delivering(sink, book, through=account, retry={"attempts": 3})
     out.submit(deliveries(book, [f"k{n}" for n in range(40)]))
-    await until(lambda: out.breaker_open)
+    await until(lambda: breaker.state is BreakerState.OPEN and len(sink.calls) > 60)
+    assert book.settled == {}
     up.set()
     await until(lambda: len(book.settled) == 40)
     assert set(book.settled.values()) == {"delivered"}
-    assert not out.breaker_open
+    assert breaker.state is BreakerState.CLOSED
+
+
+async def test_two_pipelines_of_one_account_wait_for_one_breaker_and_go_on_together() -> None:
+    up = asyncio.Event()
+    account = gates(longest=0.01)
+    first, second = (ScriptedSink(lambda _event, _times: Ok() if up.is_set() else Retry("down")) for _ in range(2))
+    mine, other = Book(), Book()
+    delivering(first, mine, through=account).submit(deliveries(mine, [f"k{n}" for n in range(20)]))
+    await until(lambda: breaker_of(account).state is not BreakerState.CLOSED)
+    waiting = delivering(second, other, through=account, in_flight=8)
+    waiting.submit(deliveries(other, [f"k{n}" for n in range(20)]))
+    await asyncio.sleep(0.02)
+    assert len(second.under_way) <= 1  # at most the probe
+    up.set()
+    await until(lambda: len(mine.settled) == len(other.settled) == 20)
+    assert set(mine.settled.values()) == set(other.settled.values()) == {"delivered"}
 
 
 async def test_an_unknown_outcome_is_tried_again_where_the_sink_is_idempotent() -> None:
@@ -211,7 +231,7 @@ async def test_a_probe_whose_outcome_is_unknown_does_not_leave_the_breaker_open_
         return answers.pop(0) if answers else Ok()
 
     sink, book = ScriptedSink(script, Promises(idempotent=False)), Book()
-    out = delivering(sink, book, on_unknown="dead-letter", in_flight=5)
+    out = delivering(sink, book, through=gates(calls=5), on_unknown="dead-letter", in_flight=5)
     out.submit(deliveries(book, [f"k{n}" for n in range(7)]))
     await until(lambda: len(book.settled) == 7)
     assert sorted(book.settled.values()) == ["dead"] + ["delivered"] * 6
@@ -298,7 +318,7 @@ async def test_an_answer_after_the_pipeline_was_stopped_for_its_access_buries_no
 
 
 async def test_access_refusals_of_a_single_key_are_dead_letters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trunkline.bus.delivery.SUSPECT_PATIENCE", 0.02)
+    monkeypatch.setattr("trunkline.bus.suspects.PATIENCE", 0.02)
     sink, book = ScriptedSink(_refused), Book()
     delivering(sink, book, access_refusals=2).submit(deliveries(book, ["same"] * 5))
     await until(lambda: len(book.settled) == 5)
@@ -315,6 +335,18 @@ async def test_what_is_paused_starts_nothing_and_goes_on_when_resumed() -> None:
     assert sink.calls == []
     out.pause(False)
     await until(lambda: len(book.settled) == 2)
+
+
+async def test_a_call_cancelled_before_it_began_leaves_no_probe_under_way() -> None:
+    sink, book, account = ScriptedSink(ok), Book(), gates(calls=1)
+    breaker = breaker_of(account)
+    breaker.ended([deliveries(book, ["a"])[0].event], [Retry("down")])
+    await asyncio.sleep(0.02)
+    out = delivering(sink, book, through=account)
+    out.submit(deliveries(book, ["a"]))
+    assert breaker.state is BreakerState.HALF_OPEN
+    await out.drain(0)
+    assert breaker.delay(1) == 0.0
 
 
 async def test_draining_lets_calls_end_and_begins_no_other() -> None:

@@ -89,7 +89,11 @@ class View:
 
 def _settled(report: Report) -> str:
     count = sum(report.counts.get(part, 0) for part in ("delivered", "filtered", "dead"))
-    return f"{report.pipeline} {count}" + (" (breaker open)" if report.breaker else "")
+    return f"{report.pipeline} {count}" + (" (breaker open)" if _held_back(report) else "")
+
+
+def _held_back(report: Report) -> bool:
+    return report.breaker in {"open", "half-open"}
 
 
 def table_of(reports: list[Report]) -> Table:
@@ -100,7 +104,7 @@ def table_of(reports: list[Report]) -> Table:
     for one in reports:
         counts = [str(one.counts.get(name, 0)) for name in ("read", "delivered", "filtered", "dead")]
         state = Text(one.state.value, _STYLES.get(one.state, ""))
-        if one.breaker:
+        if _held_back(one):
             state = Text("BREAKER OPEN", "yellow")
         table.add_row(one.pipeline, state, *counts, str(retries(one.pipeline) or ""))
     return table

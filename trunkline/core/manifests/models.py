@@ -62,11 +62,30 @@ class TopicSpec(Model):
     )
 
 
+class BreakerSpec(Model):
+    """When calls to an account stop because too many fail, and how it is found out that they work again."""
+
+    share: float = Field(0.5, gt=0, le=1, description="It opens when this share of the calls in the window failed.")
+    window: Duration = Field(
+        30.0, gt=0, description="How far back calls count; of those the last ones, five times `calls`."
+    )
+    calls: int = Field(10, ge=1, le=1000, description="It does not open before so many calls are in the window.")
+    wait: Duration = Field(
+        1.0, gt=0, description="How long it stays open before one call probes; twice that after each probe that fails."
+    )
+    longest: Duration = Field(60.0, gt=0, description="The longest wait between two probes.")
+
+
 class ConnectionSpec(Model):
     """An account in another system that several pipelines share."""
 
     connector: str = Field(description="The plug-in whose connection settings these are.")
     config: dict[str, Any] = Field(default_factory=dict, description="The plug-in's connection settings.")
+    breaker: BreakerSpec = Field(
+        default_factory=BreakerSpec,
+        description="The circuit breaker that its sinks share on each worker. While it is open offsets are held and nothing is "
+        "dead-lettered. A sink without a `Connection` has one of its own with these defaults.",
+    )
 
 
 class Target(Model):

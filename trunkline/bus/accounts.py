@@ -1,0 +1,41 @@
+"""The gates of a worker: what its pipelines share of each account they call."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from trunkline.bus.breaker import Breaker
+from trunkline.bus.gates import Gate, NamedWait
+from trunkline.core.manifests import Project
+from trunkline.core.manifests import Sink as SinkManifest
+from trunkline.core.manifests.models import BreakerSpec, ConnectionSpec
+
+
+class Gates:
+    """Makes the gates of accounts, and gives the pipelines of one `Connection` the same ones.
+
+    A worker has one for its life: an open breaker outlives the restart of a pipeline. A `Connection` that changed is another
+    account. `for_pipeline` is called by threads; the gates themselves belong to the event loop.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made: dict[str, tuple[ConnectionSpec | None, Sequence[Gate]]] = {}
+
+    def for_pipeline(self, manifest: SinkManifest, project: Project) -> Sequence[Gate]:
+        """The gates that the calls of a pipeline pass, those of its `Connection`, else its own."""
+        name = manifest.spec.connection
+        connection = project.connections.get(name) if name is not None else None
+        spec = connection.spec if connection is not None else None
+        account = name if name is not None else f"pipeline/{manifest.metadata.name}"
+        with self._lock:
+            found = self._made.get(account)
+            if found is None or found[0] != spec:
+                found = self._made[account] = (spec, _gates(account, spec))
+            return found[1]
+
+
+def _gates(account: str, spec: ConnectionSpec | None) -> Sequence[Gate]:
+    """Every gate of one account. What else guards accounts is added here."""
+    return (NamedWait(), Breaker(account, spec.breaker if spec is not None else BreakerSpec()))

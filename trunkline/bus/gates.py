@@ -1,0 +1,112 @@
+"""Gates: what stands between a record that is ready and the call that delivers it. All of it on the event loop.
+
+A gate belongs to an account (a `Connection`) and is passed by every pipeline of the worker that uses it. `accounts.py` makes
+the gates of a worker.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from trunkline.core.event import Event
+from trunkline.core.verdicts import Retry, Verdict
+
+HOLD_LIMIT = 300.0
+"""Seconds that another system may make us wait at most: what names a longer time is asked again after these."""
+
+
+class Gate(Protocol):
+    """Decides when a call may begin. Each `started` is followed by one `ended`."""
+
+    def delay(self, records: int) -> float:
+        """Seconds until a call of so many records may begin: 0.0 for now. Changes nothing."""
+
+    def started(self, records: int) -> None:
+        """A call of so many records begins."""
+
+    def ended(self, events: Sequence[Event], verdicts: Sequence[Verdict]) -> bool:
+        """A call ended with these verdicts, one for each event; without any where it was cancelled or the account refused.
+
+        True where the gate knows that the account was at fault: then the call uses up no attempt of its records.
+        """
+
+    def watch(self, opened: Callable[[], None]) -> Callable[[], None]:
+        """Has `opened` called whenever a call may begin earlier than `delay` said. Returns what ends that."""
+
+
+class Bell:
+    """Those who wait at a gate, and the signal that it opened."""
+
+    def __init__(self) -> None:
+        self._waiting: list[Callable[[], None]] = []
+
+    def watch(self, opened: Callable[[], None]) -> Callable[[], None]:
+        """See `Gate.watch`."""
+        self._waiting.append(opened)
+        return lambda: self._waiting.remove(opened)
+
+    def ring(self) -> None:
+        """Tells everyone."""
+        for opened in list(self._waiting):
+            opened()
+
+
+class NamedWait:
+    """Holds every call back until the time that another system named (`Retry-After`): it means the account, not the record."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._until = 0.0
+
+    def delay(self, records: int) -> float:
+        """See `Gate`."""
+        return max(0.0, self._until - self._clock()) if self._until else 0.0
+
+    def started(self, records: int) -> None:
+        """See `Gate`."""
+
+    def ended(self, events: Sequence[Event], verdicts: Sequence[Verdict]) -> bool:
+        """See `Gate`. A record whose verdict names a time has used up no attempt anyway."""
+        for verdict in verdicts:
+            if isinstance(verdict, Retry) and verdict.after is not None:
+                self._until = max(self._until, self._clock() + min(verdict.after, HOLD_LIMIT))
+        return False
+
+    def watch(self, opened: Callable[[], None]) -> Callable[[], None]:
+        """See `Gate`."""
+        return lambda: None
+
+
+class Passage:
+    """All the gates that a pipeline's calls pass, as one."""
+
+    def __init__(self, gates: Sequence[Gate], opened: Callable[[], None]) -> None:
+        self._gates = tuple(gates)
+        self._leave = [gate.watch(opened) for gate in self._gates]
+
+    def delay(self, records: int) -> float:
+        """Seconds until every gate lets a call of so many records begin."""
+        wait = 0.0
+        for gate in self._gates:
+            wait = max(wait, gate.delay(records))
+        return wait
+
+    def started(self, records: int) -> None:
+        """Tells every gate that a call begins."""
+        for gate in self._gates:
+            gate.started(records)
+
+    def ended(self, events: Sequence[Event], verdicts: Sequence[Verdict]) -> bool:
+        """Tells every gate what came of a call. True when any of them knows that the records were not at fault."""
+        excused = False
+        for gate in self._gates:
+            excused = gate.ended(events, verdicts) or excused
+        return excused
+
+    def close(self) -> None:
+        """Waits at the gates no more."""
+        leave, self._leave = self._leave, []
+        for end in leave:
+            end()
