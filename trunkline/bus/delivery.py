@@ -78,6 +78,8 @@ class Delivering:
 
     def submit(self, deliveries: Sequence[Delivery]) -> None:
         """Takes records in the order they were read."""
+        if self._exhausted.holding:
+            deliveries = [delivery for delivery in deliveries if not self._exhausted.takes(delivery)]
         self._lanes.add(deliveries)
         self._pump()
 
@@ -249,6 +251,8 @@ class Delivering:
                 delivery, "sink.exhausted", f"{delivery.attempts} attempts failed; the last: {reason}"
             )
             self._exhausted(delivery, failure)
+            if self._exhausted.holding:
+                self._lanes.divert(delivery, self._exhausted.takes)
             self._lanes.release(delivery)
             return
         wait = max(backoff(self._spec.retry, max(delivery.attempts, 1)), min(after or 0.0, HOLD_LIMIT))

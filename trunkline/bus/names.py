@@ -83,6 +83,11 @@ class Names:
         return self._named("_trunkline.audit")
 
     @property
+    def decisions(self) -> str:
+        """What people decided about parked records and nobody has carried out yet; compacted by pipeline and decision."""
+        return self._named("_trunkline.decisions")
+
+    @property
     def schemas(self) -> str:
         """The registry's own topic, in the Confluent format."""
         return self._named("_schemas")
@@ -98,6 +103,10 @@ class Names:
     def retry(self, pipeline: str) -> str:
         """The topic through which dead letters come back to this pipeline and no other."""
         return self._named(f"{pipeline}.retry")
+
+    def parked(self, pipeline: str) -> str:
+        """The records of keys that are held back until their failed record is settled; compacted."""
+        return self._named(f"{pipeline}.parked")
 
     def transactional_id(self, pipeline: str, *parts: str) -> str:
         """A transactional id of this pipeline's own."""

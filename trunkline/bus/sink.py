@@ -14,17 +14,23 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from trunkline.bus.breaker import Breaker, BreakerState
 from trunkline.bus.contiguous import ContiguousDelivering
 from trunkline.bus.deadletters import Failure, idempotency_key
 from trunkline.bus.delivery import Delivering, in_flight_limit
+from trunkline.bus.exhausted import dead_letter
 from trunkline.bus.gates import Gate
 from trunkline.bus.intake import Assigned, Intake, Partition, Reading
 from trunkline.bus.kafka import headers_of, offset_of, translate
 from trunkline.bus.ledger import Ledger
-from trunkline.bus.outgoing import Delivery
+from trunkline.bus.outgoing import Delivery, Ticket
+from trunkline.bus.parking.decisions import Decision
+from trunkline.bus.parking.orders import Order
+from trunkline.bus.parking.park import Park
+from trunkline.bus.parking.parking import Parking
+from trunkline.bus.state import Changelog
 from trunkline.bus.threads import in_own_thread
 from trunkline.bus.tickets import SinkTicket, Tickets, Work
 from trunkline.bus.transform import with_envelope
@@ -59,6 +65,7 @@ class SinkRuntime:
         topic_ids: Mapping[str, str],
         gates: Sequence[Gate],
         when: Callable[[Any, Any], Any] | None = None,
+        parked: Changelog | None = None,
     ) -> None:
         self._reading = reading
         self._names = reading.names
@@ -69,6 +76,9 @@ class SinkRuntime:
         self._decode = decode
         self._topic_ids = topic_ids
         self._when = when
+        self._parked = parked
+        self._parking: Parking | None = None
+        self._park: Park | None = None
         self._stop = threading.Event()
         self._paused = threading.Event()
         self._backlogged = False
@@ -99,10 +109,32 @@ class SinkRuntime:
             self._delivering: Delivering | ContiguousDelivering = self._contiguous
         else:
             self._contiguous = None
-            self._delivering = Delivering(self._sink, self._spec, self._pipeline, gates=self._gates, failed=self._fail)
+            exhausted = self._begin_parking(self._parked) if self._parked is not None else dead_letter
+            self._delivering = Delivering(
+                self._sink, self._spec, self._pipeline, gates=self._gates, failed=self._fail, exhausted=exhausted
+            )
+            if self._parking is not None:
+                self._parking.attach(self._delivering.submit)
         await in_own_thread(self._run_thread, f"sink-{self._pipeline}")
         if self._failure is not None:
             raise self._failure
+
+    def _begin_parking(self, changelog: Changelog) -> Parking:
+        limit = in_flight_limit(self._sink, self._spec)
+        orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+        parking = Parking(self._spec, self._pipeline, limit=limit, ask=orders.put)
+        park = Park(
+            self._reading,
+            changelog,
+            self._tickets,
+            parking,
+            orders,
+            self,
+            attempts=self._spec.retry.attempts,
+            topic_ids=self._topic_ids,
+        )
+        self._parking, self._park = parking, park
+        return parking
 
     def stop(self) -> None:
         """Asks `run` to settle what is in flight, commit, and return."""
@@ -133,6 +165,16 @@ class SinkRuntime:
         """How the breaker of the account stands; None where the pipeline passes none."""
         return next((gate.state for gate in self._gates if isinstance(gate, Breaker)), None)
 
+    def decide(self, decision: Decision) -> None:
+        """A person decided on a parked key; the worker that has its partition carries it out. On the event loop."""
+        if self._parking is not None:
+            self._parking.decide(decision)
+
+    @property
+    def parked(self) -> tuple[int, int]:
+        """How many records are parked on this worker, and how many keys."""
+        return (self._parking.records, self._parking.keys) if self._parking is not None else (0, 0)
+
     def _fail(self, error: TrunklineError) -> None:
         if self._failure is None:
             self._failure = error
@@ -153,7 +195,7 @@ class SinkRuntime:
             while not self._stop.is_set():
                 self._serve()
                 self._apply_pause()
-                messages = intake.poll(500, POLL_SECONDS if self._requests.empty() else 0.0)
+                messages = intake.poll(500, 0.0 if self._is_asked else POLL_SECONDS)
                 if messages:
                     self._take(messages)
                 self._commit_if_due()
@@ -167,9 +209,15 @@ class SinkRuntime:
         finally:
             self._end()
 
+    @property
+    def _is_asked(self) -> bool:
+        return not self._requests.empty() or (self._park is not None and self._park.waiting)
+
     def _end(self) -> None:
         """Intake ends, what is in flight settles to a deadline, offsets are committed, the group is left."""
         try:
+            if self._parking is not None:
+                self._on_loop(self._parking.close)
             drained = asyncio.run_coroutine_threadsafe(self._delivering.drain(DRAIN_SECONDS), self._loop)
             self._serve_until(drained.done, DRAIN_SECONDS + 10)
             self._producer.flush(10)
@@ -178,6 +226,8 @@ class SinkRuntime:
             log.warning("the last offsets were not committed", pipeline=self._pipeline, error=str(error))
         finally:
             self._intake.close()
+            if self._park is not None:
+                self._park.close()
             self._producer.flush(5)
 
     def _serve(self) -> None:
@@ -187,6 +237,8 @@ class SinkRuntime:
             partition, first, last, answer = self._requests.get()
             if answer.set_running_or_notify_cancel():
                 answer.set_result(self._write_plan(partition, first, last))
+        if self._park is not None:
+            self._park.serve()
 
     def _serve_until(self, done: Callable[[], bool], seconds: float) -> bool:
         deadline = time.monotonic() + seconds
@@ -227,7 +279,7 @@ class SinkRuntime:
         return True
 
     def _apply_pause(self) -> None:
-        held = self._delivering.held
+        held = self._delivering.held + (self._parking.pending if self._parking is not None else 0)
         # A planned range must be read whole, in every partition, before any of it can go.
         high = self._high_water if self._contiguous is None else self._high_water * max(1, len(self._tickets.works))
         if held >= high:
@@ -280,6 +332,9 @@ class SinkRuntime:
         if not event.headers or event.headers[0][0] != CE_SPECVERSION:
             event.headers = with_envelope(event)
         ticket = SinkTicket(work, message, offset, event.correlation_id, self._tickets)
+        if self._park is not None and self._park.knows(work.partition, offset):
+            ticket.settle("parked", detail="read again")
+            return None
         try:
             if raw is None:
                 raise RejectedError(f"a record without a value (a tombstone) in {topic}", code="record.tombstone")
@@ -292,6 +347,28 @@ class SinkRuntime:
             return None
         event.idempotency_key = idempotency_key(self._names.namespace, self._pipeline, event)
         return Delivery(event, ticket, len(raw))
+
+    # --- what the park asks for ---
+
+    def decode(self, event: Event) -> None:
+        """See `Surroundings`."""
+        event.schema, event.value = self._decode(event)
+        if not event.headers or event.headers[0][0] != CE_SPECVERSION:
+            event.headers = with_envelope(event)
+        event.idempotency_key = idempotency_key(self._names.namespace, self._pipeline, event)
+
+    def commit_now(self) -> None:
+        """See `Surroundings`."""
+        self._commit(wait=True)
+
+    def post(self, function: Callable[..., object], *arguments: object) -> None:
+        """See `Surroundings`."""
+        self._loop.call_soon_threadsafe(function, *arguments)
+
+    @property
+    def group_member(self) -> Consumer:
+        """See `Surroundings`."""
+        return self._intake.consumer
 
     # --- committing ---
 
@@ -320,6 +397,8 @@ class SinkRuntime:
     def assigned(self, partitions: Sequence[Assigned]) -> None:
         """Takes partitions up where the group left them."""
         self._tickets.take(partitions)
+        if self._park is not None:
+            self._park.assigned(partitions)
         if self._contiguous is not None:
             for one in partitions:
                 self._loop.call_soon_threadsafe(
@@ -335,9 +414,11 @@ class SinkRuntime:
         """Lets what is in flight end, to a deadline; commits; forgets the partitions."""
         mine = set(partitions)
 
-        def of_these(ticket: object) -> bool:
-            return isinstance(ticket, SinkTicket) and ticket.work.partition in mine
+        def of_these(ticket: Ticket) -> bool:
+            return ticket.belongs(mine)
 
+        if self._parking is not None:
+            self._on_loop(self._parking.withdraw, {number for _, number in partitions})
         self._on_loop(self._delivering.forget, of_these)
         self._serve_until(lambda: not self._delivering.under_way(of_these), REVOKE_SECONDS)
         self._producer.flush(5)
@@ -350,6 +431,10 @@ class SinkRuntime:
 
     def _let_go(self, partitions: Sequence[Partition]) -> None:
         self._tickets.let_go(partitions)
+        if self._park is not None and self._parking is not None:
+            numbers = {number for _, number in partitions}
+            self._park.let_go(numbers)
+            self._on_loop(self._parking.forget, numbers)
         self._on_loop(self._delivering.forget, lambda ticket: not ticket.current)
         if self._contiguous is not None:
             for partition in partitions:

@@ -14,13 +14,11 @@ from trunkline.bus.kafka import KafkaSettings, closing, end_offsets, headers_of,
 from trunkline.bus.state.changes import Record
 from trunkline.bus.state.entry import Entry
 from trunkline.bus.state.store import Identity, StateStore
-from trunkline.bus.topics import COMPACTED, NEVER_EXPIRES
+from trunkline.bus.topics import COMPACTED, KEPT_DELETIONS, NEVER_EXPIRES, TOMBSTONE_MS
 from trunkline.core.log import get_logger
 from trunkline.core.metrics import gauge
 
 log = get_logger(__name__)
-TOMBSTONE_MS = 24 * 3_600_000
-"""How long Kafka keeps a deletion after it compacted what was deleted (`delete.retention.ms`)."""
 CHECKPOINT_LIFE = TOMBSTONE_MS / 1000 / 2
 """Seconds after which a checkpoint is not trusted: a deletion made since may be gone from the changelog already."""
 BATCH = 1000
@@ -32,7 +30,7 @@ def changelog_config(max_message_bytes: int) -> dict[str, str]:
     return {
         **COMPACTED,
         **NEVER_EXPIRES,
-        "delete.retention.ms": str(TOMBSTONE_MS),
+        **KEPT_DELETIONS,
         "max.message.bytes": str(max_message_bytes),
     }
 
