@@ -11,6 +11,7 @@ import pytest_asyncio
 from bus_harness import Asked, Bus, Endpoint, bus, http_connection, http_sink, order, topic_manifest
 from conftest import KafkaUnderTest
 
+from trunkline.bus.audit import entries
 from trunkline.bus.parking.decisions import Action, Decision, decide, waiting
 from trunkline.bus.parking.partitions import parked_records
 from trunkline.bus.parking.records import ParkedRecord
