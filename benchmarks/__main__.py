@@ -13,6 +13,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("what", nargs="*", help=f"some of {', '.join(TABLES)}; all of them where none is named")
     parser.add_argument("--events", type=int, default=600_000, help="orders for `transform`")
+    parser.add_argument("--latency", type=int, nargs="+", default=[0, 20], help="milliseconds of the server for `http`")
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     wanted = arguments.what or list(TABLES)
@@ -32,7 +33,7 @@ def main() -> None:
         from benchmarks import http_sink
 
         print("\n## HTTP sink, 64 in flight\n", flush=True)
-        print("\n".join(asyncio.run(http_sink.run(arguments.rounds))))
+        print("\n".join(http_sink.run(arguments.rounds, arguments.latency)))
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ class HttpSink(Sink):
                 headers=headers,
                 content=content,
                 correlation_id=event.correlation_id,
-                traceparent=event.envelope.traceparent,
+                traceparent=event.traceparent,
                 timeout=settings.timeout,
             )
         except RejectedError as error:
@@ -96,14 +96,14 @@ class HttpSink(Sink):
         except NotSentError as error:
             return Retry(str(error), after=error.after)
         except AnswerTooLargeError as error:
-            return self._judged(error.status, str(error), None)
+            return self._judged(error.status, str(error))
         except NoAnswerError as error:
             return Unknown(str(error))
         except AddressRefusedError as error:
             if self._plan.varies:
                 return Dead(str(error), code=error.code)
             raise FatalError(error.message, hint=error.hint, code=error.code) from None
-        verdict = self._judged(response.status, response, response.retry_after())
+        verdict = self._judged(response.status, response)
         return Ok(self._reference(response)) if isinstance(verdict, Ok) else verdict
 
     def _headers(self, event: Event, content: bytes | None, content_type: str | None) -> dict[str, str]:
@@ -119,11 +119,11 @@ class HttpSink(Sink):
             headers.update(self._signer.headers(message_id, int(time.time()), content or b""))
         return headers
 
-    def _judged(self, status: int, answer: HttpResponse | str, after: float | None) -> Verdict:
+    def _judged(self, status: int, answer: HttpResponse | str) -> Verdict:
         found = self._classes.get(status)
         if found == "success":
             return Ok()
-        reason = answer if isinstance(answer, str) else answer.summary
+        reason, after = (answer, None) if isinstance(answer, str) else (answer.summary, answer.retry_after())
         if found == "retry":
             return Retry(reason, after=after)
         if found == "dead":

@@ -47,15 +47,17 @@ async def running(
     kafka: KafkaUnderTest, endpoint: Endpoint, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Bus]:
     async with bus(kafka.bootstrap, tmp_path_factory.mktemp("worker")) as made:
-        # The account is fine whatever one customer's orders do: its breaker is not what is tested here.
         await made.start(http_connection("peer", endpoint.url))
         yield made
 
 
-async def _sink(running: Bus, name: str, *, partitions: int = 1, delivery: str = "") -> str:
+async def _sink(running: Bus, endpoint: Endpoint, name: str, *, partitions: int = 1, delivery: str = "") -> str:
+    """A topic and an http sink that reads it, with an account of its own."""
     topic = running.name(name)
     await running.add(
-        topic_manifest(topic, partitions) + http_sink(name, topic, connection="peer", delivery=delivery, retry=RETRY)
+        topic_manifest(topic, partitions)
+        + http_connection(f"peer-{name}", endpoint.url)
+        + http_sink(name, topic, connection=f"peer-{name}", delivery=delivery, retry=RETRY)
     )
     return topic
 
@@ -104,7 +106,7 @@ async def test_one_key_of_a_hundred_is_held_back_and_comes_in_order_when_the_oth
     running: Bus, endpoint: Endpoint
 ) -> None:
     answer = endpoint.answers["/healing"] = Patient("c7")
-    topic = await _sink(running, "healing", partitions=4)
+    topic = await _sink(running, endpoint, "healing", partitions=4)
     await running.send_orders(topic, _rounds(0, ROUNDS))
     parked = await _until_parked(running, "healing", ROUNDS)
     await running.until(
@@ -130,7 +132,7 @@ async def test_what_is_decided_about_a_parked_key_is_carried_out_once_and_audite
     running: Bus, endpoint: Endpoint
 ) -> None:
     endpoint.answers["/decided"] = lambda asked, _times: 500 if asked.json["amount"] < 0 else 200
-    topic = await _sink(running, "decided")
+    topic = await _sink(running, endpoint, "decided")
     await running.send_orders(topic, [order(0, "a", -1), order(1, "a"), order(2, "a", -1), order(3, "a")])
     await running.send_orders(topic, [order(4, "b", -1), order(5, "b", -1), order(6, "b")])
     await _until_parked(running, "decided", 7)
@@ -159,7 +161,7 @@ async def test_a_decision_made_while_no_worker_runs_is_carried_out_by_the_next_o
     running: Bus, endpoint: Endpoint
 ) -> None:
     endpoint.answers["/later"] = Patient("a")
-    topic = await _sink(running, "later")
+    topic = await _sink(running, endpoint, "later")
     await running.send_orders(topic, [order(0, "a"), order(1, "a")])
     await _until_parked(running, "later", 2)
     await running.stop()
@@ -176,7 +178,7 @@ async def test_a_head_that_the_other_side_refuses_for_good_becomes_a_dead_letter
 ) -> None:
     answers = {"code": 500}
     endpoint.answers["/refused"] = lambda asked, _times: answers["code"] if asked.json["id"] == 0 else 200
-    topic = await _sink(running, "refused")
+    topic = await _sink(running, endpoint, "refused")
     await running.send_orders(topic, [order(0, "a"), order(1, "a"), order(2, "a")])
     await _until_parked(running, "refused", 3)
     answers["code"] = 422
@@ -192,7 +194,7 @@ async def test_a_record_without_a_key_holds_nothing_back_and_becomes_a_dead_lett
     running: Bus, endpoint: Endpoint
 ) -> None:
     endpoint.answers["/keyless"] = Patient("a")
-    topic = await _sink(running, "keyless")
+    topic = await _sink(running, endpoint, "keyless")
     encoder = await running.encoder(topic)
     await running.send(topic, [(encoder.encode(order(0, "a")), None, []), (encoder.encode(order(1, "b")), None, [])])
     await running.until(lambda: running.counts("keyless").get("read") == 2, "both settled")
@@ -201,7 +203,7 @@ async def test_a_record_without_a_key_holds_nothing_back_and_becomes_a_dead_lett
 
 async def test_a_sink_that_says_dead_letter_does_not_park(running: Bus, endpoint: Endpoint) -> None:
     endpoint.answers["/unparked"] = Patient("a")
-    topic = await _sink(running, "unparked", delivery=", exhausted: dead-letter")
+    topic = await _sink(running, endpoint, "unparked", delivery=", exhausted: dead-letter")
     await running.send_orders(topic, [order(0, "a"), order(1, "a")])
     await running.until(lambda: running.counts("unparked").get("dead") == 2, "two dead letters")
 
@@ -210,7 +212,7 @@ async def test_what_was_parked_before_a_crash_and_is_read_again_is_parked_once(
     running: Bus, endpoint: Endpoint
 ) -> None:
     endpoint.answers["/twice"] = Patient("ill")
-    topic = await _sink(running, "twice")
+    topic = await _sink(running, endpoint, "twice")
     await running.send_orders(topic, [order(0, "ill"), order(1, "ok"), order(2, "ill")])
     before = await _until_parked(running, "twice", 2)
     await running.stop()

@@ -15,7 +15,7 @@ from typing import Any
 from confluent_kafka import Message
 
 from trunkline.bus.kafka import headers_of
-from trunkline.core.envelope import CE_ID, Headers, foreign_event_id
+from trunkline.core.envelope import CE_ID, CE_SOURCE, Headers, foreign_event_id
 from trunkline.core.event import Event
 from trunkline.core.secret import redact
 
@@ -146,6 +146,13 @@ def idempotency_key(namespace: str, pipeline: str, event: Event, output: str = "
     A hash of namespace, pipeline, `ce_source`, `ce_id` and output, so that a redriven event has the same one, and two outputs
     of one event differ.
     """
-    source = next((value for name, value in event.headers if name == "ce_source"), b"")
-    text = "\0".join((namespace, pipeline, source.decode("utf-8", "replace"), event_id(event), output))
+    source, identity = b"", None
+    for name, value in event.headers:
+        if name == CE_ID and identity is None:
+            identity = value.decode("utf-8", "replace")
+        elif name == CE_SOURCE and not source:
+            source = value
+    if identity is None:
+        identity = event_id(event)
+    text = "\0".join((namespace, pipeline, source.decode("utf-8", "replace"), identity, output))
     return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -49,6 +49,7 @@ class Delivering:
         failed: Callable[[TrunklineError], None],
         exhausted: Exhausted = dead_letter,
     ) -> None:
+        self._loop = asyncio.get_running_loop()
         self._sink = sink
         self._spec = spec
         self._pipeline = pipeline
@@ -155,7 +156,7 @@ class Delivering:
     def _wake_in(self, seconds: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(min(seconds, 5.0) + 0.001, self._pump)
+        self._timer = self._loop.call_later(min(seconds, 5.0) + 0.001, self._pump)
 
     async def _fly(self, flight: Flight) -> None:
         """Call after call, as long as there is something to deliver."""
@@ -175,7 +176,7 @@ class Delivering:
 
     async def _call(self, flight: Flight) -> None:
         batch = flight.batch
-        attempt = max(delivery.attempts for delivery in batch) + 1
+        attempt = (batch[0] if len(batch) == 1 else max(batch, key=_attempts)).attempts + 1
         begun = time.monotonic()
         try:
             verdicts = await verdicts_of(
@@ -198,6 +199,8 @@ class Delivering:
     def _ended(self, flight: Flight, verdicts: Sequence[Verdict]) -> bool:
         flight.calling = False
         self._in_flight -= len(flight.batch)
+        if flight.batch[0].doubtful and _says_nothing(flight.batch, verdicts):
+            verdicts = ()
         return self._passage.ended([delivery.event for delivery in flight.batch], verdicts)
 
     def _landed(self, flight: Flight) -> None:
@@ -263,7 +266,7 @@ class Delivering:
             wait=round(wait, 3),
             reason=reason,
         )
-        asyncio.get_running_loop().call_later(wait, self._retry_now, delivery)
+        self._loop.call_later(wait, self._retry_now, delivery)
 
     def _retry_now(self, delivery: Delivery) -> None:
         if self._closing:
@@ -296,13 +299,13 @@ class Delivering:
         self._lanes.step_aside(delivery)
         if self._suspect_timer is not None:
             self._suspect_timer.cancel()
-        self._suspect_timer = asyncio.get_running_loop().call_later(suspects.PATIENCE, self._after_patience)
+        self._suspect_timer = self._loop.call_later(suspects.PATIENCE, self._after_patience)
 
     def _after_patience(self) -> None:
         if not self._closing and self._in_flight == 0 and not self._lanes.ready:
             self._clear_suspects()
         elif not self._closing:
-            self._suspect_timer = asyncio.get_running_loop().call_later(suspects.PATIENCE, self._after_patience)
+            self._suspect_timer = self._loop.call_later(suspects.PATIENCE, self._after_patience)
 
     def _clear_suspects(self) -> None:
         """Something else was answered: the access is fine, so the refused records are dead letters."""
@@ -310,3 +313,14 @@ class Delivering:
             return  # nothing is buried after the verdict that our access is wrong; what is unsettled is read again
         for delivery, verdict in self._suspects.clear():
             self._bury(delivery, verdict.code, redact(verdict.reason))
+
+
+def _says_nothing(batch: Sequence[Delivery], verdicts: Sequence[Verdict]) -> bool:
+    """Whether a call failed of which nothing else was to be expected: parked heads alone must not close an account to the others."""
+    return all(delivery.doubtful for delivery in batch) and all(
+        isinstance(verdict, Unknown) or (isinstance(verdict, Retry) and verdict.after is None) for verdict in verdicts
+    )
+
+
+def _attempts(delivery: Delivery) -> int:
+    return delivery.attempts

@@ -33,6 +33,8 @@ class Flights:
     """All flights of one pipeline. `timeout` is in seconds."""
 
     def __init__(self, timeout: float, landed: Callable[[Flight], None]) -> None:
+        # Kept: asking for it at each call is a system call (CPython up to 3.11 compares process ids).
+        self._loop = asyncio.get_running_loop()
         self._timeout = timeout
         self._landed = landed
         self._flights: dict[asyncio.Task[None], Flight] = {}
@@ -42,18 +44,17 @@ class Flights:
         """Begins a flight with its first call."""
         flight = Flight()
         self.board(flight, batch)
-        flight.task = asyncio.create_task(fly(flight))
+        flight.task = self._loop.create_task(fly(flight))
         self._flights[flight.task] = flight
         flight.task.add_done_callback(self._down)
 
     def board(self, flight: Flight, batch: Sequence[Delivery]) -> None:
         """The records of the flight's next call, whose time begins to run."""
-        loop = asyncio.get_running_loop()
         flight.batch, flight.calling = batch, True
-        flight.deadline = loop.time() + self._timeout
+        flight.deadline = self._loop.time() + self._timeout
         flight.overdue = False
         if self._timer is None:
-            self._timer = loop.call_at(flight.deadline, self._sweep)
+            self._timer = self._loop.call_at(flight.deadline, self._sweep)
 
     def under_way(self, of: Callable[[Ticket], bool]) -> bool:
         """Whether a call is under way for one of these tickets."""
@@ -76,8 +77,7 @@ class Flights:
 
     def _sweep(self) -> None:
         """Ends what is overdue, and looks again when the next one would be: a call that begins later has more time."""
-        loop = asyncio.get_running_loop()
-        now, following = loop.time(), None
+        now, following = self._loop.time(), None
         for flight in self._flights.values():
             if flight.overdue or not flight.calling:
                 continue
@@ -86,4 +86,4 @@ class Flights:
                 flight.task.cancel()
             elif following is None or flight.deadline < following:
                 following = flight.deadline
-        self._timer = loop.call_at(following, self._sweep) if following is not None else None
+        self._timer = self._loop.call_at(following, self._sweep) if following is not None else None

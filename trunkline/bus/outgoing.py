@@ -40,3 +40,5 @@ class Delivery:
     first_failed_at: float | None = None
     lane: Hashable = None
     ready_at: float = 0.0
+    doubtful: bool = False
+    """It failed often enough before: that it fails again says nothing of the account."""

@@ -45,6 +45,10 @@ from trunkline.core.metrics import counter
 log = get_logger(__name__)
 COMMIT_SECONDS = 0.2
 POLL_SECONDS = 0.1
+ROOM_SECONDS = 0.01
+"""How long reading waits for deliveries to make room."""
+FULL_SECONDS = 1.0
+"""How long reading waits for room without polling: then partitions are paused."""
 DRAIN_SECONDS = 20.0
 REVOKE_SECONDS = 10.0
 
@@ -82,6 +86,8 @@ class SinkRuntime:
         self._stop = threading.Event()
         self._paused = threading.Event()
         self._backlogged = False
+        self._room_at = time.monotonic()
+        """When there was room for more records last."""
         self._was_paused = False
         self._failure: TrunklineError | None = None
         self._requests: queue.SimpleQueue[tuple[Partition, int, int, Future[bool]]] = queue.SimpleQueue()
@@ -194,6 +200,10 @@ class SinkRuntime:
         try:
             while not self._stop.is_set():
                 self._serve()
+                if self._full():
+                    self._stop.wait(ROOM_SECONDS)
+                    self._commit_if_due()
+                    continue
                 self._apply_pause()
                 messages = intake.poll(500, 0.0 if self._is_asked else POLL_SECONDS)
                 if messages:
@@ -278,14 +288,22 @@ class SinkRuntime:
             self._producer.poll(0.02)
         return True
 
-    def _apply_pause(self) -> None:
-        held = self._delivering.held + (self._parking.pending if self._parking is not None else 0)
+    def _full(self) -> bool:
+        """Whether to read nothing for the moment, because enough is held.
+
+        For a moment only: Kafka's client answers a rebalance while it is polled. Then partitions are paused, which costs a new
+        fetch, and polling goes on.
+        """
         # A planned range must be read whole, in every partition, before any of it can go.
         high = self._high_water if self._contiguous is None else self._high_water * max(1, len(self._tickets.works))
-        if held >= high:
-            self._backlogged = True
-        elif held <= high // 2:
-            self._backlogged = False
+        now = time.monotonic()
+        held = self._delivering.held + (self._parking.pending if self._parking is not None else 0)
+        if held < high:
+            self._room_at = now
+        self._backlogged = now - self._room_at > FULL_SECONDS
+        return self._room_at != now and not self._backlogged
+
+    def _apply_pause(self) -> None:
         wanted = self._paused.is_set() or self._backlogged
         partitions = [TopicPartition(*partition) for partition in self._tickets.works]
         if partitions and (wanted or self._was_paused):

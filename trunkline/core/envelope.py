@@ -122,6 +122,11 @@ def parse_time(text: str | None) -> datetime | None:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
+def is_id(text: str) -> bool:
+    """Whether a text can be a correlation id: it goes out in a header of every request, so no blanks and no control characters."""
+    return _ID_FORM.match(text) is not None
+
+
 def trace_id(traceparent: str | None) -> str | None:
     """The trace id of a W3C `traceparent`, or None when it is absent, malformed or all zeros (which the standard forbids)."""
     match = _TRACEPARENT_FORM.match(traceparent or "")

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from trunkline.core.envelope import Envelope, Headers, envelope_from_headers, foreign_event_id
+from trunkline.core.envelope import (
+    CE_CORRELATION_ID,
+    TRACEPARENT,
+    Envelope,
+    Headers,
+    envelope_from_headers,
+    foreign_event_id,
+    is_id,
+    trace_id,
+)
 
 
 class AvroSchema(Protocol):
@@ -92,7 +101,25 @@ class Event:
     @property
     def correlation_id(self) -> str:
         """The id that binds everything which follows from one thing that happened."""
+        if self._envelope is None:
+            # Most records have a good one: it is found without reading the whole envelope.
+            for name, value in self.headers:
+                if name == CE_CORRELATION_ID:
+                    found = value.decode("utf-8", "replace")
+                    if is_id(found):
+                        return found
         return self.envelope.correlation_id
+
+    @property
+    def traceparent(self) -> str | None:
+        """The W3C trace context, None where there is none that is well-formed."""
+        if self._envelope is None:
+            for name, value in self.headers:
+                if name == TRACEPARENT:
+                    found = value.decode("utf-8", "replace")
+                    return found if trace_id(found) is not None else None
+            return None
+        return self._envelope.traceparent
 
     @property
     def meta(self) -> dict[str, Any]:

@@ -230,6 +230,7 @@ class Park:
                     len(record.value),
                     attempts=self._attempts - 1,  # one try at a time
                     first_failed_at=record.first_failed_at,
+                    doubtful=True,
                 )
             )
         self._around.post(self._parking.brought, (load.number, load.key), deliveries, unreadable)

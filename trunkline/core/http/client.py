@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from threading import get_ident
 from typing import Any, Final
 
 import aiohttp
@@ -22,7 +23,7 @@ from trunkline.core.http.errors import AddressRefusedError, AnswerTooLargeError,
 from trunkline.core.http.oauth2 import fetch_token
 from trunkline.core.http.options import HttpOptions
 from trunkline.core.http.response import HttpResponse
-from trunkline.core.http.url import check_header, check_parsed, check_url, checked_text, place_of
+from trunkline.core.http.url import check_header, check_headers, check_parsed, check_url, checked_text, place_of
 from trunkline.core.jsonable import to_json_bytes
 from trunkline.core.secret import redact
 
@@ -94,6 +95,7 @@ class HttpClient:
         self._targets: dict[str, _Target] = {}
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
         self._closed = False
         self._base = base_url.rstrip("/") if base_url else ""
         self._origin = check_url(self._base).origin() if self._base else None
@@ -155,8 +157,7 @@ class HttpClient:
             sent["Content-Type"] = "application/json"
         if headers:
             sent.update(headers)
-        for name, value in sent.items():
-            check_header(name, value)
+        check_headers(sent)
         if params or (self._query and target.own):
             extra = {**(params or {}), **(self._query if target.own else {})}
             target = _Target(target.url.extend_query(extra), own=target.own)
@@ -189,7 +190,7 @@ class HttpClient:
 
     async def _send(self, outgoing: _Outgoing) -> HttpResponse:
         session = self._session
-        if session is None or self._loop is not asyncio.get_running_loop():
+        if session is None or not self._at_home():
             session = self._opened()
         target = outgoing.target
         timeout = self._timeouts.get(outgoing.seconds) or self._timeout(outgoing.seconds)
@@ -278,9 +279,13 @@ class HttpClient:
             raise RuntimeError("the HTTP client is closed")
         if self._session is not None:
             raise RuntimeError("an HTTP client belongs to one event loop: make another one for this loop")
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._thread = asyncio.get_running_loop(), get_ident()
         self._session = open_session(self.options, self._policy)
         return self._session
+
+    def _at_home(self) -> bool:
+        """Whether this is the event loop of the first request: asked without the system call of `get_running_loop`."""
+        return self._loop is not None and self._thread == get_ident() and self._loop.is_running()
 
     def _oauth2(self, settings: OAuth2Auth) -> TokenAuthorizer:
         token_server = _Target(check_url(settings.token_url), own=False)
