@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import signal
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +18,7 @@ from bus_harness import Asked, Bus, Endpoint, bus, http_connection, http_sink, o
 from conftest import KafkaUnderTest
 
 from trunkline.bus.audit import entries
+from trunkline.bus.board import Board
 from trunkline.bus.parking.decisions import Action, Decision, decide, waiting
 from trunkline.bus.parking.partitions import parked_records
 from trunkline.bus.parking.records import ParkedRecord
@@ -22,6 +29,52 @@ pytestmark = [pytest.mark.kafka, pytest.mark.asyncio(loop_scope="module")]
 RETRY = "attempts: 2, min_delay: 5ms, max_delay: 60ms"
 CUSTOMERS = 100
 ROUNDS = 6
+
+
+class Workers:
+    """Workers as processes of their own, which run one project from files."""
+
+    def __init__(self, made: Bus, folder: Path) -> None:
+        self._bus, self._folder = made, folder
+        self._running: list[asyncio.subprocess.Process] = []
+
+    async def __aenter__(self) -> Workers:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for worker in self._running:
+            os.kill(worker.pid, signal.SIGKILL)
+            await worker.wait()
+        print("".join(log.read_text()[-8000:] for log in self._folder.glob("*.log")))
+
+    def write(self, manifests: str) -> None:
+        (self._folder / "project.yaml").write_text(manifests)
+
+    async def spawn(self, home: str) -> asyncio.subprocess.Process:
+        script = Path(__file__).with_name("bus_worker.py")
+        arguments = [self._bus.settings.bootstrap, self._bus.names.namespace, self._folder / home]
+        with (self._folder / f"{home}.log").open("ab") as log:
+            worker = await asyncio.create_subprocess_exec(
+                sys.executable, script, *arguments, self._folder / "project.yaml", stdout=log, stderr=log
+            )
+        self._running.append(worker)
+        return worker
+
+    async def kill(self, worker: asyncio.subprocess.Process) -> None:
+        self._running.remove(worker)
+        os.kill(worker.pid, signal.SIGKILL)
+        assert await worker.wait() == -signal.SIGKILL
+
+    async def end(self) -> None:
+        while self._running:
+            worker = self._running.pop()
+            worker.send_signal(signal.SIGTERM)
+            assert await worker.wait() == 0
+
+    async def sharing(self, pipeline: str) -> bool:
+        reports = await asyncio.to_thread(Board(self._bus.settings, self._bus.names).reports)
+        having = {report.worker for report in reports if report.pipeline == pipeline and not report.stale}
+        return len({one for one in having if any(r.worker == one and r.positions for r in reports)}) == 2
 
 
 class Patient:
@@ -225,3 +278,95 @@ async def test_what_was_parked_before_a_crash_and_is_read_again_is_parked_once(
     endpoint.answers["/twice"] = Patient()
     await _until_parked(running, "twice", 0)
     assert [one["id"] for one in endpoint.effects_at("/twice")] == [1, 0, 2]
+
+
+# --- by the command line ----------------------------------------------------------------------------------------------
+
+
+async def _cli(running: Bus, *arguments: str, status: int = 0) -> Any:
+    """What a command says to a program, run as a process of its own: the worker beside the test logs to the same output."""
+    shared = ["--bootstrap", running.settings.bootstrap, "--namespace", running.names.namespace]
+    shared += ["--registry", running.registry_url, "-o", "json"]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "trunkline.cli.main", *shared, *arguments, stdout=PIPE, stderr=PIPE
+    )
+    out, err = await process.communicate()
+    assert process.returncode == status, err.decode()
+    return json.loads(out if status == 0 else err)
+
+
+async def test_parked_keys_are_listed_shown_edited_retried_and_dropped_by_command(
+    running: Bus, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    endpoint.answers["/commanded"] = lambda asked, _times: 500 if asked.json["amount"] < 0 else 200
+    topic = await _sink(running, endpoint, "commanded")
+    await running.send_orders(topic, [order(0, "a", -1), order(1, "a"), order(2, "b", -1), order(3, "b", -1)])
+    await _until_parked(running, "commanded", 4)
+    listed = await _cli(running, "parked", "ls", "commanded")
+    assert [(one["key"], one["records"], one["head"]) for one in listed] == [
+        ("a", 2, f"{topic}[0]@0"),
+        ("b", 2, f"{topic}[0]@2"),
+    ]
+    (first, second) = await _cli(running, "parked", "ls", "commanded", "--key", "a")
+    assert (first["code"], second["code"]) == ("sink.exhausted", "parked.behind")
+    shown = await _cli(running, "parked", "show", "commanded", "--key", "a")
+    assert (shown["value"]["amount"], shown["origin"]) == (-1, f"{topic}[0]@0")
+    value = tmp_path / "new.json"
+    value.write_text(json.dumps({**shown["value"], "amount": "many"}))
+    refused = await _cli(running, "parked", "edit", "commanded", "--key", "a", "--file", str(value), status=2)
+    assert "amount" in json.dumps(refused)
+    value.write_text(json.dumps({**shown["value"], "amount": 5}))
+    edited = await _cli(running, "parked", "edit", "commanded", "--key", "a", "--file", str(value), "--reason", "typo")
+    assert edited["carried_out"]
+    await _until_parked(running, "commanded", 2)
+    assert (await _cli(running, "parked", "retry", "commanded", "--key", "b"))["carried_out"]
+    unknown = await _cli(running, "parked", "drop", "commanded", "--key", "c", "--reason", "gone", status=2)
+    assert unknown["error"]["code"] == "parked.unknown"
+    assert (await _cli(running, "parked", "drop", "commanded", "--key", "b", "--all", "--reason", "gone"))[
+        "carried_out"
+    ]
+    await _until_parked(running, "commanded", 0)
+    assert await _cli(running, "parked", "ls", "commanded") == []
+    assert [(one["id"], one["amount"]) for one in endpoint.effects_at("/commanded")] == [(0, 5), (1, 1)]
+    trail = await asyncio.to_thread(lambda: list(entries(running.settings, running.names, "commanded")))
+    assert [(one.action, one.details["key"], one.details["reason"]) for one in trail] == [
+        ("parked.edit", "a", "typo"),
+        ("parked.retry", "b", ""),
+        ("parked.drop", "b", "gone"),
+    ]
+
+
+# --- through kills and rebalances -------------------------------------------------------------------------------------
+
+
+async def test_the_park_survives_a_killed_worker_and_moves_to_another_one(
+    kafka: KafkaUnderTest, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    if kafka.kind == "external":
+        pytest.skip("a killed member's session lasts 45 s there; the embedded broker lowers that")
+    ill = {"c3", "c8", "c9"}
+    answer = endpoint.answers["/moving"] = Patient(*ill)
+    async with bus(kafka.bootstrap, tmp_path / "home") as made, Workers(made, tmp_path) as workers:
+        topic = made.name("moving")
+        workers.write(
+            topic_manifest(topic, 6)
+            + http_connection("peer", endpoint.url)
+            + http_sink("moving", topic, connection="peer", retry=RETRY)
+        )
+        first = await workers.spawn("one")
+        await made.send_orders(topic, _rounds(0, 4, 20))
+        await _until_parked(made, "moving", len(ill) * 4)
+        await workers.kill(first)
+        await made.send_orders(topic, _rounds(80, 4, 20))
+        await workers.spawn("one")
+        await workers.spawn("two")
+        await made.until(lambda: workers.sharing("moving"), "two workers sharing the partitions", 60)
+        await made.send_orders(topic, _rounds(160, 4, 20))
+        await _until_parked(made, "moving", len(ill) * 12)
+        answer.ill.clear()
+        await _until_parked(made, "moving", 0)
+        await made.until(lambda: len(endpoint.effects_at("/moving")) == 240, "all delivered")
+        await workers.end()
+        for customer, ids in _by_customer(endpoint, "/moving").items():
+            assert ids == sorted(ids), customer
+        await _closes(made, "moving", parked=len(ill) * 12, delivered=240 - len(ill) * 12, dead=0)

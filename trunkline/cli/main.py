@@ -6,7 +6,20 @@ from typing import Annotated
 
 import typer
 
-from trunkline.cli import connector, demo_command, dlq, doctor, manifest, mock, offsets, pipeline, run, schema, topic
+from trunkline.cli import (
+    connector,
+    demo_command,
+    dlq,
+    doctor,
+    manifest,
+    mock,
+    offsets,
+    parked,
+    pipeline,
+    run,
+    schema,
+    topic,
+)
 from trunkline.cli.command import (
     BootstrapOption,
     DebugOption,
@@ -51,7 +64,7 @@ def _before(
     shared_options(ctx, output, debug, home, bootstrap, registry, namespace)
 
 
-for noun in (demo_command, run, manifest, pipeline, offsets, topic, schema, connector, dlq, mock, doctor):
+for noun in (demo_command, run, manifest, pipeline, offsets, topic, schema, connector, dlq, parked, mock, doctor):
     noun.register(app)
 
 

@@ -58,6 +58,9 @@ class Standing:
     lag_records: int = 0
     lag_seconds: float | None = None
     restart_at: float | None = None
+    parked_records: int = 0
+    """Records that wait in the park now."""
+    parked_keys: int = 0
     breaker: str = ""
     """How the circuit breaker of a sink's account stands: of several workers the word that is furthest from `closed`."""
 
@@ -70,6 +73,8 @@ class Standing:
         state = f"{self.state} (finished)" if self.finished else str(self.state)
         if self.breaker in _HELD_BACK:
             state += f" (breaker {self.breaker})"
+        if self.parked_records:
+            state += f" ({self.parked_records} parked)"
         return (self.pipeline, self.kind, state, age, self.workers, *counts, *lag, ledger)
 
     def as_dict(self) -> dict[str, Any]:
@@ -157,6 +162,8 @@ def _standing(
         open=left_open,
         lag_records=sum(lag.records for lag in lags if lag.seconds != 0.0),
         lag_seconds=max(seconds, default=None),
+        parked_records=sum(report.parked_records for report in fresh),
+        parked_keys=sum(report.parked_keys for report in fresh),
         breaker=next((word for word in _BREAKERS if any(report.breaker == word for report in fresh)), ""),
         restart_at=min((report.restart_at for report in fresh if report.restart_at is not None), default=None),
     )
