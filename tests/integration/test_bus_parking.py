@@ -55,7 +55,13 @@ class Workers:
         arguments = [self._bus.settings.bootstrap, self._bus.names.namespace, self._folder / home]
         with (self._folder / f"{home}.log").open("ab") as log:
             worker = await asyncio.create_subprocess_exec(
-                sys.executable, script, *arguments, self._folder / "project.yaml", stdout=log, stderr=log
+                sys.executable,
+                script,
+                *arguments,
+                self._folder / "project.yaml",
+                self._bus.registry_url,
+                stdout=log,
+                stderr=log,
             )
         self._running.append(worker)
         return worker
@@ -353,6 +359,7 @@ async def test_the_park_survives_a_killed_worker_and_moves_to_another_one(
             + http_connection("peer", endpoint.url)
             + http_sink("moving", topic, connection="peer", retry=RETRY)
         )
+        await made.create(topic, 6)
         first = await workers.spawn("one")
         await made.send_orders(topic, _rounds(0, 4, 20))
         await _until_parked(made, "moving", len(ill) * 4)
