@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import signal
@@ -10,19 +11,26 @@ import sys
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import pytest_asyncio
 from bus_harness import Asked, Bus, Endpoint, bus, http_connection, http_sink, order, topic_manifest
+from confluent_kafka import Consumer, TopicPartition
 from conftest import KafkaUnderTest
 
 from trunkline.bus.audit import entries
 from trunkline.bus.board import Board
+from trunkline.bus.kafka import KafkaSettings, read_all
+from trunkline.bus.names import Names
 from trunkline.bus.parking.decisions import Action, Decision, decide, waiting
-from trunkline.bus.parking.partitions import parked_records
+from trunkline.bus.parking.partitions import fit_parked_topic, parked_records
 from trunkline.bus.parking.records import ParkedRecord
+from trunkline.bus.parking.writing import Outgoing, Writer
 from trunkline.bus.reconcile import reconcile
+from trunkline.bus.state import changelog_config
+from trunkline.bus.topics import TopicPlan, ensure_topics, topic_states
+from trunkline.core.errors import ConfigurationError
 
 pytestmark = [pytest.mark.kafka, pytest.mark.asyncio(loop_scope="module")]
 
@@ -377,3 +385,72 @@ async def test_the_park_survives_a_killed_worker_and_moves_to_another_one(
         for customer, ids in _by_customer(endpoint, "/moving").items():
             assert ids == sorted(ids), customer
         await _closes(made, "moving", parked=len(ill) * 12, delivered=240 - len(ill) * 12, dead=0)
+
+
+# --- who may write ----------------------------------------------------------------------------------------------------
+
+
+def test_a_former_member_can_neither_park_nor_release(kafka: KafkaUnderTest, namespace: str) -> None:
+    settings, names = KafkaSettings(kafka.bootstrap), Names(namespace)
+    topic, parked = f"{namespace}.orders", names.parked("fenced")
+    ensure_topics(settings, [TopicPlan(topic, 1), TopicPlan(parked, 1, config=changelog_config(2**20))])
+
+    def joined() -> Consumer:
+        consumer = settings.consumer(names.group("fenced"))
+        consumer.subscribe([topic])
+        while not consumer.assignment():
+            consumer.poll(0.1)
+        return consumer
+
+    class Zombie:
+        """A member whose session ended without its knowing."""
+
+        def __init__(self, member: Consumer) -> None:
+            self._metadata = member.consumer_group_metadata()
+
+        def consumer_group_metadata(self) -> object:
+            return self._metadata
+
+    former = joined()
+    zombie = cast(Consumer, Zombie(former))
+    former.close()
+    member = joined()
+    records = [Outgoing(parked, b"value", b"key", [], 0)]
+    writer = Writer(settings, names, "fenced", "zombie")
+    assert writer.write(records, [TopicPartition(topic, 0, 7)], zombie, parked) is None
+    assert list(read_all(settings, parked)) == []
+    assert member.committed([TopicPartition(topic, 0)], timeout=20)[0].offset < 0
+    owner = Writer(settings, names, "fenced", "owner")
+    reached = owner.write(records, [TopicPartition(topic, 0, 3)], member, parked)
+    (found,) = read_all(settings, parked)
+    assert reached == {0: (found.offset() or 0) + 1}
+    assert member.committed([TopicPartition(topic, 0)], timeout=20)[0].offset == 3
+    member.close()
+
+
+async def test_keys_are_not_parked_where_the_inputs_are_divided_differently(running: Bus, endpoint: Endpoint) -> None:
+    shapes = {"one": (2, 1_000_000), "two": (3, 1_000_000), running.names.retry("uneven"): (3, 1_000_000)}
+    fit = functools.partial(fit_parked_topic, running.settings, running.names, "uneven", shapes)
+    assert await asyncio.to_thread(fit, asked=False) is None
+    with pytest.raises(ConfigurationError) as raised:
+        await asyncio.to_thread(fit, asked=True)
+    assert raised.value.code == "parked.partitions"
+
+
+async def test_the_park_grows_with_its_inputs_but_not_while_something_is_parked(
+    running: Bus, endpoint: Endpoint
+) -> None:
+    endpoint.answers["/growing"] = Patient("a")
+    topic = await _sink(running, endpoint, "growing")
+    await running.send_orders(topic, [order(0, "a")])
+    await _until_parked(running, "growing", 1)
+    retry = running.names.retry("growing")
+    shapes = {topic: (3, 1_000_000), retry: (1, 1_000_000)}
+    fit = functools.partial(fit_parked_topic, running.settings, running.names, "growing", shapes, asked=False)
+    with pytest.raises(ConfigurationError, match="have 3 partitions now, and records are parked in 1"):
+        await asyncio.to_thread(fit)
+    endpoint.answers["/growing"] = Patient()
+    await _until_parked(running, "growing", 0)
+    await asyncio.to_thread(fit)
+    states = await asyncio.to_thread(topic_states, running.settings, [retry, running.names.parked("growing")])
+    assert [state.partitions for state in states.values()] == [3, 3]

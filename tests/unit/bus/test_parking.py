@@ -92,6 +92,9 @@ class World:
         self.decisions: dict[bytes, Decision] = {}
         self.dead: list[int] = []
         self.health: dict[bytes, Callable[[], Verdict]] = {}
+        self.ails: dict[bytes, int] = {}
+        """How many more calls of a key fail."""
+        self.slow: set[bytes] = set()
         self.effects: list[int] = []
         self.dropped: set[int] = set()
         self.fate = "commit"
@@ -179,9 +182,13 @@ class Outside(Sink):
         self._world = world
 
     async def write(self, batch: Batch) -> Sequence[Verdict]:
-        await asyncio.sleep(0.01)
         (event,) = batch.events
-        verdict = self._world.health.get(event.raw_key or b"", Ok)()
+        key = event.raw_key or b""
+        await asyncio.sleep(3 if key in self._world.slow else 0.01)
+        verdict = self._world.health.get(key, Ok)()
+        if self._world.ails.get(key, 0) > 0:
+            self._world.ails[key] -= 1
+            verdict = Retry("ailing")
         if isinstance(verdict, (Ok, Unknown)):
             assert event.offset not in self._world.dropped, "what was dropped is delivered"
             self._world.effects.append(event.offset)
@@ -306,6 +313,7 @@ class ParkingMachine(RuleBasedStateMachine):
 
     def _all_of_it_ends_well(self) -> None:
         self.world.health.clear()
+        self.world.slow.clear()
         for _ in range(400):
             self.go_on(10)
             if not self.world.parked and self.world.committed == len(self.world.keys):
@@ -347,6 +355,15 @@ class ParkingMachine(RuleBasedStateMachine):
             "refused": lambda: Dead("no"),
         }
         self.world.health[key] = fares[how]
+
+    @rule(key=st.sampled_from(KEYS), calls=st.integers(1, 6))
+    def a_key_ails_for_some_calls(self, key: bytes, calls: int) -> None:
+        self.world.health.pop(key, None)
+        self.world.ails[key] = calls
+
+    @rule(key=st.sampled_from(KEYS), slow=st.booleans())
+    def a_key_is_slow(self, key: bytes, slow: bool) -> None:
+        (self.world.slow.add if slow else self.world.slow.discard)(key)
 
     @rule(polls=st.integers(1, 30))
     def go_on(self, polls: int) -> None:
@@ -406,3 +423,27 @@ class ParkingMachine(RuleBasedStateMachine):
 
 TestParking = ParkingMachine.TestCase
 TestParking.settings = settings(max_examples=SCHEDULES, stateful_step_count=30, deadline=None)
+
+
+def test_what_was_dropped_is_not_delivered_when_its_input_is_read_again_and_the_mark_of_it_goes_in_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(park_module, "PURGE_SECONDS", 0.0)
+    machine = ParkingMachine()
+    machine.begin()
+    machine.a_key_is_slow(b"a", True)  # no commit passes it, while the next one is parked and dropped
+    machine.a_key_fares(b"b", "ill")
+    machine.records_come([b"a", b"b"])
+    machine.go_on(20)
+    machine.a_person_decides(b"b", "drop")
+    machine.go_on(2)
+    assert (machine.world.dropped, machine.world.committed) == ({1}, 0)
+    machine.killed()
+    machine.world.health.clear()
+    machine.go_on(100)
+    assert (machine.world.effects, machine.world.committed) == ([0], 2)
+    left = {store_key for store_key, _ in machine.world.changelog}
+    for store_key, entry in machine.world.changelog:
+        (left.add if entry is not None else left.discard)(store_key)
+    assert left == set()
+    machine.teardown()
