@@ -13,6 +13,7 @@ from trunkline.core.casting_scalars import Cast, MismatchError
 from trunkline.core.contracts import Step, StepContext
 from trunkline.core.errors import ConfigurationError, RejectedError
 from trunkline.core.event import Event
+from trunkline.core.plain import PlainWork
 from trunkline.core.settings import Settings, setting
 
 
@@ -61,7 +62,16 @@ class CastStep(Step):
         return settled(schema, context)
 
     def process(self, event: Event) -> Event:
-        value = event.value
+        if self._cast(event.value):
+            event.changed = True
+        return event
+
+    def plain(self) -> PlainWork | None:
+        return PlainWork(self._cast, changes=True)
+
+    def _cast(self, value: Any, _context: Any = None) -> bool:
+        """Whether anything was there to be converted."""
+        changed = False
         for parents, name, path, cast in self._plan:
             record = holder(value, parents) if parents else value
             if record is None:
@@ -74,8 +84,8 @@ class CastStep(Step):
             except MismatchError as error:
                 error.inside(path)
                 raise RejectedError(error.sentence(), code="record.cast") from None
-            event.changed = True
-        return event
+            changed = True
+        return changed
 
 
 def _check_possible(schema: RecordSchema, path: str, kind: Any, found: Conversion, form: str) -> None:

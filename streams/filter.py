@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 from trunkline.core.contracts import Step, StepContext
 from trunkline.core.event import Event
 from trunkline.core.expressions import BOOL, compile_expression
+from trunkline.core.plain import PlainWork, Reads, reads_of
 from trunkline.core.settings import Settings, setting
 
 
@@ -30,12 +31,17 @@ class FilterStep(Step):
 
     settings: FilterSettings
     _holds: Callable[[Any, Any], Any]
+    _reads: Reads
 
     def prepare(self, context: StepContext) -> Any | None:
-        self._holds = compile_expression(
+        condition = compile_expression(
             self.settings.when, schema=context.schema, expect=BOOL, where=f"{context.where}.when"
-        ).fn
+        )
+        self._holds, self._reads = condition.fn, reads_of([condition])
         return context.schema
 
     def process(self, event: Event) -> Event | None:
         return event if self._holds(event.value, event) is True else None
+
+    def plain(self) -> PlainWork | None:
+        return PlainWork(self._holds, changes=False, reads=self._reads)

@@ -14,12 +14,13 @@ from trunkline.core.contracts import Step, StepContext
 from trunkline.core.errors import ConfigurationError, RejectedError, TrunklineError
 from trunkline.core.event import Event
 from trunkline.core.expressions import Expression, compile_expression
+from trunkline.core.plain import WHOLE_EVENT, PlainWork, reads_of
 from trunkline.core.settings import Settings, setting
 
 _SHARED_KINDS = frozenset({"list", "map", "object", "dyn"})
 _Evaluate = Callable[[Any, Any], Any]
 _Edit = Callable[[dict[str, Any]], None]
-_Work = Callable[[dict[str, Any], Event], None]
+_Work = Callable[[dict[str, Any], Event | None], None]
 
 
 class MapSettings(Settings):
@@ -77,6 +78,7 @@ class MapStep(Step):
 
     settings: MapSettings
     _work: _Work
+    _needs_event: bool
 
     def prepare(self, context: StepContext) -> Any | None:
         settings = self.settings
@@ -86,6 +88,7 @@ class MapStep(Step):
         }
         computed = [(name, _unshared(found)) for name, found in expressions.items()]
         self._work = _working(computed, _reshaping(settings))
+        self._needs_event = reads_of(expressions.values()) is WHOLE_EVENT
         if context.schema is None:
             return context.target
         return self._derived(expressions, context)
@@ -94,6 +97,9 @@ class MapStep(Step):
         self._work(event.value, event)
         event.changed = True
         return event
+
+    def plain(self) -> PlainWork | None:
+        return None if self._needs_event else PlainWork(self._work, changes=True)
 
     def _derived(self, expressions: dict[str, Expression], context: StepContext) -> Any:
         schema, settings = RecordSchema(context.schema, context.where), self.settings
@@ -232,7 +238,7 @@ def _working(computed: list[tuple[str, _Evaluate]], reshape: _Edit | None) -> _W
     if len(computed) == 1:
         only, evaluate_only = computed[0]
 
-        def one(value: dict[str, Any], event: Event) -> None:
+        def one(value: dict[str, Any], event: Event | None) -> None:
             found = evaluate_only(value, event)
             edit(value)
             value[only] = found
@@ -244,12 +250,12 @@ def _working(computed: list[tuple[str, _Evaluate]], reshape: _Edit | None) -> _W
     if reshape is None and len(computed) == 2:
         (first, evaluate_first), (second, evaluate_second) = computed
 
-        def two(value: dict[str, Any], event: Event) -> None:
+        def two(value: dict[str, Any], event: Event | None) -> None:
             value[first], value[second] = evaluate_first(value, event), evaluate_second(value, event)
 
         return two
 
-    def several(value: dict[str, Any], event: Event) -> None:
+    def several(value: dict[str, Any], event: Event | None) -> None:
         found = [evaluate(value, event) for evaluate in functions]
         edit(value)
         value.update(zip(names, found, strict=True))
@@ -260,7 +266,7 @@ def _working(computed: list[tuple[str, _Evaluate]], reshape: _Edit | None) -> _W
 def _nested_work(computed: list[tuple[str, _Evaluate]], edit: _Edit) -> _Work:
     places = [(*walk_to(path), path, evaluate) for path, evaluate in computed]
 
-    def nested(value: dict[str, Any], event: Event) -> None:
+    def nested(value: dict[str, Any], event: Event | None) -> None:
         found = [evaluate(value, event) for *_, evaluate in places]
         edit(value)
         for (parents, name, path, _), result in zip(places, found, strict=True):

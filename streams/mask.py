@@ -22,6 +22,7 @@ from streams.record_schema import RecordSchema, branches_of, holder, like, logic
 from trunkline.core.contracts import Step, StepContext
 from trunkline.core.errors import ConfigurationError, RejectedError
 from trunkline.core.event import Event
+from trunkline.core.plain import PlainWork
 from trunkline.core.settings import Secret, Settings, setting
 
 DEFAULT_KEY = Secret("${env:TRUNKLINE_MASK_KEY}")
@@ -122,20 +123,29 @@ class MaskStep(Step):
         return settled(schema, context)
 
     def process(self, event: Event) -> Event:
+        if self._hide(event.value):
+            event.changed = True
+        return event
+
+    def plain(self) -> PlainWork | None:
+        return PlainWork(self._hide, changes=True)
+
+    def _hide(self, value: Any, _context: Any = None) -> bool:
+        """Whether anything was there to be hidden."""
+        changed = False
         if self._only is not None:
             name, hide = self._only
-            value = event.value
             found = value.get(name)
             if found is not None:
                 value[name] = hide(found)
-                event.changed = True
-            return event
+                changed = True
+            return changed
         for parents, name, hide in self._plan:
-            record = holder(event.value, parents) if parents else event.value
+            record = holder(value, parents) if parents else value
             if record is not None and (found := record.get(name)) is not None:
                 record[name] = hide(found)
-                event.changed = True
-        return event
+                changed = True
+        return changed
 
 
 class _Hash:

@@ -69,6 +69,16 @@ class FileReading:
                 stream.close()
         return found
 
+    def bytes_done(self, file: Seen, entry: Progress | None) -> int:
+        """How many bytes of a file, as it lies on disk, were read."""
+        if entry is None:
+            return 0
+        if entry.state in ("e", "d") or not self._is_gzip(file):
+            return min(entry.base, file.size)
+        # What was vouched for is the whole gzip file; only the stream at hand tells how far it was unpacked.
+        unpacking = self._stream is not None and self._stream[0] == file.key
+        return min(self._stream[1].read_bytes, file.size) if unpacking and self._stream is not None else 0
+
     def close(self) -> None:
         """Closes what is open."""
         if self._stream is not None:

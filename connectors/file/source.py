@@ -17,6 +17,7 @@ from connectors.file.progress import FOLLOWED, MOST_FOLLOWED, Ledger, Progress, 
 from connectors.file.reading import FileReading
 from connectors.file.settings import FileSettings
 from trunkline.core.contracts import PluginContext, Position, RejectedInput, Source, SourceBatch, SourceEvent
+from trunkline.core.contracts import Progress as SourceProgress
 from trunkline.core.errors import ConfigurationError, RetriableError
 
 _MOST_BYTES = 4 * 2**20
@@ -107,6 +108,25 @@ class FileSource(Source):
             position=position if reached == position else reached,
             pause=0.0 if more else settings.poll_interval,
             finished=not more and not settings.watch,
+            progress=self._progress(self._reading, listing, ledger),
+        )
+
+    def _progress(self, reading: FileReading, listing: list[Seen], ledger: Ledger) -> SourceProgress | None:
+        """How much was read of the files that are there. A JSON document is parsed whole: of it nothing can be said between."""
+        if self.settings.format == "json" or not listing:
+            return None
+        done = 0
+        unread: list[Seen] = []
+        for file in listing:
+            entry = ledger.files.get(file.key)
+            read = file.size if entry is None and ledger.is_old(file) else reading.bytes_done(file, entry)
+            done += read
+            if read < file.size:
+                unread.append(file)
+        what = min(unread, key=lambda file: file.order).name if unread else listing[-1].name
+        others = len(listing) - 1
+        return SourceProgress(
+            done, sum(file.size for file in listing), what if not others else f"{what} and {others} more"
         )
 
     def is_complete(self, file: Seen) -> bool:

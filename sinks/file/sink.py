@@ -26,7 +26,7 @@ class FileSink(Sink):
 
     settings_type: ClassVar[type[FileSinkSettings]] = FileSinkSettings
     summary: ClassVar[str] = "Writes batches as CSV, JSON Lines or Avro files to a local folder."
-    promises: ClassVar[Promises] = Promises(idempotent=True, max_batch=50_000, contiguous=True)
+    promises = Promises(idempotent=True, max_batch=50_000, contiguous=True)
 
     settings: FileSinkSettings
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 from sinks.google_sheets.a1 import column_letters, first_cell, quoted
 from sinks.google_sheets.client import MisplacedRangeError, SheetsClient
@@ -47,7 +47,7 @@ class GoogleSheetsSink(Sink):
     settings_type = GoogleSheetsSettings
     connection_type = GoogleSheetsConnection
     summary = "Writes events as rows of a Google Sheets worksheet: append, or upsert by a key column."
-    promises: ClassVar[Promises] = Promises(idempotent=True, max_batch=500)
+    promises = Promises(idempotent=True, max_batch=500)
 
     settings: GoogleSheetsSettings
     connection: GoogleSheetsConnection
@@ -56,7 +56,7 @@ class GoogleSheetsSink(Sink):
         super().__init__(settings, connection)
         if settings.identity_column is None:
             # Nothing in the sheet then tells whether a row has been appended.
-            self.__dict__["promises"] = Promises(idempotent=False, max_batch=500)
+            self.promises = Promises(idempotent=False, max_batch=500)
         self._client: SheetsClient | None = None
         self._rows: RowMaker | None = None
         self._index: RowIndex | None = None

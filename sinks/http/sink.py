@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from typing import ClassVar
 
 from sinks.http.request import RequestPlan, field_at
 from sinks.http.settings import HttpSinkConnection, HttpSinkSettings
@@ -32,7 +31,7 @@ class HttpSink(Sink):
     settings_type = HttpSinkSettings
     connection_type = HttpSinkConnection
     summary = "Sends each record to an HTTP endpoint, signed and with an idempotency key if wanted."
-    promises: ClassVar[Promises] = Promises(idempotent=False, max_batch=1)
+    promises = Promises(idempotent=False, max_batch=1)
 
     def __init__(self, settings: HttpSinkSettings, connection: HttpSinkConnection | None = None) -> None:
         super().__init__(settings, connection)
@@ -41,7 +40,7 @@ class HttpSink(Sink):
         if settings.idempotency_header is not None:
             check_header(settings.idempotency_header, "")
         idempotent = settings.method in ("PUT", "DELETE") if settings.idempotent is None else settings.idempotent
-        self.promises = Promises(idempotent=idempotent, max_batch=1)  # type: ignore[misc]
+        self.promises = Promises(idempotent=idempotent, max_batch=1)
         self._classes = _classes(settings)
         self._client: HttpClient | None = None
         self._signer: Signer | None = None

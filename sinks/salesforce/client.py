@@ -48,17 +48,24 @@ class Usage:
 class _Session:
     token: str
     instance: str
+    user: str | None = None
 
 
 class SalesforceClient:
     """Requests to one org. `usage` is what the latest answer said of the daily limit, None before the first."""
 
-    def __init__(self, connection: SalesforceConnection) -> None:
+    def __init__(self, connection: SalesforceConnection, *, largest_answer: int = 0) -> None:
         self._connection = connection
-        self._http = HttpClient(connection.http)
+        largest = max(largest_answer, connection.http.max_response)
+        self._http = HttpClient(connection.http.model_copy(update={"max_response": largest}))
         self._session: _Session | None = None
         self._signing_in = asyncio.Lock()
         self.usage: Usage | None = None
+
+    @property
+    def user(self) -> str | None:
+        """The id of the user that we are signed in as, where it is known."""
+        return self._session.user if self._session is not None else None
 
     async def request(
         self,
@@ -66,10 +73,14 @@ class SalesforceClient:
         path: str,
         *,
         content: bytes | None = None,
+        media: str = "application/json",
+        timeout: float | None = None,
         correlation_id: str | None = None,
         traceparent: str | None = None,
     ) -> HttpResponse:
-        """The answer to a request for `path`, below `/services/data/vXX.X/`.
+        """The answer to a request for `path`, below `/services/data/vXX.X/`. `media` is the type of `content`.
+
+        `timeout` is in seconds, where it is to be more than the connection's.
 
         A session that has expired is refreshed once, by one caller for all that wait. Raises `FatalError` when Salesforce
         refuses the credentials or the new session too, `NotSentError` or a plain `RetriableError` when nothing was sent, and
@@ -80,6 +91,8 @@ class SalesforceClient:
             method=method,
             path=path,
             content=content,
+            media=media,
+            timeout=None if timeout is None else max(timeout, self._connection.http.timeout),
             correlation_id=correlation_id,
             traceparent=traceparent,
         )
@@ -123,21 +136,24 @@ class SalesforceClient:
         method: str,
         path: str,
         content: bytes | None,
+        media: str,
+        timeout: float | None,
         correlation_id: str | None,
         traceparent: str | None,
     ) -> HttpResponse:
         headers = {
             "Authorization": f"Bearer {session.token}",
-            "Accept": "application/json",
+            "Accept": "application/json, text/csv",
             "Sforce-Call-Options": "client=Trunkline",
         }
         if content is not None:
-            headers["Content-Type"] = "application/json"
+            headers["Content-Type"] = media
         response = await self._http.request(
             method,
             f"{session.instance}/services/data/v{self._connection.api_version}/{path}",
             headers=headers,
             content=content,
+            timeout=timeout,
             correlation_id=correlation_id,
             traceparent=traceparent,
         )
@@ -187,7 +203,9 @@ class SalesforceClient:
             raise FatalError(
                 "Salesforce names an instance address that is not https", where=url, code="salesforce.sign_in"
             )
-        return _Session(answer["access_token"], instance)
+        # The identity address ends in the ids of the org and of the user.
+        user = str(answer.get("id") or "").rpartition("/")[2]
+        return _Session(answer["access_token"], instance, user or None)
 
     def _grant(self) -> dict[str, str]:
         auth = self._connection.auth

@@ -1,4 +1,4 @@
-"""The conformance of the `salesforce` sink, upserting by an external id."""
+"""The conformance of the `salesforce` sink, upserting by an external id: through collections, and through bulk jobs."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class SalesforceKit(SinkKit):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self._mock = SalesforceMock()
+        self.mock = SalesforceMock()
 
     @property
     def environment(self) -> Mapping[str, str]:
-        return self._mock.environment
+        return self.mock.environment
 
     @property
     def secrets(self) -> Sequence[str]:
-        return (self._mock.environment["SF_CLIENT_SECRET"],)
+        return (self.mock.environment["SF_CLIENT_SECRET"],)
 
     @property
     def config(self) -> Any:
@@ -37,7 +37,7 @@ class SalesforceKit(SinkKit):
     @property
     def connection(self) -> dict[str, Any]:
         return {
-            "url": self._mock.url,
+            "url": self.mock.url,
             "auth": {
                 "type": "client_credentials",
                 "client_id": "${env:SF_CLIENT_ID}",
@@ -47,10 +47,10 @@ class SalesforceKit(SinkKit):
         }
 
     async def start(self) -> None:
-        await self._mock.start()
+        await self.mock.start()
 
     async def stop(self) -> None:
-        await self._mock.stop()
+        await self.mock.stop()
 
     def value(self, number: int) -> Any:
         return {"number": number, "carrier": "UA"}
@@ -59,18 +59,18 @@ class SalesforceKit(SinkKit):
         return {"number": 99, "carrier": "much too long a carrier"}
 
     async def arrived(self) -> Sequence[int]:
-        return [int(record["Flight_Key__c"]) for record in self._mock.org.records("Flight__c")]
+        return [int(record["Flight_Key__c"]) for record in self.mock.org.records("Flight__c")]
 
     async def break_down(self) -> None:
-        self._mock.fail(1, "unavailable")
+        self.mock.fail(1, "unavailable")
 
     async def throttle(self) -> float:
-        self._mock.fail(1, "throttled")
+        self.mock.fail(1, "throttled")
         return 2
 
     async def refuse(self) -> None:
-        self._mock.tokens.client_secret = "changed-by-an-administrator"  # noqa: S105 (of a test)
-        self._mock.expire_sessions()
+        self.mock.tokens.client_secret = "changed-by-an-administrator"  # noqa: S105 (of a test)
+        self.mock.expire_sessions()
 
     async def hang(self) -> None:
         raise NotApplicableError(
@@ -79,3 +79,17 @@ class SalesforceKit(SinkKit):
 
 
 TestSalesforceSink = sink_suite(SalesforceSink, factory=SalesforceKit)
+
+
+class BulkKit(SalesforceKit):
+    """The same org, given its records as jobs."""
+
+    @property
+    def config(self) -> Any:
+        return {**super().config, "api": "bulk", "job_poll": "50ms"}
+
+    async def hang(self) -> None:
+        self.mock.ingest.held = True
+
+
+TestSalesforceBulk = sink_suite(SalesforceSink, factory=BulkKit)

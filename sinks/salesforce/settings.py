@@ -135,6 +135,27 @@ class SalesforceSettings(Settings):
     nulls: Literal["send", "omit"] = setting(
         "send", description="A null value empties the field (`send`), or leaves it as it is (`omit`)."
     )
+    api: Literal["rest", "auto", "bulk"] = setting(
+        "rest",
+        description="`rest` sends requests of up to `max_batch` records. `auto` and `bulk` deliver gapless ranges of a partition: "
+        "`auto` by a job of Bulk API 2.0 where a range has more than `bulk_above` records and by requests else, `bulk` always by a job.",
+    )
+    bulk_above: int = setting(
+        2000, description="With `api: auto`, the most records of a range that go by requests.", ge=1, examples=[2000]
+    )
+    job_records: int = setting(
+        10_000,
+        description="Most records of one job. They are held in memory until the job's results are read; Salesforce itself cuts jobs "
+        "into batches of 10,000.",
+        ge=2,
+        le=150_000,
+    )
+    job_poll: Duration = setting(5.0, description="The longest wait between two questions for a job's state.", gt=0)
+    job_timeout: Duration = setting(
+        3600.0,
+        description="How long a job may take before its outcome counts as unknown; it is then asked for again.",
+        gt=0,
+    )
     max_batch: int = setting(MAX_COLLECTION, description="Most records of one request.", ge=1, le=MAX_COLLECTION)
     limit_reserve: float = setting(
         0.95,
@@ -164,6 +185,10 @@ class SalesforceSettings(Settings):
                 raise ValueError("external_id: an upsert needs the external id field that records are found by")
             if self.external_id not in self.fields:
                 raise ValueError(f"fields: {self.external_id}, the external id, must get a value")
+        elif self.api != "rest":
+            raise ValueError(
+                f"api: {self.api} needs `operation: upsert`: a job that is sent again must have no second effect"
+            )
         if self.correlation_field is not None and self.correlation_field in self.fields:
             raise ValueError(f"correlation_field: {self.correlation_field} gets a value in `fields` already")
         return self

@@ -30,7 +30,7 @@ class SftpSink(Sink):
     summary: ClassVar[str] = (
         "Uploads batches as CSV, JSON Lines or Avro files to an SFTP server with a pinned host key."
     )
-    promises: ClassVar[Promises] = Promises(idempotent=True, max_batch=50_000, contiguous=True)
+    promises = Promises(idempotent=True, max_batch=50_000, contiguous=True)
 
     settings: SftpSinkSettings
     connection: SftpConnection

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from sinks.slack.client import SlackClient
 from sinks.slack.message import compiled, metadata
@@ -24,7 +24,7 @@ class SlackSink(Sink):
     settings_type = SlackSettings
     connection_type = SlackConnection
     summary = "Posts events to a Slack channel, by the Web API or an incoming webhook."
-    promises: ClassVar[Promises] = Promises(idempotent=False, max_batch=1)
+    promises = Promises(idempotent=False, max_batch=1)
 
     settings: SlackSettings
     connection: SlackConnection

@@ -7,22 +7,25 @@ from typing import Any
 import pytest
 
 from trunkline.core.plugins import Kind, load_plugin, plugin_names
-from trunkline.core.testing.lookup import suite_of
+from trunkline.core.testing.lookup import suites_of
 
 KINDS: tuple[Kind, ...] = ("source", "step", "sink")
 PLUGINS = [(kind, name) for kind in KINDS for name in plugin_names(kind)]
 
 
 def _suites() -> dict[str, Any]:
-    """A test class for each plug-in that has a suite; why another has none is the matter of the test below."""
+    """The test classes of each plug-in that has some; why another has none is the matter of the test below."""
     found: dict[str, Any] = {}
     for kind, name in PLUGINS:
         try:
-            suite = suite_of(kind, name)
+            suites = suites_of(kind, name)
         except Exception:  # noqa: BLE001
             continue
-        title = f"Test{kind.title()}{name.title().replace('_', '')}"
-        found[title] = type(title, (suite,), {"__doc__": f"The {kind} {name}."})
+        for own, suite in suites.items():
+            title = f"Test{kind.title()}{name.title().replace('_', '')}"
+            if len(suites) > 1:
+                title = f"Test{kind.title()}{own.removeprefix('Test')}"
+            found[title] = type(title, (suite,), {"__doc__": f"The {kind} {name}."})
     return found
 
 
@@ -31,7 +34,7 @@ globals().update(_suites())
 
 @pytest.mark.parametrize(("kind", "name"), PLUGINS, ids=[f"{kind}-{name}" for kind, name in PLUGINS])
 def test_every_plugin_has_a_conformance_suite(kind: Kind, name: str) -> None:
-    assert suite_of(kind, name).plugin is load_plugin(kind, name)
+    assert all(suite.plugin is load_plugin(kind, name) for suite in suites_of(kind, name).values())
 
 
 def test_the_shipped_kinds_are_all_found() -> None:

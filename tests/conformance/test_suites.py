@@ -35,7 +35,7 @@ from trunkline.core.event import Event
 from trunkline.core.settings import Settings, setting
 from trunkline.core.testing import push_source_suite, sink_suite, source_suite, step_suite
 from trunkline.core.testing.declarations import looks_secret
-from trunkline.core.testing.lookup import suite_of
+from trunkline.core.testing.lookup import suites_of
 from trunkline.core.verdicts import Dead, Ok, Retry, Unknown, Verdict
 
 Suite = Any
@@ -385,10 +385,10 @@ def test_a_plugin_without_a_suite_is_found(monkeypatch: pytest.MonkeyPatch) -> N
     Lonely.__module__ = "sinks.http.sink"
     monkeypatch.setattr("trunkline.core.testing.lookup.load_plugin", lambda kind, name: Lonely)
     with pytest.raises(CheckFailedError, match="no conformance suite"):
-        suite_of("sink", "lonely")
+        suites_of("sink", "lonely")
     Lonely.__module__ = "trunkline.core.lonely"
     with pytest.raises(CheckFailedError, match=r"no module trunkline\.core\.conformance"):
-        suite_of("sink", "lonely")
+        suites_of("sink", "lonely")
 
 
 def test_the_peer_can_fail_refuse_and_answer() -> None:

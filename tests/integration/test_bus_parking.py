@@ -390,8 +390,12 @@ async def test_the_park_survives_a_killed_worker_and_moves_to_another_one(
 # --- who may write ----------------------------------------------------------------------------------------------------
 
 
-def test_a_former_member_can_neither_park_nor_release(kafka: KafkaUnderTest, namespace: str) -> None:
-    settings, names = KafkaSettings(kafka.bootstrap), Names(namespace)
+async def test_a_former_member_can_neither_park_nor_release(kafka: KafkaUnderTest, namespace: str) -> None:
+    await asyncio.to_thread(_a_former_member_is_refused, KafkaSettings(kafka.bootstrap), namespace)
+
+
+def _a_former_member_is_refused(settings: KafkaSettings, namespace: str) -> None:
+    names = Names(namespace)
     topic, parked = f"{namespace}.orders", names.parked("fenced")
     ensure_topics(settings, [TopicPlan(topic, 1), TopicPlan(parked, 1, config=changelog_config(2**20))])
 

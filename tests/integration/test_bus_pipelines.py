@@ -455,12 +455,17 @@ async def test_a_record_of_somebody_else_gets_an_id_and_a_correlation_id_that_st
             identity,
             "0af7651916cd43dd8448eb211c80319c",
         ]
-    hops = await asyncio.to_thread(find_hops, running.settings, running.names.trace, identity)
-    assert sorted((hop.pipeline, hop.outcome) for hop in hops) == [
-        ("foreign-first", "delivered"),
-        ("foreign-second", "delivered"),
-        ("foreign-stream", "delivered"),
-    ]
+
+    async def traced() -> bool:
+        # A sink writes its trace beside the offsets, a moment after the delivery.
+        hops = await asyncio.to_thread(find_hops, running.settings, running.names.trace, identity)
+        return sorted((hop.pipeline, hop.outcome) for hop in hops) == [
+            ("foreign-first", "delivered"),
+            ("foreign-second", "delivered"),
+            ("foreign-stream", "delivered"),
+        ]
+
+    await running.until(traced, "every hop in the trace")
 
 
 async def test_a_stream_that_changes_nothing_writes_the_same_bytes(running: Bus) -> None:

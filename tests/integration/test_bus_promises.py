@@ -10,6 +10,7 @@ import pytest
 from confluent_kafka import TopicPartition
 
 from trunkline.bus.deadletters import Failure, dead_letter_headers
+from trunkline.bus.deliveries import AcceptedDeliveries
 from trunkline.bus.intake import Assigned, Intake, Partition, Reading
 from trunkline.bus.kafka import KafkaSettings, produce, read_all
 from trunkline.bus.ledger import Ledger
@@ -102,7 +103,15 @@ async def test_a_sender_is_told_accepted_only_after_the_transaction_committed(
 ) -> None:
     def runtime() -> PushRuntime:
         # Both have one worker's name, so the second fences the first: its next transaction can not commit.
-        return PushRuntime(settings, names, "hooks", Door(Settings()), publisher(names, "hooks"), worker="w")
+        return PushRuntime(
+            settings,
+            names,
+            "hooks",
+            Door(Settings()),
+            publisher(names, "hooks"),
+            worker="w",
+            accepted=AcceptedDeliveries(settings, names),
+        )
 
     def accepted() -> int:
         return len(list(read_all(settings, names.deliveries)))

@@ -108,8 +108,12 @@ def test_a_redrive_is_counted_first_filtered_and_sends_nothing_twice(letters: Le
     assert letters.data("redrive", "out", *only, "--dry-run") == {
         "pipeline": "out",
         "waiting": 1,
+        "capped": 0,
+        "refused": 0,
         "sent": 0,
         "dry_run": True,
+        "job": None,
+        "state": None,
     }
     assert letters.retried() == []
     assert letters.data("redrive", "out", *only)["sent"] == 1
@@ -132,3 +136,45 @@ def test_a_wrong_filter_or_pipeline_is_wrong_input(letters: Letters) -> None:
     unknown = letters("dlq", "redrive", "outt")
     assert unknown.exit_code == 2
     assert "did you mean 'out'?" in unknown.stderr
+
+
+def test_a_job_outlives_its_command_and_is_executed_by_whoever_resumes_it(letters: Letters) -> None:
+    asked = letters.data("redrive", "out", "--detach")
+    assert (asked["waiting"], asked["sent"], asked["state"]) == (3, 0, "WAITING")
+    assert letters.retried() == []
+
+    def job(*arguments: str) -> Any:
+        result = letters("-o", "json", "job", *arguments)
+        assert result.exit_code == 0, result.stderr
+        return json.loads(result.stdout)
+
+    assert job("pause", asked["job"])["progress"]["state"] == "PAUSED"
+    assert [(one["id"], one["left"]) for one in job("list", "out")] == [(asked["job"], None)]
+    done = job("resume", asked["job"])
+    assert (done["progress"]["state"], done["progress"]["sent"], done["left"]) == ("DONE", 3, 0)
+    assert len(letters.retried()) == 3
+    assert job("show", asked["job"])["ended"]
+    unknown = letters("job", "show", "nobody")
+    assert unknown.exit_code == 2
+    assert "error[job.unknown]" in unknown.stderr
+
+
+def test_a_job_that_is_cancelled_leaves_its_letters_waiting(letters: Letters) -> None:
+    asked = letters.data("redrive", "out", "--detach")
+    cancelled = letters("job", "cancel", asked["job"])
+    assert "CANCELLED" in cancelled.stdout, cancelled.stderr
+    assert letters.retried() == []
+    assert sum(one["count"] for one in letters.data("ls")) == 3
+
+
+def test_an_edit_that_can_not_be_is_wrong_input_and_makes_no_job(letters: Letters, tmp_path: Path) -> None:
+    value = tmp_path / "value.json"
+    value.write_text('{"id": 1}')
+    refused = letters("dlq", "redrive", "out", "0@1", "--edit", str(value))
+    assert refused.exit_code == 2
+    assert "error[edit.refused]" in refused.stderr
+    assert "0@1" in refused.stderr
+    assert letters("dlq", "redrive", "out", "--edit", str(value)).exit_code == 2
+    assert letters("dlq", "redrive", "out", "--set", "id").exit_code == 2
+    assert "error[expression.syntax] --set id" in letters("dlq", "redrive", "out", "--set", "id=1 +").stderr
+    assert json.loads(letters("-o", "json", "job", "list").stdout) == []

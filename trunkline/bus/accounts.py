@@ -25,10 +25,17 @@ class Gates:
 
     def for_pipeline(self, manifest: SinkManifest, project: Project) -> Sequence[Gate]:
         """The gates that the calls of a pipeline pass, those of its `Connection`, else its own."""
-        name = manifest.spec.connection
+        return self._of(manifest.spec.connection, f"pipeline/{manifest.metadata.name}", project)
+
+    def for_fallback(self, manifest: SinkManifest, project: Project) -> Sequence[Gate]:
+        """The gates of the account that a pipeline's fallback uses."""
+        assert manifest.spec.fallback is not None
+        return self._of(manifest.spec.fallback.connection, f"pipeline/{manifest.metadata.name}/fallback", project)
+
+    def _of(self, name: str | None, own: str, project: Project) -> Sequence[Gate]:
         connection = project.connections.get(name) if name is not None else None
         spec = connection.spec if connection is not None else None
-        account = name if name is not None else f"pipeline/{manifest.metadata.name}"
+        account = name if name is not None else own
         with self._lock:
             found = self._made.get(account)
             if found is None or found[0] != spec:

@@ -52,6 +52,10 @@ class Report:
     parked_records: int = 0
     """Records that wait in its park now; `counts` has how many ever were parked."""
     parked_keys: int = 0
+    per_second: float = 0.0
+    """Input records settled a second, of late."""
+    progress: list[dict[str, Any]] = field(default_factory=list)
+    """Of a source's splits: `done` of `total`, `what` they are of, and `seconds_left`, None where it is not known."""
 
     @property
     def stale(self) -> bool:

@@ -11,19 +11,25 @@ from typing import Any, Literal
 from confluent_kafka import Message
 
 from trunkline.bus.accounts import Gates
-from trunkline.bus.deadletters import ORIGIN, REDRIVE, Failure
+from trunkline.bus.breaker import Breaker
+from trunkline.bus.deadletters import ORIGIN, SENT_AGAIN, Failure
+from trunkline.bus.deliveries import AcceptedDeliveries
+from trunkline.bus.fallback import FallbackSink
+from trunkline.bus.gates import Gate
 from trunkline.bus.intake import Partition, Reading
 from trunkline.bus.kafka import KafkaSettings, headers_of
 from trunkline.bus.names import Names
 from trunkline.bus.parking.partitions import fit_parked_topic
+from trunkline.bus.plain import PlainTransform
 from trunkline.bus.publish import Caster, Publisher
 from trunkline.bus.push import PushRuntime
 from trunkline.bus.sink import SinkRuntime
 from trunkline.bus.source import SourceRuntime
 from trunkline.bus.state import Changelog
 from trunkline.bus.stream import StreamRuntime
+from trunkline.bus.threshold import DeadLetterThreshold
 from trunkline.bus.topics import ensure_topics, matching_topics, topic_plan, topic_states
-from trunkline.bus.transform import CompiledStep, FailedRecordError, KeepOnError, Output, Transform
+from trunkline.bus.transform import CompiledStep, FailedRecordError, Output, Transform
 from trunkline.core.casting import compile_caster
 from trunkline.core.contracts import PluginContext, PushSource, Sink, Source
 from trunkline.core.errors import ConfigurationError, RejectedError
@@ -34,6 +40,7 @@ from trunkline.core.manifests import Sink as SinkManifest
 from trunkline.core.manifests import Source as SourceManifest
 from trunkline.core.manifests import Stream as StreamManifest
 from trunkline.core.manifests.check import (
+    build_fallback,
     build_sink,
     build_source,
     prepare_steps,
@@ -158,6 +165,7 @@ class Builder:
         worker: str,
         data: Path,
         gates: Gates,
+        accepted: AcceptedDeliveries,
     ) -> None:
         self._settings = settings
         self._names = names
@@ -166,6 +174,7 @@ class Builder:
         self._worker = worker
         self._data = data
         self._gates = gates
+        self._accepted = accepted
 
     def context(self, pipeline: str) -> PluginContext:
         """What a plug-in is told when it is opened."""
@@ -183,7 +192,7 @@ class Builder:
         if isinstance(manifest, StreamManifest):
             return self._stream(manifest, started_at, saved)
         name = manifest.metadata.name
-        sink = build_sink(self._project, manifest)
+        sink, gates = self._sink_and_gates(manifest)
         topics = Topics(self._settings, self._project, self._registry, [*manifest.spec.from_, self._names.retry(name)])
         self._require(topics, manifest.spec.from_)
         retry = self._names.retry(name)
@@ -200,7 +209,8 @@ class Builder:
             manifest.spec.delivery,
             decode,
             topic_ids=topics.ids,
-            gates=self._gates.for_pipeline(manifest, self._project),
+            gates=gates,
+            threshold=DeadLetterThreshold(manifest.spec.dead_letters, name),
             when=sink_filter(self._project, manifest),
             parked=self._parked(manifest, topics) if not sink.promises.contiguous else None,
         )
@@ -219,23 +229,39 @@ class Builder:
         folder = self._data / "state" / self._worker / name / "parked"
         return Changelog(self._settings, name, topic, state.id, folder)
 
+    def _sink_and_gates(self, manifest: SinkManifest) -> tuple[Sink, Sequence[Gate]]:
+        """The plug-in, with its fallback where it has one, and the gates that the engine has its calls pass."""
+        sink, other = build_sink(self._project, manifest), build_fallback(self._project, manifest)
+        gates = self._gates.for_pipeline(manifest, self._project)
+        if other is None or manifest.spec.fallback is None:
+            return sink, gates
+        breaker = next((gate for gate in gates if isinstance(gate, Breaker)), None)
+        with_fallback = FallbackSink(
+            sink,
+            other,
+            after=manifest.spec.fallback.after,
+            breaker=breaker,
+            other_gates=self._gates.for_fallback(manifest, self._project),
+        )
+        return with_fallback, [gate for gate in gates if gate is not breaker]
+
     def _source(self, manifest: SourceManifest) -> Built:
         name = manifest.metadata.name
         source = build_source(self._project, manifest)
-        targets = [target.topic for target in manifest.spec.to]
-        topics = Topics(self._settings, self._project, self._registry, [*targets, self._names.dead_letters(name)])
-        publisher = Publisher(
-            self._names,
-            name,
-            self._worker,
-            manifest.spec.connector,
-            source_routes(self._project, manifest),
-            topics.encoder,
-            _caster_source(source, topics),
-            topics.limits,
+        publisher = _publisher(
+            self._settings, self._names, self._registry, self._project, manifest, source, self._worker
         )
         if isinstance(source, PushSource):
-            return Built(PushRuntime(self._settings, self._names, name, source, publisher, worker=self._worker), source)
+            push = PushRuntime(
+                self._settings,
+                self._names,
+                name,
+                source,
+                publisher,
+                worker=self._worker,
+                accepted=self._accepted,
+            )
+            return Built(push, source)
         return Built(SourceRuntime(self._settings, self._names, name, source, publisher, worker=self._worker), source)
 
     def _stream(
@@ -251,14 +277,7 @@ class Builder:
             schema = topics.schema(topic)
             prepared, output = prepare_steps(self._project, manifest, schema.json if schema is not None else None)
             routes = stream_routes(self._project, manifest, output)
-            steps = [
-                CompiledStep(
-                    one.name,
-                    KeepOnError(one.step.process) if one.on_error == "pass" else one.step.process,
-                    one.on_error,
-                )
-                for one in prepared
-            ]
+            steps = [CompiledStep.of(one.name, one.step, one.on_error) for one in prepared]
             return Transform(
                 topics.decoder(topic), steps, routes, topics.encoder, topics.limits, topic_id=topics.topic_id(topic)
             )
@@ -270,6 +289,7 @@ class Builder:
             self._reading(manifest, started_at, saved),
             transform_or_retry,
             exactly_once=manifest.spec.processing == "exactly-once",
+            threshold=DeadLetterThreshold(manifest.spec.dead_letters, name),
         )
         return Built(runtime, None)
 
@@ -297,12 +317,47 @@ class Builder:
                 )
 
 
+def source_publisher(
+    settings: KafkaSettings, names: Names, registry: RegistryClient, project: Project, pipeline: str, worker: str
+) -> Publisher | None:
+    """What publishes the events of a source, for what it has in quarantine; None where the project has no such source."""
+    manifest = project.sources.get(pipeline)
+    if manifest is None:
+        return None
+    return _publisher(settings, names, registry, project, manifest, build_source(project, manifest), worker)
+
+
+def _publisher(
+    settings: KafkaSettings,
+    names: Names,
+    registry: RegistryClient,
+    project: Project,
+    manifest: SourceManifest,
+    source: Source | PushSource,
+    worker: str,
+) -> Publisher:
+    name = manifest.metadata.name
+    targets = [target.topic for target in manifest.spec.to]
+    topics = Topics(settings, project, registry, [*targets, names.dead_letters(name)])
+    return Publisher(
+        names,
+        name,
+        worker,
+        manifest.spec.connector,
+        source_routes(project, manifest),
+        topics.encoder,
+        _caster_source(source, topics),
+        topics.limits,
+    )
+
+
 class RetryTransform:
     """The transform of the retry topic: each record goes the way of the topic that it came from first."""
 
     def __init__(self, transform_of: Any) -> None:
         self._transform_of = transform_of
         self._transforms: dict[str, Transform] = {}
+        self.plain: dict[bytes, PlainTransform] = {}
 
     def __call__(self, message: Message, topic: str, partition: int, offset: int) -> tuple[list[Output], Event]:
         """As `Transform`; outputs do not carry the headers of the redrive."""
@@ -320,7 +375,7 @@ class RetryTransform:
             transform = self._transforms[origin] = self._transform_of(origin)
         outputs, event = transform(message, topic, partition, offset)
         clean = [
-            Output(one.topic, one.value, one.key, [pair for pair in one.headers if pair[0] not in {ORIGIN, REDRIVE}])
+            Output(one.topic, one.value, one.key, [pair for pair in one.headers if pair[0] not in SENT_AGAIN])
             for one in outputs
         ]
         return clean, event
@@ -349,3 +404,9 @@ def _caster_source(source: Source | PushSource, topics: Topics) -> Callable[[str
 def position_map(positions: Mapping[tuple[str, int], int]) -> dict[str, int]:
     """Positions by `topic/partition`, for JSON."""
     return {f"{topic}/{partition}": offset for (topic, partition), offset in positions.items()}
+
+
+def partitions_of(positions: Mapping[str, int]) -> list[Partition]:
+    """The partitions in a `position_map`."""
+    found = (place.rpartition("/") for place in positions)
+    return [(topic, int(number)) for topic, _, number in found]

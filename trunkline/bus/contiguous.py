@@ -71,6 +71,7 @@ class ContiguousDelivering:
         self._commit_plan = commit_plan
         self._failed = failed
         self._count = min(sink.promises.max_batch, spec.batch.count or sink.promises.max_batch)
+        self._patience = max(spec.timeout, sink.promises.patience)
         self._lanes: dict[Partition, _Lane] = {}
         self._closing = False
         self._ending = asyncio.Event()
@@ -84,6 +85,11 @@ class ContiguousDelivering:
     def held(self) -> int:
         """Records taken and not settled yet."""
         return sum(len(lane.waiting) for lane in list(self._lanes.values()))
+
+    @property
+    def held_bytes(self) -> int:
+        """The size of those."""
+        return sum(lane.size for lane in list(self._lanes.values()))
 
     def begin(self, partition: Partition, planned: int | None) -> None:
         """A partition came to us; `planned` is the end of the range that was under way when it was left."""
@@ -202,11 +208,12 @@ class ContiguousDelivering:
             return
         name = f"{self._pipeline}-{first.topic_id}-{first.partition}-{first.offset}-{last.offset}"
         attempt = counted = 0
+        rebuilt = lane.planned is not None
         while not lane.gone and not self._closing:
             if not await self._passed(lane, size):
                 return
             attempt += 1
-            verdicts, excused = await self._called(batch, name, attempt)
+            verdicts, excused = await self._called(batch, name, attempt, rebuilt)
             counted += not excused
             waits = [verdict for verdict in verdicts if isinstance(verdict, (Retry, Unknown))]
             for verdict in verdicts:
@@ -238,16 +245,18 @@ class ContiguousDelivering:
             await _set_within(self._opened, min(wait, GATE_SECONDS))
         return False
 
-    async def _called(self, batch: list[Delivery], name: str, attempt: int) -> tuple[Sequence[Verdict], bool]:
+    async def _called(
+        self, batch: list[Delivery], name: str, attempt: int, rebuilt: bool
+    ) -> tuple[Sequence[Verdict], bool]:
         """The verdicts of one call, and whether it is excused as an attempt."""
         events = [delivery.event for delivery in batch]
         verdicts: Sequence[Verdict] = ()
         begun = time.monotonic()
         try:
-            async with asyncio.timeout(self._spec.timeout):
-                verdicts = await verdicts_of(self._sink, Batch(events, name, attempt), self._pipeline)
+            async with asyncio.timeout(self._patience):
+                verdicts = await verdicts_of(self._sink, Batch(events, name, attempt, rebuilt), self._pipeline)
         except TimeoutError:
-            verdicts = [Unknown(f"no answer within {self._spec.timeout:g} s")] * len(batch)
+            verdicts = [Unknown(f"no answer within {self._patience:g} s")] * len(batch)
         finally:
             excused = self._passage.ended(events, verdicts)
         self._seconds.observe(time.monotonic() - begun)

@@ -37,6 +37,10 @@ ORIGIN = "trunkline.origin"
 """Where a redriven record was read first, as `topic/topic id/partition/offset`: its idempotency key stays the same."""
 REDRIVE = "trunkline.redrive"
 """The id of the redrive that sent a record again."""
+REDRIVES = "trunkline.redrives"
+"""How often a record was sent again: what fails each time is not sent for ever."""
+SENT_AGAIN = frozenset({ORIGIN, REDRIVE, REDRIVES})
+"""What only a record in a retry topic carries."""
 
 MAX_REASON = 2000
 _VARIABLE = re.compile(r"0x[0-9a-f]+|\d+|'[^']*'|\"[^\"]*\"")
@@ -120,6 +124,32 @@ class DeadLetter:
     def origin(self) -> tuple[str, int, int]:
         """Topic, partition and offset of the record that failed."""
         return self.header(TOPIC), int(self.header(PARTITION) or -1), int(self.header(OFFSET) or -1)
+
+    @property
+    def first_origin(self) -> tuple[str, int, int]:
+        """Where the record was read first: as `origin`, but of a record that failed again after a redrive its first place."""
+        text = self.header(ORIGIN)
+        if not text:
+            return self.origin
+        topic, _, partition, offset = text.split("/")
+        return topic, int(partition), int(offset)
+
+    @property
+    def place(self) -> str:
+        """The letter's own place, as people write it: `PARTITION@OFFSET`."""
+        return f"{self.partition}@{self.offset}"
+
+    @property
+    def redrives(self) -> int:
+        """How often the record was sent again before it failed this time."""
+        text = self.header(REDRIVES)
+        return int(text) if text.isdigit() else 0
+
+    @property
+    def failed_at(self) -> int:
+        """When its first attempt failed, in Unix milliseconds."""
+        text = self.header(FAILED_AT)
+        return int(text) if text.isdigit() else self.timestamp
 
     def original_headers(self) -> Headers:
         """The event's own headers."""

@@ -77,6 +77,11 @@ class Delivering:
         """Records taken and not settled yet: in lanes, ready, under way or waiting for a retry."""
         return self._lanes.held
 
+    @property
+    def held_bytes(self) -> int:
+        """The size of those."""
+        return self._lanes.held_bytes
+
     def submit(self, deliveries: Sequence[Delivery]) -> None:
         """Takes records in the order they were read."""
         if self._exhausted.holding:
@@ -204,6 +209,7 @@ class Delivering:
         return self._passage.ended([delivery.event for delivery in flight.batch], verdicts)
 
     def _landed(self, flight: Flight) -> None:
+        # I24: the gates hear the end of every call that they let begin: a probe that never ends would hold an account for ever.
         if flight.calling:
             self._ended(flight, ())
         if flight.task.cancelled():
@@ -247,7 +253,7 @@ class Delivering:
         """The record is tried again, or its attempts are used up."""
         after = verdict.after if isinstance(verdict, Retry) else None
         if excused or after is not None:
-            # Whoever names a time means the account, not the record.
+            # I23: while an account is at fault no attempt is used up. Whoever names a time means the account, not the record.
             delivery.attempts -= 1
         if delivery.attempts >= self._spec.retry.attempts:
             failure = self._failure(

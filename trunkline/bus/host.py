@@ -13,6 +13,7 @@ from trunkline.bus.build import Builder, Built, position_map
 from trunkline.bus.ingress import Ingress
 from trunkline.bus.intake import Partition
 from trunkline.bus.ledger import OUTCOMES, total
+from trunkline.bus.pace import Pace
 from trunkline.bus.parking.decisions import Decision
 from trunkline.bus.push import PushRuntime
 from trunkline.bus.sink import SinkRuntime
@@ -20,7 +21,7 @@ from trunkline.bus.source import SourceRuntime
 from trunkline.bus.states import Desired, State, reconnect_delay, restart_delay
 from trunkline.bus.stream import StreamRuntime
 from trunkline.bus.threads import in_own_thread
-from trunkline.core.errors import FatalError, RetriableError, TrunklineError, UnavailableError
+from trunkline.core.errors import FatalError, HaltError, RetriableError, TrunklineError, UnavailableError
 from trunkline.core.log import get_logger
 from trunkline.core.manifests import Pipeline
 from trunkline.core.metrics import counter, gauge
@@ -63,6 +64,7 @@ class PipelineHost:
         self._wake = asyncio.Event()
         self._closing = asyncio.Event()
         self._counts: dict[str, int] = {}
+        self._pace = Pace()
         # What was reported last is reported on until there is something newer: it is the second copy of the offsets.
         self._positions: dict[str, int] = position_map(saved or {})
         self._finished = False
@@ -122,6 +124,8 @@ class PipelineHost:
             breaker=self._breaker(),
             parked_records=parked_records,
             parked_keys=parked_keys,
+            per_second=round(self._pace.per_second, 1),
+            progress=self._progress(),
         )
 
     # --- running ---
@@ -155,17 +159,25 @@ class PipelineHost:
         self._become(State.STOPPED if self._wish.desired is Desired.STOPPED else State.UNASSIGNED)
 
     async def _recover(self, error: TrunklineError) -> None:
-        """What may pass is tried again soon; what a person must mend after n² + n minutes, or when someone says so."""
+        """What may pass is tried again soon; what a person must mend after n² + n minutes, or when someone says so;
+        what a person must look at only then."""
         counter("trunkline_pipeline_restarts_total").labels(self.name).inc()
+        wait: float | None
         if isinstance(error, (RetriableError, UnavailableError)):
             wait = max(getattr(error, "after", None) or 0.0, reconnect_delay(self._failures - 1))
             self._become(State.RESTARTING)
             log.warning("the pipeline restarts soon", pipeline=self.name, wait=wait, reason=str(error), code=error.code)
+        elif isinstance(error, HaltError):
+            wait = None
+            self._become(State.FAILED)
+            log.error(
+                "the pipeline failed, and waits for a person", pipeline=self.name, reason=str(error), code=error.code
+            )
         else:
             wait = restart_delay(self._failures)
             self._become(State.FAILED)
             log.error("the pipeline failed", pipeline=self.name, restart_in=wait, reason=str(error), code=error.code)
-        self._restart_at = time.time() + wait
+        self._restart_at = time.time() + wait if wait is not None else None
         self._changed(self)
         await self._wait(wait)
         self._restart_at = None
@@ -250,3 +262,14 @@ class PipelineHost:
             fields = ("read", "delivered", "filtered", "dead", "outputs", "duplicates")
             self._counts = {name: sum(getattr(position, name) for position in positions) for name in fields}
             self._finished = runtime.finished
+        if self._counts:
+            self._pace.note(self._counts.get("read", 0))
+
+    def _progress(self) -> list[dict[str, Any]]:
+        runtime = self._built.runtime if self._built is not None else None
+        if not isinstance(runtime, SourceRuntime):
+            return []
+        return [
+            {"done": known.done, "total": known.total, "what": known.what, "seconds_left": left}
+            for known, left in runtime.progress
+        ]

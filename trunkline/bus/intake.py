@@ -25,6 +25,10 @@ Partition = tuple[str, int]
 
 log = get_logger(__name__)
 CALL_TIMEOUT = 15.0
+POLL_SECONDS = 0.1
+IDLE_SECONDS = 1.0
+QUIET_SECONDS = 5.0
+"""After this long without a record a pipeline is idle: its thread looks for a stop or a pause only each IDLE_SECONDS."""
 _ABSENT = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}  # noqa: SLF001 (librdkafka's own codes have no other name)
 _PASSING = {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE, KafkaError._TIMED_OUT}  # noqa: SLF001
 
@@ -83,6 +87,7 @@ class Intake:
         self._retry = reading.names.retry(reading.pipeline)
         self._member = member
         self._failure: Exception | None = None
+        self._last_record = time.monotonic()
         patterns = [
             name if not name.endswith(".*") else "^" + re.escape(name[:-2]) + "[.].+" for name in reading.topics
         ]
@@ -95,20 +100,27 @@ class Intake:
         """The client itself, for pausing, committing and group metadata."""
         return self._consumer
 
+    @property
+    def patience(self) -> float:
+        """How long a poll should wait: a record ends the wait at once, and each look of an idle pipeline costs CPU time."""
+        return POLL_SECONDS if time.monotonic() - self._last_record < QUIET_SECONDS else IDLE_SECONDS
+
     def poll(self, most: int, timeout: float) -> list[Message]:
         """What is there now, up to `most` records; waits for the first one at most `timeout` seconds.
 
         Raises our error for what Kafka reports and does not heal by itself.
         """
-        # consume() waits for the whole time unless it gets `most`, so the wait is for one record only.
+        # consume() waits for the whole time unless it gets `most`, so the wait is for one record only. It is not poll() that
+        # waits: the client's wakes up each 200 ms to look for signals, which is most of what an idle pipeline costs.
         messages: list[Message] = self._consumer.consume(most, 0)
         if not messages:
-            first = self._consumer.poll(timeout)
-            if first is not None:
-                messages = [first, *self._consumer.consume(most - 1, 0)]
+            messages = self._consumer.consume(1, timeout)
+            if messages:
+                messages += self._consumer.consume(most - 1, 0)
         self.raise_failure()
         if not messages:
             return messages
+        self._last_record = time.monotonic()
         good = [message for message in messages if message.error() is None]
         if len(good) != len(messages):
             for message in messages:

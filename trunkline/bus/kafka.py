@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
+from weakref import WeakValueDictionary
 
 from confluent_kafka import (
     OFFSET_INVALID,
@@ -82,6 +84,8 @@ TRANSACTION_TIMEOUT_MS = 10_000
 """A killed transaction blocks read_committed readers until it times out (Kafka's default of 60 s is too long a stall)."""
 MAX_MESSAGE_BYTES = 32 * 2**20
 QUEUE_SECONDS = 30.0
+IDLE_FETCH_MS = 1000
+"""What was just assigned, or resumed beside partitions that stayed idle, is first asked for when such a fetch ends: so not longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +173,8 @@ class KafkaSettings:
             "queued.max.messages.kbytes": 32 * 1024,
             "fetch.max.bytes": max(fetch_bytes, MAX_MESSAGE_BYTES),
             "fetch.message.max.bytes": 2 * 2**20,
-            "fetch.wait.max.ms": 100,
+            # The broker answers at once when something comes: this is only how often an idle consumer asks again.
+            "fetch.wait.max.ms": IDLE_FETCH_MS,
             "topic.metadata.refresh.interval.ms": 10_000,
         }
         if self.consumer_protocol:
@@ -182,8 +187,11 @@ class KafkaSettings:
         config.update(self.options)
         return Consumer(config)
 
-    def reader(self, *, committed_only: bool = True, eof: bool = False) -> Consumer:
-        """A consumer without a group's rights, for reading topics by assignment."""
+    def reader(self, *, committed_only: bool = True, eof: bool = False, idle_fetch_ms: int = 50) -> Consumer:
+        """A consumer without a group's rights, for reading topics by assignment.
+
+        The end of a topic is said when a fetch found nothing for `idle_fetch_ms`.
+        """
         return Consumer(
             {
                 **self._base(),
@@ -196,17 +204,60 @@ class KafkaSettings:
                 "enable.partition.eof": eof,
                 "fetch.message.max.bytes": 2 * 2**20,
                 "fetch.max.bytes": MAX_MESSAGE_BYTES,
-                "fetch.wait.max.ms": 50,
+                "fetch.wait.max.ms": idle_fetch_ms,
                 **self.options,
             }
         )
 
+    def follower(self) -> Consumer:
+        """A reader that stays at the end of what it reads."""
+        return self.reader(idle_fetch_ms=IDLE_FETCH_MS)
+
     def admin(self) -> AdminClient:
-        """An administrator's client."""
-        return AdminClient(self._base())
+        """An administrator's client: the same one as long as somebody keeps it. Its answers come only as long as it is referenced."""
+        key = (self.bootstrap, *sorted(self.options.items()))
+        with _ADMINS_LOCK:
+            found = _ADMINS.get(key)
+            if found is None:
+                found = _ADMINS[key] = AdminClient(self._base())
+            return found
+
+
+class LazyProducer:
+    """An idempotent producer that is made with its first record: most pipelines seldom write what is not their output.
+
+    Used like a `Producer`. A client costs threads and connections as long as it is there.
+    """
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._made: Producer | None = None
+
+    def produce(self, *arguments: Any, **named: Any) -> None:
+        """As `Producer.produce`."""
+        with self._lock:
+            if self._made is None:
+                self._made = self._settings.producer()
+        self._made.produce(*arguments, **named)
+
+    def poll(self, timeout: float) -> int:
+        """As `Producer.poll`; waits for the whole `timeout` where there is nothing to be told of yet."""
+        if self._made is not None:
+            return self._made.poll(timeout)
+        if timeout:
+            time.sleep(timeout)
+        return 0
+
+    def flush(self, timeout: float) -> int:
+        """As `Producer.flush`."""
+        return self._made.flush(timeout) if self._made is not None else 0
 
 
 _CLIENT_LOG = KafkaClientLog(log)
+# Each client has threads and connections of its own, and a worker asks many questions.
+_ADMINS: WeakValueDictionary[tuple[object, ...], AdminClient] = WeakValueDictionary()
+_ADMINS_LOCK = threading.Lock()
 
 
 def _on_client_error(error: KafkaError) -> None:
@@ -274,14 +325,16 @@ def read_all(
     partitions: Iterable[int] | None = None,
     start: Callable[[Consumer, int], int] | None = None,
     timeout: float = 30.0,
+    patient: bool = True,
 ) -> Iterator[Message]:
     """Every committed record of a topic up to the ends it has now, partition by partition.
 
     `start` gives the first offset of a partition; without it the oldest one is taken. The ends are those of all records, open
-    transactions included: a record of ours behind somebody's open transaction is waited for. Raises `RetriableError` when a
+    transactions included: a record of ours behind somebody's open transaction is waited for, unless the reader is not
+    `patient` and takes what is committed now. Raises `RetriableError` when a
     read does not advance for `timeout` seconds. A topic that does not exist has no records.
     """
-    ends = end_offsets(settings, topic)
+    ends = end_offsets(settings, topic, committed_only=not patient)
     wanted = sorted(ends) if partitions is None else [partition for partition in partitions if partition in ends]
     if not wanted:
         return
@@ -291,21 +344,27 @@ def read_all(
             first = watermarks(reader, topic, partition, timeout)[0]
             if start is not None:
                 first = max(first, start(reader, partition))
-            yield from read_partition(reader, topic, partition, first, ends[partition], timeout)
+            yield from read_range(reader, topic, partition, first, ends[partition], timeout)
     finally:
         reader.close()
 
 
-def end_offsets(settings: KafkaSettings, topic: str, timeout: float = 10.0) -> dict[int, int]:
-    """The offset after the last record of each partition, open transactions included; empty for a topic that does not exist."""
+def end_offsets(
+    settings: KafkaSettings, topic: str, timeout: float = 10.0, *, committed_only: bool = False
+) -> dict[int, int]:
+    """The offset after the last record of each partition; empty for a topic that does not exist.
+
+    Open transactions are included, unless `committed_only` asks for where a reader of committed records comes to now.
+    """
     admin = settings.admin()
+    level = IsolationLevel.READ_COMMITTED if committed_only else IsolationLevel.READ_UNCOMMITTED
 
     def ask() -> dict[int, int]:
         metadata = admin.list_topics(topic, timeout=timeout).topics[topic]
         if metadata.error is not None or not metadata.partitions:
             return {}
         asked = {TopicPartition(topic, partition): LATEST for partition in metadata.partitions}
-        answers = admin.list_offsets(asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=timeout)
+        answers = admin.list_offsets(asked, isolation_level=level, request_timeout=timeout)
         return {part.partition: future.result(timeout).offset for part, future in answers.items()}
 
     return patiently(ask, f"the end of the topic {topic} can't be found", timeout)
@@ -327,10 +386,13 @@ def patiently(ask: Callable[[], T], what: str, timeout: float = 10.0) -> T:
             time.sleep(0.05)
 
 
-def read_partition(
+def read_range(
     reader: Consumer, topic: str, partition: int, first: int, end: int, timeout: float = 30.0
 ) -> Iterator[Message]:
-    """The committed records of one partition from `first` to before `end`, as `read_all`; the reader was made with `eof`."""
+    """The committed records of a partition from `first` to before `end`, with a reader that tells of ends (`eof=True`).
+
+    Raises as `read_all`.
+    """
     if first >= end:
         return
     reader.assign([TopicPartition(topic, partition, first)])
@@ -377,7 +439,7 @@ def headers_of(message: Message) -> Headers:
 
 
 def produce(
-    producer: Producer,
+    producer: Producer | LazyProducer,
     topic: str,
     value: bytes | None,
     key: bytes | None,

@@ -88,6 +88,11 @@ class Names:
         return self._named("_trunkline.decisions")
 
     @property
+    def jobs(self) -> str:
+        """Jobs, what people want of them and how far they are; compacted. Also the group of the workers that run them."""
+        return self._named("_trunkline.jobs")
+
+    @property
     def schemas(self) -> str:
         """The registry's own topic, in the Confluent format."""
         return self._named("_schemas")

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from trunkline.bus.board import Report
 from trunkline.bus.intake import Partition
@@ -18,10 +19,12 @@ from trunkline.core.errors import ConfigurationError
 TIMEOUT = 15.0
 
 
-def committed(settings: KafkaSettings, names: Names, pipeline: str) -> dict[Partition, tuple[int, Ledger]]:
+def committed(
+    settings: KafkaSettings, names: Names, pipeline: str, *, admin: AdminClient | None = None
+) -> dict[Partition, tuple[int, Ledger]]:
     """The committed offset and the ledger of every partition that a pipeline has read."""
     group = names.group(pipeline)
-    admin = settings.admin()
+    admin = admin or settings.admin()
 
     def ask() -> dict[Partition, tuple[int, Ledger]]:
         future = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=TIMEOUT)[

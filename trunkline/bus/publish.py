@@ -97,18 +97,18 @@ class Publisher:
             headers = self._headers(found, correlation)
             topic = self._routes[0].topic
             cast: dict[str, Any] = {}
-            event = Event(found.value, raw_key=found.key.encode() if found.key is not None else None, headers=headers)
+            event = Event(found.value, raw_key=event_key(found), headers=headers)
             if self._sees_values:
                 # Expressions see typed values: those of the first target, since all targets of a source share their input.
                 event.value = cast[topic] = (
                     self._cast(topic, found.value) if self._routes[0].name is None else found.value
                 )
             stage = "ROUTE"
-            routes = [self._only_route] if self._only_route is not None else choose(self._routes, event)
+            routes = [self._only_route] if self._only_route is not None else choose(self._routes, event.value, event)
             outputs = []
             for route in routes:
                 stage = "ROUTE"
-                topic, key = route.topic_of(event), route.key_of(event)
+                topic, key = route.topic_of(event.value, event), route.key_of(event.value, event, event.raw_key)
                 stage = "ENCODE"
                 encoder = self._encoder(topic)
                 if encoder is None:
@@ -122,7 +122,7 @@ class Publisher:
                 outputs.append(Output(topic, value, key, headers))
         except RejectedError as error:
             failure = Failure(f"SOURCE {stage}", error.code, error.message, place=found.place)
-            return self._quarantined(_raw(found), headers, correlation, failure)
+            return self._quarantined(_raw(found), headers, correlation, failure, key=event_key(found))
         except UnicodeEncodeError:
             # JSON can hold half a surrogate pair, also in what becomes a key or a header.
             reason = "its key, id or subject is no text that UTF-8 can hold (a lone surrogate)"
@@ -183,7 +183,12 @@ class Publisher:
         )
 
     def _quarantined(
-        self, raw: bytes, headers: list[tuple[str, bytes]], correlation: str, failure: Failure
+        self,
+        raw: bytes,
+        headers: list[tuple[str, bytes]],
+        correlation: str,
+        failure: Failure,
+        key: bytes | None = None,
     ) -> Published:
         kept = self._limits.get(self._quarantine, QUARANTINE_BYTES) - QUARANTINE_ROOM
         if len(raw) > kept:
@@ -194,7 +199,7 @@ class Publisher:
             headers, pipeline=self._pipeline, task=self._worker, topic="", partition=-1, offset=-1, failure=failure
         )
         detail = f"{failure.place}: {failure.reason}" if failure.place else failure.reason
-        return Published([Output(self._quarantine, raw, None, own)], correlation, "dead", detail)
+        return Published([Output(self._quarantine, raw, key, own)], correlation, "dead", detail)
 
     def _cast(self, topic: str, value: Any) -> Any:
         caster = self._caster(topic)
@@ -203,6 +208,11 @@ class Publisher:
 
 _SPECVERSION = (CE_SPECVERSION, b"1.0")
 _CONTENT_TYPE = (CONTENT_TYPE, AVRO_CONTENT_TYPE)
+
+
+def event_key(found: SourceEvent) -> bytes | None:
+    """The key that the source gave an event."""
+    return found.key.encode() if found.key is not None else None
 
 
 def _raw(found: SourceEvent) -> bytes:

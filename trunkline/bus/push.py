@@ -1,23 +1,21 @@
 """The push runtime: requests that came at the same time share one transaction, and each is answered after it committed.
 
-Keys of accepted deliveries are written in the same transaction to `_trunkline.deliveries`; every worker follows that topic, so
-that a repeated delivery is known wherever it arrives, also after a restart.
+Keys of accepted deliveries are written in the same transaction (`bus/deliveries.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import orjson
-from confluent_kafka import KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaException, Producer
 
-from trunkline.bus.kafka import KafkaSettings, offset_of, produce, read_all, translate
+from trunkline.bus.deliveries import AcceptedDeliveries, digest
+from trunkline.bus.kafka import KafkaSettings, produce, translate
 from trunkline.bus.names import Names
 from trunkline.bus.positions import SplitPosition, position_key, read_positions
 from trunkline.bus.publish import Publisher
@@ -52,78 +50,6 @@ class _Waiting:
     answer: asyncio.Future[Answer]
 
 
-class AcceptedDeliveries:
-    """The keys of deliveries that were accepted and whose window is open, as `_trunkline.deliveries` has them."""
-
-    def __init__(self, settings: KafkaSettings, names: Names, pipeline: str) -> None:
-        self._settings = settings
-        self._topic = names.deliveries
-        self._prefix = f"{pipeline}/"
-        self._known: dict[str, tuple[float, str]] = {}
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def load(self) -> None:
-        """Reads the topic to its end, and follows it from there until `close`."""
-        following = 0
-        for message in read_all(self._settings, self._topic):
-            self._take(message.key(), message.value())
-            following = offset_of(message) + 1
-        self._thread = threading.Thread(target=self._follow, args=(following,), name="deliveries", daemon=True)
-        self._thread.start()
-
-    def known(self, key: str) -> str | None:
-        """The event id that a delivery became, or None when it is new."""
-        with self._lock:
-            found = self._known.get(key)
-            return found[1] if found is not None and found[0] > time.time() else None
-
-    def record(self, key: str, window: float, event_id: str) -> tuple[bytes, bytes]:
-        """Key and value of the record that remembers a delivery."""
-        return f"{self._prefix}{key}".encode(), orjson.dumps({"v": 1, "until": time.time() + window, "id": event_id})
-
-    def add(self, key: str, window: float, event_id: str) -> None:
-        """Remembers a delivery at once, before the topic's follower sees it."""
-        with self._lock:
-            self._known[key] = (time.time() + window, event_id)
-
-    def close(self) -> None:
-        """Ends following."""
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(5)
-
-    def _follow(self, offset: int) -> None:
-        reader = self._settings.reader()
-        try:
-            reader.assign([TopicPartition(self._topic, 0, offset)])
-            swept = time.monotonic()
-            while not self._stop.is_set():
-                for message in reader.consume(500, 0.2):
-                    if message.error() is None:
-                        self._take(message.key(), message.value())
-                if time.monotonic() - swept > 60:
-                    swept = time.monotonic()
-                    self._sweep()
-        finally:
-            reader.close()
-
-    def _take(self, key: bytes | None, value: bytes | None) -> None:
-        text = (key or b"").decode("utf-8", "replace")
-        if value is None or not text.startswith(self._prefix):
-            return
-        data = orjson.loads(value)
-        with self._lock:
-            self._known[text.removeprefix(self._prefix)] = (data["until"], data["id"])
-
-    def _sweep(self) -> None:
-        now = time.time()
-        with self._lock:
-            for key in [key for key, (until, _) in self._known.items() if until <= now]:
-                del self._known[key]
-
-
 class PushRuntime:
     """Runs one push source on one worker. Every worker serves it."""
 
@@ -136,6 +62,7 @@ class PushRuntime:
         publisher: Publisher,
         *,
         worker: str,
+        accepted: AcceptedDeliveries,
     ) -> None:
         self._settings = settings
         self._names = names
@@ -144,7 +71,7 @@ class PushRuntime:
         self._publisher = publisher
         self._worker = worker
         self._split = f"push-{worker}"
-        self._accepted = AcceptedDeliveries(settings, names, pipeline)
+        self._accepted = accepted
         self._trace = TraceBatch(pipeline, "source", worker)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"push-{pipeline}")
         self._producer: Producer | None = None
@@ -214,7 +141,7 @@ class PushRuntime:
             return Answer(reception.status, body, reception.reply_type, reception.headers)
         key = digest(reception.dedupe_key) if reception.dedupe_key is not None else None
         if key is not None:
-            known = self._accepted.known(key)
+            known = self._accepted.known(self._pipeline, key)
             if known is not None:
                 self._position = replace(self._position, duplicates=self._position.duplicates + 1)
                 return Answer(200, _body({"duplicate": True, "id": known}))
@@ -268,7 +195,6 @@ class PushRuntime:
         finally:
             self._ready = False
             self._refuse_waiting("the source stops")
-            self._accepted.close()
             self._thread.shutdown(wait=False)
 
     async def _publish_some(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -320,7 +246,7 @@ class PushRuntime:
             for waiting in some:
                 reception = waiting.reception
                 key = digest(reception.dedupe_key) if reception.dedupe_key is not None else None
-                known = keys.get(key) or self._accepted.known(key) if key is not None else None
+                known = keys.get(key) or self._accepted.known(self._pipeline, key) if key is not None else None
                 if known is not None:
                     duplicates += 1
                     answers.append(Answer(200, _body({"duplicate": True, "id": known})))
@@ -339,7 +265,7 @@ class PushRuntime:
                 correlation = published[0].correlation_id
                 identity = next((event.id for event in reception.events if event.id), correlation)
                 if key is not None:
-                    record_key, record = self._accepted.record(key, reception.dedupe_window, identity)
+                    record_key, record = self._accepted.record(self._pipeline, key, reception.dedupe_window, identity)
                     producer.produce(self._names.deliveries, record, record_key)
                     accepted.append((key, reception.dedupe_window, identity))
                     keys[key] = identity
@@ -369,18 +295,13 @@ class PushRuntime:
                 str(translate(error, f"the events of {self._pipeline} can't be written")), code="kafka.unavailable"
             ) from error
         for key, window, identity in accepted:
-            self._accepted.add(key, window, identity)
+            self._accepted.add(self._pipeline, key, window, identity)
         self._seconds.observe(time.monotonic() - begun)
         self._read.inc(index - self._position.read)
         for outcome, count in counts.items():
             if count:
                 self._settled.labels(self._pipeline, outcome).inc(count)
         return answers, position
-
-
-def digest(key: str) -> str:
-    """A delivery's key at a fixed length: what a sender chooses is not kept."""
-    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:40]
 
 
 def unavailable(reason: str) -> Answer:

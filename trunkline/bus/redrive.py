@@ -11,21 +11,80 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 
-import orjson
 from confluent_kafka import KafkaException, Producer
 
-from trunkline.bus.deadletters import ORIGIN, REDRIVE, DeadLetter
+from trunkline.bus.deadletters import DeadLetter
+from trunkline.bus.edits import Editor
+from trunkline.bus.jobs import JobLog, JobRecords
 from trunkline.bus.kafka import KafkaSettings, produce, read_all, translate
+from trunkline.bus.marks import Marks, failure_of, write_mark
 from trunkline.bus.names import Names
+from trunkline.bus.resend import Resent, RetryWay
 from trunkline.bus.topics import topic_states
-from trunkline.core.envelope import Headers
 from trunkline.core.errors import ConfigurationError
 
-VERSION = 1
 BATCH = 500
 TIMEOUT = 15.0
-Place = tuple[str, int, int]
-"""Topic, partition and offset of the record that failed."""
+
+
+class Sender:
+    """The transactions that send letters of one pipeline again.
+
+    There is one transactional id a pipeline: whoever opens a sender fences everyone who was sending before.
+    """
+
+    def __init__(self, settings: KafkaSettings, names: Names, pipeline: str) -> None:
+        self._settings = settings
+        self._names = names
+        self._pipeline = pipeline
+        self._producer: Producer | None = None
+        self._redriven = 0
+
+    def open(self) -> JobLog:
+        """Fences who was sending, and gives the jobs of this pipeline as they are since then. Raises our error for Kafka's."""
+        producer = self._settings.producer(
+            transactional_id=self._names.transactional_id(self._pipeline, "redrive"), linger_ms=0
+        )
+        try:
+            # I18: who was sending is fenced, and his open transaction is over, before marks and progress are read.
+            producer.init_transactions(30)
+        except KafkaException as error:
+            raise translate(error, f"the dead letters of {self._pipeline} can't be sent again") from error
+        self._producer = producer
+        jobs = JobLog.read(self._settings, self._names, pipeline=self._pipeline)
+        self._redriven = jobs.redriven.get(self._pipeline, 0)
+        return jobs
+
+    def send(
+        self,
+        letters: Sequence[tuple[DeadLetter, Sequence[Resent]]],
+        *,
+        run: str,
+        by: str,
+        beside: Callable[[Producer], None] | None = None,
+    ) -> None:
+        """Sends letters in one transaction, with their marks, the pipeline's count of them, and what `beside` writes.
+
+        Raises our error for Kafka's; then nothing of it was sent, or nobody knows, and the sender must be opened again.
+        """
+        producer = self._producer
+        assert producer is not None, "open the sender first"
+        try:
+            producer.begin_transaction()
+            for letter, records in letters:
+                for one in records:
+                    produce(producer, one.topic, one.value, one.key, one.headers, partition=one.partition)
+                # I12: a letter that is sent again and the mark that says so are one transaction.
+                write_mark(producer, self._names, self._pipeline, letter, run, by)
+            redriven = self._redriven + len(letters)
+            if letters:
+                JobRecords(self._names).write_redriven(producer, self._pipeline, redriven)
+            if beside is not None:
+                beside(producer)
+            producer.commit_transaction(TIMEOUT)
+        except KafkaException as error:
+            raise translate(error, f"the dead letters of {self._pipeline} can't be sent again") from error
+        self._redriven = redriven
 
 
 class Redrive:
@@ -41,22 +100,22 @@ class Redrive:
 
         A record that failed again after a redrive counts as another failure.
         """
-        seen: set[Place] = set()
+        seen: set[tuple[tuple[str, int], int]] = set()
         for message in read_all(self._settings, self._names.dead_letters(self._pipeline)):
             letter = DeadLetter.from_message(message)
-            place = letter.origin
-            if place[1] >= 0:
-                if place in seen:
-                    continue
-                seen.add(place)
-            yield letter
+            failure = failure_of(letter)
+            if failure not in seen:
+                seen.add(failure)
+                yield letter
+
+    def still_waiting(self) -> Iterator[DeadLetter]:
+        """The dead letters that were not sent again yet."""
+        marks = Marks.read(self._settings, self._names, self._pipeline)
+        return (letter for letter in self.letters() if letter not in marks)
 
     def waiting(self, matches: Callable[[DeadLetter], bool] | None = None) -> list[DeadLetter]:
         """The dead letters that were not sent again yet and, where given, match."""
-        sent = self._sent()
-        return [
-            letter for letter in self.letters() if _mark(letter) not in sent and (matches is None or matches(letter))
-        ]
+        return [letter for letter in self.still_waiting() if matches is None or matches(letter)]
 
     def send(
         self,
@@ -67,81 +126,49 @@ class Redrive:
         on_progress: Callable[[int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> int:
-        """Sends letters again, at most `rate` a second, and returns how many were sent.
+        """Sends chosen letters again as they are, at most `rate` a second, and returns how many were sent.
 
         `cancelled` is asked between transactions. Raises `ConfigurationError` for a source, whose quarantine holds what never
         was a record of a topic, and our error for Kafka's; what was sent until then is marked.
         """
-        states = topic_states(self._settings, [self._names.retry(self._pipeline)])
-        retry = states.get(self._names.retry(self._pipeline))
-        if retry is None:
-            raise ConfigurationError(
-                f"{self._pipeline} has no retry topic: what a source has in quarantine never was a record",
-                hint="mend the input and send it to the source again",
-                code="redrive.source",
-            )
-        ids = {
-            state.name: state.id
-            for state in topic_states(self._settings, {letter.origin[0] for letter in letters}).values()
-        }
-        producer = self._settings.producer(transactional_id=self._names.transactional_id(self._pipeline, "redrive"))
+        way = retry_way(self._settings, self._names, self._pipeline)
+        sender = Sender(self._settings, self._names, self._pipeline)
+        sender.open()
+        # Somebody may have sent some of them since they were read: their marks are all there now, because we fenced him.
+        marks = Marks.read(self._settings, self._names, self._pipeline)
         run = uuid.uuid4().hex[:12]
         sent, remaining = 0, iter(letters)
         begun = time.monotonic()
-        try:
-            producer.init_transactions(30)
-            # Somebody may have sent some of them since they were read: their marks are all there now, because we fenced him.
-            already = self._sent()
-            size = BATCH if rate is None else max(1, min(BATCH, int(rate)))
-            while batch := list(islice(remaining, size)):
-                if cancelled is not None and cancelled():
-                    break
-                batch = [letter for letter in batch if _mark(letter) not in already]
-                self._send_batch(producer, batch, retry.partitions, ids, run, by)
-                sent += len(batch)
-                if on_progress is not None:
-                    on_progress(sent)
-                if rate is not None:
-                    time.sleep(max(0.0, begun + sent / rate - time.monotonic()))
-        except KafkaException as error:
-            raise translate(error, f"the dead letters of {self._pipeline} can't be sent again") from error
+        size = BATCH if rate is None else max(1, min(BATCH, int(rate)))
+        while batch := list(islice(remaining, size)):
+            if cancelled is not None and cancelled():
+                break
+            batch = [letter for letter in batch if letter not in marks]
+            sender.send([(letter, way.records(letter, run)) for letter in batch], run=run, by=by)
+            sent += len(batch)
+            if on_progress is not None:
+                on_progress(sent)
+            if rate is not None:
+                time.sleep(max(0.0, begun + sent / rate - time.monotonic()))
         return sent
 
-    def _send_batch(
-        self, producer: Producer, batch: Sequence[DeadLetter], partitions: int, ids: dict[str, str], run: str, by: str
-    ) -> None:
-        producer.begin_transaction()
-        for letter in batch:
-            topic, partition, _ = letter.origin
-            headers = self._headers(letter, ids, run)
-            # A record keeps its partition number, so that it meets the worker that has its key.
-            target = partition if topic and 0 <= partition < partitions else letter.partition
-            produce(producer, self._names.retry(self._pipeline), letter.value, letter.key, headers, partition=target)
-            # I12: a letter that is sent again and the mark that says so are one transaction.
-            mark = orjson.dumps({"v": VERSION, "run": run, "by": by, "at": time.time()})
-            producer.produce(self._names.redriven, mark, f"{self._pipeline}/{_mark(letter)}".encode())
-        producer.commit_transaction(TIMEOUT)
 
-    def _headers(self, letter: DeadLetter, ids: dict[str, str], run: str) -> Headers:
-        topic, partition, offset = letter.origin
-        headers = [(name, value) for name, value in letter.original_headers() if name != REDRIVE]
-        if not any(name == ORIGIN for name, _ in headers):
-            headers.append((ORIGIN, f"{topic}/{ids.get(topic, topic)}/{partition}/{offset}".encode()))
-        headers.append((REDRIVE, run.encode()))
-        return headers
+def retry_way(settings: KafkaSettings, names: Names, pipeline: str, editor: Editor | None = None) -> RetryWay:
+    """The way through a pipeline's retry topic. Raises `ConfigurationError` (`redrive.source`) where there is none, as of a source."""
+    name = names.retry(pipeline)
+    retry = topic_states(settings, [name]).get(name)
+    if retry is None:
+        raise ConfigurationError(
+            f"{pipeline} has no retry topic: what a source has in quarantine never was a record",
+            hint="a source's quarantine goes through the source: it must be applied, or run by the worker",
+            code="redrive.source",
+        )
+    known: dict[str, str] = {}
 
-    def _sent(self) -> set[str]:
-        """The marks of this pipeline's letters that were sent again."""
-        prefix = f"{self._pipeline}/"
-        found = set()
-        for message in read_all(self._settings, self._names.redriven):
-            key = (message.key() or b"").decode("utf-8", "replace")
-            if key.startswith(prefix) and message.value() is not None:
-                found.add(key.removeprefix(prefix))
-        return found
+    def topic_id(topic: str) -> str:
+        if topic not in known:
+            state = topic_states(settings, [topic]).get(topic)
+            known[topic] = state.id if state is not None else topic
+        return known[topic]
 
-
-def _mark(letter: DeadLetter) -> str:
-    """What names one failure: the place of the record that failed, else the letter's own."""
-    topic, partition, offset = letter.origin
-    return f"{topic}/{partition}/{offset}" if partition >= 0 else f"@{letter.partition}/{letter.offset}"
+    return RetryWay(names, pipeline, retry.partitions, topic_id, editor)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from trunkline.bus.breaker import Breaker, BreakerState
 from trunkline.bus.contiguous import ContiguousDelivering
@@ -22,8 +22,8 @@ from trunkline.bus.deadletters import Failure, idempotency_key
 from trunkline.bus.delivery import Delivering, in_flight_limit
 from trunkline.bus.exhausted import dead_letter
 from trunkline.bus.gates import Gate
-from trunkline.bus.intake import Assigned, Intake, Partition, Reading
-from trunkline.bus.kafka import headers_of, offset_of, translate
+from trunkline.bus.intake import POLL_SECONDS, Assigned, Intake, Partition, Reading
+from trunkline.bus.kafka import LazyProducer, headers_of, offset_of, translate
 from trunkline.bus.ledger import Ledger
 from trunkline.bus.outgoing import Delivery, Ticket
 from trunkline.bus.parking.decisions import Decision
@@ -32,6 +32,7 @@ from trunkline.bus.parking.park import Park
 from trunkline.bus.parking.parking import Parking
 from trunkline.bus.state import Changelog
 from trunkline.bus.threads import in_own_thread
+from trunkline.bus.threshold import DeadLetterThreshold
 from trunkline.bus.tickets import SinkTicket, Tickets, Work
 from trunkline.bus.transform import with_envelope
 from trunkline.core.contracts import Sink
@@ -40,11 +41,13 @@ from trunkline.core.errors import FatalError, RejectedError, RetriableError, Tru
 from trunkline.core.event import Event
 from trunkline.core.log import get_logger
 from trunkline.core.manifests.models import DeliverySpec
-from trunkline.core.metrics import counter
+from trunkline.core.metrics import counter, gauge
 
 log = get_logger(__name__)
 COMMIT_SECONDS = 0.2
-POLL_SECONDS = 0.1
+READ_AT_ONCE = 500
+FIRST_GUESS = 2**20
+"""Bytes of a record before one was read: Kafka's own limit by default."""
 ROOM_SECONDS = 0.01
 """How long reading waits for deliveries to make room."""
 FULL_SECONDS = 1.0
@@ -68,6 +71,7 @@ class SinkRuntime:
         *,
         topic_ids: Mapping[str, str],
         gates: Sequence[Gate],
+        threshold: DeadLetterThreshold,
         when: Callable[[Any, Any], Any] | None = None,
         parked: Changelog | None = None,
     ) -> None:
@@ -76,6 +80,7 @@ class SinkRuntime:
         self._pipeline = pipeline = reading.pipeline
         self._sink = sink
         self._gates = gates
+        self._threshold = threshold
         self._spec = spec
         self._decode = decode
         self._topic_ids = topic_ids
@@ -89,14 +94,20 @@ class SinkRuntime:
         self._room_at = time.monotonic()
         """When there was room for more records last."""
         self._was_paused = False
+        self._handed = self._taken = (0, 0)
+        """Records and bytes that the polling thread gave to the event loop, and that the event loop took."""
+        self._record_size = FIRST_GUESS
+        """Bytes of the largest record read lately."""
         self._failure: TrunklineError | None = None
         self._requests: queue.SimpleQueue[tuple[Partition, int, int, Future[bool]]] = queue.SimpleQueue()
         self._last_commit = 0.0
-        self._producer: Producer = reading.settings.producer()
+        self._producer = LazyProducer(reading.settings)
         self._tickets = Tickets(reading.names, pipeline, reading.worker, self._producer, self._fail)
         self._read = counter("trunkline_records_in_total").labels(pipeline)
         most = sink.promises.max_batch if spec.batch.count is None else min(spec.batch.count, sink.promises.max_batch)
-        self._high_water = max(1000, 4 * in_flight_limit(sink, spec), 2 * most)
+        # A range in the making and one being written; what is taken a record at a time wants more waiting at the door.
+        ahead = 0 if sink.promises.contiguous else 4 * in_flight_limit(sink, spec)
+        self._high_water = max(1000, ahead, 2 * most)
 
     # --- called from the event loop ---
 
@@ -121,6 +132,9 @@ class SinkRuntime:
             )
             if self._parking is not None:
                 self._parking.attach(self._delivering.submit)
+        delivering = self._delivering
+        gauge("trunkline_held_records").labels(self._pipeline).set_function(lambda: delivering.held)
+        gauge("trunkline_held_bytes").labels(self._pipeline).set_function(lambda: delivering.held_bytes)
         await in_own_thread(self._run_thread, f"sink-{self._pipeline}")
         if self._failure is not None:
             raise self._failure
@@ -205,7 +219,7 @@ class SinkRuntime:
                     self._commit_if_due()
                     continue
                 self._apply_pause()
-                messages = intake.poll(500, 0.0 if self._is_asked else POLL_SECONDS)
+                messages = intake.poll(max(1, self._room()), self._poll_seconds())
                 if messages:
                     self._take(messages)
                 self._commit_if_due()
@@ -219,9 +233,12 @@ class SinkRuntime:
         finally:
             self._end()
 
-    @property
-    def _is_asked(self) -> bool:
-        return not self._requests.empty() or (self._park is not None and self._park.waiting)
+    def _poll_seconds(self) -> float:
+        """Not long while deliveries are held: what they settle is to be committed, and what they ask to be answered."""
+        if not self._requests.empty() or (self._park is not None and self._park.waiting):
+            return 0.0
+        parked = self._parking is not None and self._parking.holding
+        return POLL_SECONDS if self._delivering.held or parked else self._intake.patience
 
     def _end(self) -> None:
         """Intake ends, what is in flight settles to a deadline, offsets are committed, the group is left."""
@@ -294,14 +311,25 @@ class SinkRuntime:
         For a moment only: Kafka's client answers a rebalance while it is polled. Then partitions are paused, which costs a new
         fetch, and polling goes on.
         """
-        # A planned range must be read whole, in every partition, before any of it can go.
-        high = self._high_water if self._contiguous is None else self._high_water * max(1, len(self._tickets.works))
         now = time.monotonic()
-        held = self._delivering.held + (self._parking.pending if self._parking is not None else 0)
-        if held < high:
+        if self._room() > 0:
             self._room_at = now
         self._backlogged = now - self._room_at > FULL_SECONDS
         return self._room_at != now and not self._backlogged
+
+    def _room(self) -> int:
+        """How many more records may be read."""
+        # I25: what a sink holds is bounded, in records and in bytes, however slow its other side is.
+        records, size = self._high_water, self._spec.hold
+        if self._contiguous is not None:
+            # A planned range must be read whole, in every partition, before any of it can go.
+            partitions = max(1, len(self._tickets.works))
+            records, size = records * partitions, max(size, 2 * self._spec.batch.bytes) * partitions
+        left = size - self._delivering.held_bytes - (self._handed[1] - self._taken[1])
+        pending = self._parking.pending if self._parking is not None else 0
+        if records <= self._delivering.held + pending + (self._handed[0] - self._taken[0]) or left <= 0:
+            return 0
+        return min(READ_AT_ONCE, max(1, left // self._record_size))
 
     def _apply_pause(self) -> None:
         wanted = self._paused.is_set() or self._backlogged
@@ -326,11 +354,23 @@ class SinkRuntime:
             if delivery is not None:
                 deliveries.append(delivery)
         self._read.inc(len(messages))
+        self._record_size = max(self._record_size // 2, *(len(message) for message in messages), 1)
         if self._contiguous is not None:
-            self._loop.call_soon_threadsafe(self._contiguous.submit, deliveries, read_to)
+            self._hand_over(deliveries, self._contiguous.submit, deliveries, read_to)
         elif deliveries:
             assert isinstance(self._delivering, Delivering)
-            self._loop.call_soon_threadsafe(self._delivering.submit, deliveries)
+            self._hand_over(deliveries, self._delivering.submit, deliveries)
+
+    def _hand_over(self, deliveries: Sequence[Delivery], submit: Callable[..., None], *arguments: object) -> None:
+        """Gives records to the event loop; until it has taken them they count as held here."""
+        records, size = len(deliveries), sum(delivery.size for delivery in deliveries)
+        self._handed = (self._handed[0] + records, self._handed[1] + size)
+
+        def taken() -> None:
+            submit(*arguments)
+            self._taken = (self._taken[0] + records, self._taken[1] + size)
+
+        self._loop.call_soon_threadsafe(taken)
 
     def _prepared(self, message: Message, work: Work, offset: int) -> Delivery | None:
         """The record decoded and ready for the sink; None where it is settled already (filtered, or on its way to the dead letters)."""
@@ -395,6 +435,7 @@ class SinkRuntime:
         if now - self._last_commit >= COMMIT_SECONDS:
             self._last_commit = now
             self._commit(wait=False)
+            self._threshold.note(*self._tickets.ended())
 
     def _commit(self, *, wait: bool, only: Sequence[Partition] | None = None) -> None:
         """Commits how far each partition is settled without a gap."""

@@ -20,20 +20,23 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from trunkline.bus.kafka import KafkaSettings, produce, translate
 from trunkline.bus.names import Names
+from trunkline.bus.pace import Pace
 from trunkline.bus.positions import SplitPosition, position_key, read_positions
 from trunkline.bus.publish import Published, Publisher
 from trunkline.bus.states import reconnect_delay
 from trunkline.bus.threads import in_own_thread
 from trunkline.bus.topics import LEASE_PARTITIONS
 from trunkline.bus.trace import TraceBatch
-from trunkline.core.contracts import Source, SourceBatch
+from trunkline.core.contracts import Progress, Source, SourceBatch
 from trunkline.core.errors import FatalError, RetriableError, TrunklineError
 from trunkline.core.log import get_logger
-from trunkline.core.metrics import counter, histogram
+from trunkline.core.metrics import counter, gauge, histogram
 
 log = get_logger(__name__)
 T = TypeVar("T")
 TIMEOUT = 15.0
+LEASE_SECONDS = 0.5
+"""How often the thread that holds leases looks whether it should leave."""
 
 
 def lease_of(split: str) -> int:
@@ -59,6 +62,7 @@ class SourceRuntime:
         self._failure: TrunklineError | None = None
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._positions: dict[str, SplitPosition] = {}
+        self._paces: dict[str, tuple[Pace, Progress]] = {}
         self._leave = threading.Event()
 
     @property
@@ -70,6 +74,11 @@ class SourceRuntime:
     def finished(self) -> bool:
         """Whether every split of this worker has come to its end."""
         return bool(self._positions) and all(position.finished for position in self._positions.values())
+
+    @property
+    def progress(self) -> list[tuple[Progress, float | None]]:
+        """How far the splits of this worker that tell it have come, and how many seconds the rest takes, None where it stands still."""
+        return [(known, pace.seconds_for(known.total - known.done)) for pace, known in list(self._paces.values())]
 
     def stop(self) -> None:
         """Asks `run` to finish the transaction under way and return."""
@@ -108,10 +117,10 @@ class SourceRuntime:
                 [self._names.leases], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
             )
             while not self._leave.is_set():
-                message = consumer.poll(0.2)
-                error = message.error() if message is not None else None
-                if error is not None and not error.retriable():
-                    log.debug("lease", pipeline=self._pipeline, error=error.str())
+                for message in consumer.consume(1, LEASE_SECONDS):
+                    error = message.error()
+                    if error is not None and not error.retriable():
+                        log.debug("lease", pipeline=self._pipeline, error=error.str())
         except KafkaException as error:
             self._fail(translate(error, f"the leases of {self._pipeline} can't be held"))
         finally:
@@ -149,6 +158,7 @@ class SourceRuntime:
             await asyncio.wait(tasks, timeout=TIMEOUT)
         for split in splits:
             self._positions.pop(split, None)
+            self._paces.pop(split, None)
 
     async def _run_split(self, split: str) -> None:
         failures = 0
@@ -191,11 +201,22 @@ class SourceRuntime:
             except asyncio.CancelledError:
                 await asyncio.wait({written}, timeout=TIMEOUT)
                 raise
+        if batch.progress is not None:
+            self._note_progress(split, batch.progress)
         if batch.position is not None:
             await self._source.committed(split, batch.position)
         if batch.pause or batch.finished:
             await asyncio.sleep(max(batch.pause, 1.0 if batch.finished else 0.0))
         return 0 if failures else failures
+
+    def _note_progress(self, split: str, progress: Progress) -> None:
+        pace = self._paces[split][0] if split in self._paces else Pace()
+        pace.note(progress.done)
+        self._paces[split] = (pace, progress)
+        gauge("trunkline_source_progress_ratio").labels(self._pipeline, split).set(progress.share)
+        left = pace.seconds_for(progress.total - progress.done)
+        if left is not None:
+            gauge("trunkline_source_left_seconds").labels(self._pipeline, split).set(left)
 
     def _fail(self, error: TrunklineError) -> None:
         if self._failure is None:

@@ -9,24 +9,23 @@ from __future__ import annotations
 import threading
 import time
 from array import array
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from trunkline.bus.deadletters import Failure, dead_letter_headers
+from trunkline.bus.hotloop import HotLoop, TransformLike
 from trunkline.bus.intake import Assigned, Intake, Partition, Reading
-from trunkline.bus.kafka import headers_of, offset_of, produce, translate
+from trunkline.bus.kafka import offset_of, produce, translate
 from trunkline.bus.ledger import Ledger
+from trunkline.bus.threshold import DeadLetterThreshold
 from trunkline.bus.trace import TraceBatch
-from trunkline.bus.transform import FailedRecordError, Output, correlation_of
-from trunkline.core.envelope import CE_CORRELATION_ID
-from trunkline.core.errors import FatalError, RetriableError, TrunklineError
-from trunkline.core.event import Event
+from trunkline.core.errors import FatalError, TrunklineError
 from trunkline.core.log import get_logger
 from trunkline.core.metrics import counter, histogram
-from trunkline.core.secret import redact
 
 log = get_logger(__name__)
 TRANSACTION_SECONDS = 0.2
@@ -34,13 +33,8 @@ SHORT_SECONDS = 0.02
 FLUSH_SECONDS = 1.0
 FEW = 200
 """A transaction with fewer records than this after SHORT_SECONDS is committed at once: the input is slow."""
-POLL_SECONDS = 0.1
 READ_AT_ONCE = 2000
 TRANSACTION_TIMEOUT = 15.0
-
-
-TransformLike = Callable[[Message, str, int, int], tuple[list[Output], Event]]
-"""A `Transform`, or what stands for one: outputs of a record, and the event. Raises FailedRecordError."""
 
 
 @dataclass(slots=True)
@@ -76,7 +70,12 @@ class StreamRuntime:
     """Runs one stream on one worker. `run` belongs to a thread of its own; the other methods may be called from anywhere."""
 
     def __init__(
-        self, reading: Reading, transform_of: Callable[[str], TransformLike], *, exactly_once: bool = True
+        self,
+        reading: Reading,
+        transform_of: Callable[[str], TransformLike],
+        *,
+        exactly_once: bool = True,
+        threshold: DeadLetterThreshold,
     ) -> None:
         self._reading = reading
         self._settings = reading.settings
@@ -85,9 +84,11 @@ class StreamRuntime:
         self._worker = reading.worker
         self._transform_of = transform_of
         self._exactly_once = exactly_once
+        self._threshold = threshold
         self._states: dict[Partition, _PartitionState] = {}
         self._transforms: dict[str, TransformLike] = {}
         self._trace = TraceBatch(pipeline, "stream", reading.worker)
+        self._loop = HotLoop(pipeline, reading.worker, reading.names, self._trace, self._on_delivery)
         self._stop = threading.Event()
         self._paused = threading.Event()
         self._begun: float | None = None
@@ -95,7 +96,6 @@ class StreamRuntime:
         self._needs_rewind = False
         self._watching = False
         self._delivery_failure: KafkaError | None = None
-        self._guess = 6
         self._read = counter("trunkline_records_in_total").labels(pipeline)
         self._settled = counter("trunkline_records_settled_total")
         self._seconds = histogram("trunkline_transaction_seconds").labels(pipeline)
@@ -138,7 +138,7 @@ class StreamRuntime:
         self._producer = producer
         self._intake = Intake(self._reading, self)
         try:
-            self._loop()
+            self._read_on()
         except KafkaException as error:
             raise translate(error, f"the stream {self._pipeline} can't go on") from error
         finally:
@@ -159,7 +159,7 @@ class StreamRuntime:
             raise translate(error, "the transactional producer can't start") from error
         return producer
 
-    def _loop(self) -> None:
+    def _read_on(self) -> None:
         applied_pause = False
         while not self._stop.is_set():
             paused = self._paused.is_set()
@@ -167,7 +167,7 @@ class StreamRuntime:
                 self._commit()
                 self._apply_pause(paused)
                 applied_pause = paused
-            wait = POLL_SECONDS if self._begun is None else 0.0
+            wait = self._intake.patience if self._begun is None else 0.0
             messages = self._intake.poll(READ_AT_ONCE, wait)
             if self._needs_rewind:
                 self._needs_rewind = False
@@ -204,109 +204,29 @@ class StreamRuntime:
             if self._exactly_once:
                 self._producer.begin_transaction()
         self._read.inc(len(messages))
-        first = 0
-        while first < len(messages):
-            topic, partition = messages[first].topic() or "", messages[first].partition() or 0
-            last = first + 1
-            while last < len(messages) and messages[last].partition() == partition and messages[last].topic() == topic:
-                last += 1
+        for (topic, partition), run in groupby(messages, _place):
             state = self._states.get((topic, partition))
             if state is not None:  # else it was handed over meanwhile
-                self._process_run(topic, partition, state, messages[first:last])
-            first = last
+                self._process_run(topic, partition, state, list(run))
 
     def _process_run(self, topic: str, partition: int, state: _PartitionState, messages: list[Message]) -> None:
-        """The hot loop. Outputs go to the producer at once; what happened is noted until the commit."""
+        offsets = [offset_of(message) for message in messages]
+        if offsets[0] < state.position:  # read again after a rewind
+            first = bisect_left(offsets, state.position)
+            offsets, messages = offsets[first:], messages[first:]
+            if not offsets:
+                return
         transform = self._transforms.get(topic) or self._learn(topic)
-        produce_now, guess = self._producer.produce, self._guess
         # In a transaction the commit tells of failures; which one it was is asked only when there is one.
-        on_delivery = None if self._exactly_once and not self._watching else self._on_delivery
-        done, position = state.offsets, state.position
-        offsets, ids, outcomes, details = self._trace.part(topic, partition)
-        delivered = outputs_written = filtered = dead = 0
-        for message in messages:
-            offset: int = message.offset()  # type: ignore[assignment]
-            if offset < position:
-                continue  # read again after a rewind
-            try:
-                outputs, event = transform(message, topic, partition, offset)
-            except FailedRecordError as failed:
-                self._dead_letter(message, failed.failure)
-                dead += 1
-                outcomes.append("dead")
-                details[str(len(offsets))] = redact(failed.failure.reason)[:500]
-                headers = headers_of(message)
-            else:
-                headers = event.headers
-                if outputs:
-                    for target, value, key, own in outputs:
-                        try:
-                            if on_delivery is None:
-                                produce_now(target, value, key, headers=own)  # type: ignore[arg-type]
-                            else:
-                                produce_now(target, value, key, headers=own, on_delivery=on_delivery)  # type: ignore[arg-type]
-                        except BufferError:
-                            produce(self._producer, target, value, key, own, on_delivery=on_delivery)
-                    outputs_written += len(outputs)
-                    delivered += 1
-                    outcomes.append("delivered")
-                else:
-                    filtered += 1
-                    outcomes.append("filtered")
-            if guess < len(headers) and headers[guess][0] == CE_CORRELATION_ID:
-                ids.append(headers[guess][1].decode("utf-8", "replace"))
-            else:
-                correlation, guess = correlation_of(headers, guess)
-                ids.append(correlation)
-            offsets.append(offset)
-            done.append(offset)
-        if offsets:
-            state.position = max(position, offsets[-1] + 1)
-        self._guess = guess
-        state.count(delivered=delivered, filtered=filtered, dead=dead, outputs=outputs_written)
+        watch = self._watching or not self._exactly_once
+        counts = self._loop.process((topic, partition), offsets, messages, transform, self._producer, watch=watch)
+        state.offsets.extend(offsets)
+        state.position = offsets[-1] + 1
+        state.count(**counts._asdict())
 
     def _on_delivery(self, error: KafkaError | None, _message: Message) -> None:
         if error is not None and self._delivery_failure is None:
             self._delivery_failure = error
-
-    def _dead_letter(self, message: Message, failure: Failure) -> None:
-        # I3: a record is saved before any offset passes it: here in the same transaction, or flushed before the commit.
-        topic, partition, offset = message.topic() or "", message.partition() or 0, offset_of(message)
-        headers = dead_letter_headers(
-            headers_of(message),
-            pipeline=self._pipeline,
-            task=self._worker,
-            topic=topic,
-            partition=partition,
-            offset=offset,
-            failure=failure,
-        )
-        log.warning(
-            "dead letter",
-            pipeline=self._pipeline,
-            topic=topic,
-            partition=partition,
-            offset=offset,
-            stage=failure.stage,
-            reason=failure.reason,
-        )
-        destination = self._names.dead_letters(self._pipeline)
-        try:
-            produce(
-                self._producer,
-                destination,
-                message.value(),
-                message.key(),
-                headers,
-                partition=partition,
-                on_delivery=self._on_delivery,
-            )
-        except (KafkaException, RetriableError) as error:
-            raise FatalError(
-                f"a dead letter can't be saved to {destination}: {error}",
-                where=f"{topic}[{partition}]@{offset}",
-                code="deadletters.failed",
-            ) from error
 
     def _learn(self, topic: str) -> TransformLike:
         """The transform of an input topic. The retry topic's records are those of the inputs."""
@@ -347,6 +267,7 @@ class StreamRuntime:
         self._watching = False
         self._seconds.observe(time.monotonic() - begun)
         self._report(counts)
+        self._threshold.note(counts["delivered"] + counts["filtered"] + counts["dead"], counts["dead"])
 
     def _report(self, counts: Mapping[str, int]) -> None:
         for outcome in ("delivered", "filtered", "dead"):
@@ -442,3 +363,7 @@ class StreamRuntime:
     def _forget(self, partitions: Sequence[Partition]) -> None:
         for partition in partitions:
             self._states.pop(partition, None)
+
+
+def _place(message: Message) -> Partition:
+    return message.topic() or "", message.partition() or 0

@@ -9,11 +9,11 @@ import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from trunkline.bus.deadletters import Failure, dead_letter_headers
 from trunkline.bus.intake import Assigned, Partition
-from trunkline.bus.kafka import headers_of, produce
+from trunkline.bus.kafka import LazyProducer, headers_of, produce
 from trunkline.bus.ledger import Ledger, Outcome, Plan
 from trunkline.bus.names import Names
 from trunkline.bus.offsets import OffsetTracker
@@ -70,7 +70,7 @@ class Tickets:
     """The partitions that a sink has, and what became of the records read from them."""
 
     def __init__(
-        self, names: Names, pipeline: str, worker: str, producer: Producer, failed: Callable[[TrunklineError], None]
+        self, names: Names, pipeline: str, worker: str, producer: LazyProducer, failed: Callable[[TrunklineError], None]
     ) -> None:
         self._names = names
         self._pipeline = pipeline
@@ -80,6 +80,7 @@ class Tickets:
         self.lock = threading.Lock()
         self.works: dict[Partition, Work] = {}
         self.trace = TraceBatch(pipeline, "sink", worker)
+        self._ended = self._dead = 0
         self._settled = counter("trunkline_records_settled_total")
 
     def settle(self, ticket: SinkTicket, outcome: Outcome, detail: str | None) -> None:
@@ -89,6 +90,8 @@ class Tickets:
             # I4: what ends after the partition went away is not committed here.
             if work.current:
                 work.tracker.settle(ticket.offset, outcome, outputs=1 if outcome == "delivered" else 0)
+            self._ended += 1
+            self._dead += outcome == "dead"
             self.trace.add(*work.partition, ticket.offset, ticket.correlation, outcome, detail)
 
     def save_dead(self, ticket: SinkTicket, failure: Failure) -> None:
@@ -208,6 +211,13 @@ class Tickets:
                 for partition, work in self.works.items()
                 if partition[1] in numbers
             ]
+
+    def ended(self) -> tuple[int, int]:
+        """How many records ended since this was asked last, and how many of them as dead letters."""
+        with self.lock:
+            found = self._ended, self._dead
+            self._ended = self._dead = 0
+        return found
 
     def _count(self, work: Work) -> None:
         for outcome in ("delivered", "filtered", "dead", "parked"):

@@ -32,6 +32,7 @@ NEVER_EXPIRES = {"retention.ms": "-1", "retention.bytes": "-1"}
 DEFAULT_MAX_MESSAGE = 1_048_588
 DEAD_LETTER_ROOM = 1_048_576
 LEASE_PARTITIONS = 16
+JOB_PARTITIONS = 8
 TRACE_RETENTION_MS = 7 * 24 * 3_600_000
 TIMEOUT = 30.0
 
@@ -87,6 +88,7 @@ def internal_topics(names: Names) -> list[TopicPlan]:
         TopicPlan(names.status, 1, config=COMPACTED),
         TopicPlan(names.positions, 1, config=COMPACTED),
         TopicPlan(names.redriven, 1, config=COMPACTED),
+        TopicPlan(names.jobs, JOB_PARTITIONS, config={**COMPACTED, "max.message.bytes": str(16 * 2**20)}),
         TopicPlan(names.leases, LEASE_PARTITIONS, config={"retention.ms": "3600000"}),
         TopicPlan(
             names.deliveries,

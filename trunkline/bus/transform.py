@@ -10,12 +10,15 @@ from typing import Any, NamedTuple, cast
 from confluent_kafka import Message
 
 from trunkline.bus.deadletters import Failure, event_id
+from trunkline.bus.plain import SPARE_BYTES, PlainTransform, compile_plain
 from trunkline.core.contracts import Step
 from trunkline.core.envelope import CE_SPECVERSION, Headers, envelope_from_headers, envelope_to_headers
 from trunkline.core.errors import RejectedError, TrunklineError
 from trunkline.core.event import Event
+from trunkline.core.plain import PlainWork
 from trunkline.core.routing import Route, choose
 from trunkline.registry.codec import Decoder, Encoder
+from trunkline.registry.wire import PREFIX_SIZE
 
 
 class Output(NamedTuple):
@@ -34,11 +37,13 @@ class CompiledStep:
     name: str
     process: Callable[[Event], Event | list[Event] | None]
     on_error: str
+    plain: PlainWork | None = None
 
     @classmethod
     def of(cls, name: str, step: Step, on_error: str) -> CompiledStep:
         """The step's bound method, looked up once."""
-        return cls(name, step.process, on_error)
+        process = KeepOnError(step.process) if on_error == "pass" else step.process
+        return cls(name, process, on_error, step.plain())
 
 
 class FailedRecordError(Exception):
@@ -66,6 +71,10 @@ class Transform:
         *,
         topic_id: str,
     ) -> None:
+        self.plain: dict[bytes, PlainTransform] = {}
+        """The short way for records that need no `Event`, by the first bytes of their values. Filled as schemas are met."""
+        self._not_plain: set[bytes] = set()
+        self._decoder = decoder
         self._decode = decoder.decode
         self._steps = list(steps)
         self._work = [(step.process, index) for index, step in enumerate(steps)]
@@ -104,6 +113,8 @@ class Transform:
             event.schema, event.value = self._decode(raw)
         except RejectedError as error:
             raise FailedRecordError(Failure("DECODE", error.code, error.message)) from error
+        if raw[:PREFIX_SIZE] not in self.plain and raw[:PREFIX_SIZE] not in self._not_plain:
+            self._learn(raw)
         survivor: Event | list[Event] | None = event
         for process, index in self._work:
             try:
@@ -116,6 +127,18 @@ class Transform:
                 return self._outputs_of_parts(survivor, index + 1), event
             event = survivor  # type: ignore[assignment]
         return self._outputs(event), event
+
+    def _learn(self, raw: bytes) -> None:
+        """Finds the short way for records with the schema of this one, if there is one."""
+        works = [step.plain for step in self._steps]
+        found = None
+        if None not in works:
+            plain_works = [work for work in works if work is not None]
+            found = compile_plain(raw, self._decoder, plain_works, self._routes, self._encoder_of, self._limits)
+        if found is None:
+            self._not_plain.add(raw[:PREFIX_SIZE])
+        else:
+            self.plain[raw[:PREFIX_SIZE]] = found
 
     def _outputs_of_parts(self, parts: list[Event], first: int) -> list[Output]:
         """The remaining steps and the outputs for each part of a split."""
@@ -140,18 +163,19 @@ class Transform:
             if only is not None and only.name is None and only.key is None:
                 stage = "ENCODE"
                 value = self._encoded(event, only.topic, {})
-                if len(value) > self._limits.get(only.topic, 1_000_000) - 32_768:
+                if len(value) > self._limits.get(only.topic, 1_000_000) - SPARE_BYTES:
                     self._check_size(only.topic, value, event.raw_key, event.headers)
                 return [Output(only.topic, value, event.raw_key, event.headers)]
-            routes = [only] if only is not None else choose(self._routes, event)
+            routes = [only] if only is not None else choose(self._routes, event.value, event)
             outputs = []
             encoded: dict[int, bytes] = {}
             for route in routes:
                 stage = "ROUTE"
-                topic, key = route.topic_of(event), route.key_of(event)
+                topic = route.topic_of(event.value, event)
+                key = route.key_of(event.value, event, event.raw_key)
                 stage = "ENCODE"
                 value = self._encoded(event, topic, encoded)
-                if len(value) > self._limits.get(topic, 1_000_000) - 32_768:
+                if len(value) > self._limits.get(topic, 1_000_000) - SPARE_BYTES:
                     self._check_size(topic, value, key, event.headers)
                 outputs.append(Output(topic, value, key, event.headers))
             return outputs
@@ -161,10 +185,7 @@ class Transform:
             raise
 
     def _encoded(self, event: Event, topic: str, encoded: dict[int, bytes]) -> bytes:
-        try:
-            encoder = self._encoders[topic]
-        except KeyError:
-            encoder = self._encoders[topic] = self._encoder(topic)
+        encoder = self._encoder_of(topic)
         if encoder is None:
             if event.changed or event.raw is None:
                 raise RejectedError(
@@ -178,6 +199,13 @@ class Transform:
         if found is None:
             found = encoded[id(encoder)] = encoder.encode(event.value)
         return found
+
+    def _encoder_of(self, topic: str) -> Encoder | None:
+        try:
+            return self._encoders[topic]
+        except KeyError:
+            encoder = self._encoders[topic] = self._encoder(topic)
+            return encoder
 
     def _check_size(self, topic: str, value: bytes, key: bytes | None, headers: Headers) -> None:
         """An oversized record would abort the whole transaction: it is found before it is written."""

@@ -23,16 +23,21 @@ from trunkline.bus import lag
 from trunkline.bus.accounts import Gates
 from trunkline.bus.applied import pipeline_identity, project_of, read_applied
 from trunkline.bus.board import Board, Report, Wish, parse_wish
-from trunkline.bus.build import Builder
+from trunkline.bus.build import Builder, partitions_of, source_publisher
+from trunkline.bus.deliveries import AcceptedDeliveries
 from trunkline.bus.host import PipelineHost
 from trunkline.bus.ingress import Ingress
 from trunkline.bus.intake import Partition
+from trunkline.bus.jobrunner import JobRunner
 from trunkline.bus.kafka import KafkaSettings, end_offsets, ping
+from trunkline.bus.ledgerchecks import LedgerChecks
 from trunkline.bus.listen import Ports, listen
 from trunkline.bus.names import Names
 from trunkline.bus.offsetadmin import saved_positions
 from trunkline.bus.parking.decisions import Decision
 from trunkline.bus.parking.decisions import waiting as waiting_decisions
+from trunkline.bus.publish import Publisher
+from trunkline.bus.redrive_job import Surroundings
 from trunkline.bus.states import State
 from trunkline.bus.topics import (
     Difference,
@@ -54,6 +59,8 @@ from trunkline.registry.service import registry_app
 log = get_logger(__name__)
 REPORT_SECONDS = 5.0
 LAG_SECONDS = 10.0
+LEDGER_SECONDS = 60.0
+FOLLOW_SECONDS = 0.5
 GC_THRESHOLDS = (50_000, 20, 50)
 
 
@@ -116,14 +123,18 @@ class Worker:
         self.project = Project()
         self.differences: list[Difference] = []
         self.ingress = Ingress(settings.ingress, self._identity.ports)
+        self._admin = settings.kafka.admin()  # kept, so that whoever asks for one is given this one
         self._board = Board(settings.kafka, settings.names)
         self._gates = Gates()
+        self._accepted = AcceptedDeliveries(settings.kafka, settings.names)
         self._hosts: dict[str, PipelineHost] = {}
         self._identities: dict[str, str] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._background: list[asyncio.Task[None]] = []
         self._measuring: asyncio.Future[None] | None = None
+        self._checking: asyncio.Future[None] | None = None
         self._follower: Follower | None = None
+        self._jobs: JobRunner | None = None
         self._store: KafkaStore | None = None
         self._runner: web.AppRunner | None = None
         self._registry: RegistryClient | None = None
@@ -166,7 +177,13 @@ class Worker:
         # What was decided after a pipeline had looked and before anybody followed.
         for decision in await loop.run_in_executor(None, waiting_decisions, kafka, names):
             self._decided(decision)
-        self._background = [asyncio.create_task(self._report_regularly()), asyncio.create_task(self._measure_lag())]
+        self._jobs = JobRunner(Surroundings(kafka, names, self._registry, self._publisher, self.id))
+        self._jobs.start()
+        self._background = [
+            asyncio.create_task(self._report_regularly()),
+            asyncio.create_task(self._measure_lag()),
+            asyncio.create_task(self._check_ledgers()),
+        ]
 
     async def run_project(self, project: Project) -> None:
         """Makes the worker run exactly this project: changed pipelines restart, the others are not disturbed.
@@ -190,6 +207,7 @@ class Worker:
                 worker=self.id,
                 data=self._settings.home,
                 gates=self._gates,
+                accepted=self._accepted,
             )
             for name, manifest in project.pipelines.items():
                 if name not in self._hosts:
@@ -202,12 +220,16 @@ class Worker:
             task.cancel()
         if self._follower is not None:
             await asyncio.get_running_loop().run_in_executor(None, self._follower.stop)
+        if self._jobs is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._jobs.stop)
         await self.ingress.stop()
         await self._close_hosts(list(self._hosts))
-        if self._measuring is not None:
-            await asyncio.wait({self._measuring}, timeout=15)
-            if self._measuring.done() and not self._measuring.cancelled():
-                self._measuring.exception()  # looked at: what a last measurement failed with is nobody's concern
+        await asyncio.get_running_loop().run_in_executor(None, self._accepted.close)
+        for last in (self._measuring, self._checking):
+            if last is not None:
+                await asyncio.wait({last}, timeout=15)
+                if last.done() and not last.cancelled():
+                    last.exception()  # looked at: what a last measurement failed with is nobody's concern
         await asyncio.get_running_loop().run_in_executor(None, self._board.flush)
         if self._registry is not None:
             self._registry.close()
@@ -233,6 +255,15 @@ class Worker:
         for difference in differences:
             log.warning("topic differs from its manifest", topic=difference.topic, difference=str(difference))
         return differences
+
+    def _publisher(self, pipeline: str) -> Publisher | None:
+        """That of a source which this worker runs, or which is applied: for what it has in quarantine."""
+        assert self._registry is not None
+        kafka, names, project = self._settings.kafka, self._settings.names, self.project
+        if pipeline not in project.pipelines:
+            project = project_of(read_applied(kafka, names))
+            check(project)
+        return source_publisher(kafka, names, self._registry, project, pipeline, self.id)
 
     async def _start_host(self, name: str, manifest: Pipeline, builder: Builder) -> None:
         started = self._started_at.get(name)
@@ -287,6 +318,21 @@ class Worker:
             except TrunklineError as error:
                 log.warning("the lag can't be measured", reason=str(error))
             await asyncio.sleep(LAG_SECONDS)
+
+    async def _check_ledgers(self) -> None:
+        checks = LedgerChecks(self._settings.kafka, self._settings.names)
+        while True:
+            await asyncio.sleep(LEDGER_SECONDS)
+            held = {
+                name: partitions_of(host.report().positions)
+                for name, host in self._hosts.items()
+                if host.manifest.kind != "Source" and host.state in {State.RUNNING, State.PAUSED}
+            }
+            try:
+                self._checking = asyncio.get_running_loop().run_in_executor(None, checks.update, held)
+                await asyncio.shield(self._checking)
+            except TrunklineError as error:
+                log.warning("the ledgers can't be checked", reason=str(error))
 
     # --- following Kafka ---
 
@@ -376,7 +422,7 @@ class Follower:
         self._loop = loop
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
-        self._reader = settings.reader()
+        self._reader = settings.follower()
 
     def start(self) -> None:
         """Begins at the present ends."""
@@ -393,7 +439,7 @@ class Follower:
     def _run(self) -> None:
         try:
             while not self._stop.is_set():
-                for message in self._reader.consume(100, 0.2):
+                for message in [*self._reader.consume(1, FOLLOW_SECONDS), *self._reader.consume(100, 0)]:
                     if message.error() is None:
                         key = (message.key() or b"").decode()
                         self._loop.call_soon_threadsafe(self._followed, message.topic() or "", key, message.value())

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import signal
-import sys
-import threading
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from types import FrameType
+from itertools import islice
 from typing import Any
 
-from trunkline.bus.deadletters import ATTEMPTS, EXCEPTION, FAILED_AT, FINGERPRINT, MESSAGE, PLACE, STAGE, DeadLetter
-from trunkline.bus.kafka import KafkaSettings, read_all
+from trunkline.bus.applied import read_applied
+from trunkline.bus.deadletters import ATTEMPTS, EXCEPTION, FINGERPRINT, MESSAGE, PLACE, STAGE, DeadLetter
+from trunkline.bus.jobs import Job, RedriveOrder
+from trunkline.bus.kafka import KafkaSettings, end_offsets, read_all
+from trunkline.bus.letters import compile_filter, decoded_value, text_of
 from trunkline.bus.redrive import Redrive
-from trunkline.cli.output import console
-from trunkline.cli.session import Session, user
+from trunkline.bus.redrive_job import plan_of, way_of
+from trunkline.bus.redrive_plan import Plan
+from trunkline.bus.topics import ensure_topics, internal_topics
+from trunkline.cli.jobs import attend, create, surroundings
+from trunkline.cli.session import Session
 from trunkline.cli.standing import known_pipelines
-from trunkline.cli.tailing import decoded_value, text_of
 from trunkline.cli.values import utc
 from trunkline.core.envelope import CE_CORRELATION_ID, CE_ID
-from trunkline.core.errors import ConfigurationError, RejectedError
-from trunkline.core.event import Event
-from trunkline.core.expressions import BOOL, compile_expression
+from trunkline.core.errors import ConfigurationError
 from trunkline.core.jsonable import to_jsonable
 from trunkline.registry.client import RegistryClient
 from trunkline.registry.codec import Decoder
@@ -29,7 +29,8 @@ from trunkline.registry.codec import Decoder
 
 @dataclass(slots=True)
 class Group:
-    """Dead letters of one cause. `first` and `last` are when the first attempt of each failed, RFC 3339; `reason` is the latest."""
+    """Dead letters of one cause. `first` and `last` are when the first attempt of each failed, RFC 3339; `reason` is the latest, and
+    `example` its place. `owner` is whom the pipeline's manifest names."""
 
     pipeline: str
     fingerprint: str
@@ -39,28 +40,37 @@ class Group:
     reason: str
     first: str
     last: str
+    example: str
+    owner: str | None
 
     def as_dict(self) -> dict[str, Any]:
         """The group as data."""
         return asdict(self)
 
 
-def grouped(session: Session, kafka: KafkaSettings, registry: RegistryClient, pipeline: str | None) -> list[Group]:
+def grouped(session: Session, kafka: KafkaSettings, pipeline: str | None) -> list[Group]:
     """The dead letters that wait, by pipeline and fingerprint, the largest groups first."""
     groups: dict[tuple[str, str], Group] = {}
+    owners = _owners(session, kafka)
     for name in known_pipelines(session, kafka, session.names(), pipeline):
-        for letter in Redrive(kafka, session.names(), name).waiting():
-            key, failed = (name, letter.header(FINGERPRINT)), _failed_at(letter)
+        for letter in Redrive(kafka, session.names(), name).still_waiting():
+            key, failed = (name, letter.header(FINGERPRINT)), utc(letter.failed_at)
             group = groups.get(key)
             if group is None:
                 stage, code, reason = letter.header(STAGE), letter.header(EXCEPTION), letter.header(MESSAGE)
-                groups[key] = Group(name, key[1], 1, stage, code, reason, failed, failed)
+                owner = owners.get(name)
+                groups[key] = Group(name, key[1], 1, stage, code, reason, failed, failed, letter.place, owner)
                 continue
             group.count += 1
             group.first = min(group.first, failed)
             if failed >= group.last:
-                group.last, group.reason = failed, letter.header(MESSAGE)
+                group.last, group.reason, group.example = failed, letter.header(MESSAGE), letter.place
     return sorted(groups.values(), key=lambda group: (group.pipeline, -group.count, group.fingerprint))
+
+
+def _owners(session: Session, kafka: KafkaSettings) -> dict[str, str | None]:
+    manifests = read_applied(kafka, session.names()).values()
+    return {one["metadata"]["name"]: one["metadata"].get("owner") for one in manifests if one["kind"] != "Topic"}
 
 
 def waiting(
@@ -73,41 +83,27 @@ def waiting(
 ) -> list[DeadLetter]:
     """The dead letters of one pipeline that were not sent again and pass the filter."""
     known_pipelines(session, kafka, session.names(), pipeline)
-    matches = matcher(where, registry) if where is not None else None
-    return Redrive(kafka, session.names(), pipeline).waiting(matches)[:limit]
-
-
-def matcher(where: str, registry: RegistryClient) -> Callable[[DeadLetter], bool]:
-    """Whether an expression is true of a dead letter: of its value as `event`, and of all its headers, those of the failure too.
-
-    Raises `ConfigurationError` for a wrong expression. One that can't be evaluated on a dead letter is not true of it.
-    """
-    holds = compile_expression(where, expect=BOOL, where="--filter")
-    decoder = Decoder(registry)
-
-    def matches(letter: DeadLetter) -> bool:
-        value, _ = decoded_value(letter.value, decoder)
-        topic, partition, offset = letter.origin
-        event = Event(
-            value,
-            raw=letter.value,
-            raw_key=letter.key,
-            headers=letter.headers,
-            topic=topic,
-            partition=partition,
-            offset=offset,
-            timestamp=letter.timestamp,
-        )
-        try:
-            return holds(value, event) is True
-        except RejectedError:
-            return False
-
-    return matches
+    matches = compile_filter(where, Decoder(registry)) if where is not None else None
+    found: Iterator[DeadLetter] = Redrive(kafka, session.names(), pipeline).still_waiting()
+    return list(islice((letter for letter in found if matches is None or matches(letter)), limit))
 
 
 def at_place(session: Session, kafka: KafkaSettings, pipeline: str, place: str) -> DeadLetter:
     """The dead letter at `PARTITION@OFFSET`, sent again or not. Raises `ConfigurationError` where there is none."""
+    partition, offset = parsed_place(place)
+    topic = session.names().dead_letters(pipeline)
+    for message in read_all(kafka, topic, partitions=[partition], start=lambda _reader, _number: offset):
+        letter = DeadLetter.from_message(message)
+        if letter.offset == offset:
+            return letter
+        break
+    raise ConfigurationError(
+        f"{topic} has no record at {place}", hint=f"`trunkline dlq show {pipeline}` lists them", code="dlq.unknown"
+    )
+
+
+def parsed_place(place: str) -> tuple[int, int]:
+    """Partition and offset of `PARTITION@OFFSET`. Raises `ConfigurationError` for anything else."""
     partition, sign, offset = place.partition("@")
     if not sign or not partition.isdigit() or not offset.isdigit():
         raise ConfigurationError(
@@ -116,15 +112,7 @@ def at_place(session: Session, kafka: KafkaSettings, pipeline: str, place: str) 
             hint="write PARTITION@OFFSET, as `dlq show` lists it",
             code="option.place",
         )
-    topic = session.names().dead_letters(pipeline)
-    for message in read_all(kafka, topic, partitions=[int(partition)], start=lambda _reader, _number: int(offset)):
-        letter = DeadLetter.from_message(message)
-        if letter.offset == int(offset):
-            return letter
-        break
-    raise ConfigurationError(
-        f"{topic} has no record at {place}", hint=f"`trunkline dlq show {pipeline}` lists them", code="dlq.unknown"
-    )
+    return int(partition), int(offset)
 
 
 def letter_data(letter: DeadLetter, registry: RegistryClient) -> dict[str, Any]:
@@ -132,12 +120,13 @@ def letter_data(letter: DeadLetter, registry: RegistryClient) -> dict[str, Any]:
     topic, partition, offset = letter.origin
     value, undecodable = decoded_value(letter.value, Decoder(registry))
     return {
-        "place": f"{letter.partition}@{letter.offset}",
-        "failed_at": _failed_at(letter),
+        "place": letter.place,
+        "failed_at": utc(letter.failed_at),
         "stage": letter.header(STAGE),
         "code": letter.header(EXCEPTION),
         "reason": letter.header(MESSAGE),
         "attempts": int(letter.header(ATTEMPTS) or 0),
+        "redrives": letter.redrives,
         "origin": f"{topic}[{partition}]@{offset}" if topic else letter.header(PLACE),
         "fingerprint": letter.header(FINGERPRINT),
         "id": letter.header(CE_ID),
@@ -149,53 +138,39 @@ def letter_data(letter: DeadLetter, registry: RegistryClient) -> dict[str, Any]:
     }
 
 
-def send_again(
+def order_of(
     session: Session,
     kafka: KafkaSettings,
-    registry: RegistryClient,
     pipeline: str,
-    where: str | None,
+    places: Sequence[str],
     *,
-    dry_run: bool,
-    rate: float | None,
+    where: str | None,
     limit: int | None,
-) -> tuple[int, int]:
-    """How many dead letters were chosen, and how many of them were sent again. Ctrl-C ends the sending in order."""
-    letters = waiting(session, kafka, registry, pipeline, where, limit)
-    if dry_run or not letters:
-        return len(letters), 0
-    cancelled = threading.Event()
-
-    def cancel(_number: int, _frame: FrameType | None) -> None:
-        cancelled.set()
-
-    before = signal.signal(signal.SIGINT, cancel)
-    try:
-        sent = _send(Redrive(kafka, session.names(), pipeline), letters, rate, cancelled)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    if cancelled.is_set():
-        session.out.note(f"cancelled after {sent} of {len(letters)}; the next redrive goes on from there")
-    return len(letters), sent
+    rate: float | None,
+    cap: int,
+    edit: dict[str, Any] | None,
+) -> RedriveOrder:
+    """What is asked of a redrive, over the letters that are there now. Raises `ConfigurationError` for places without a letter."""
+    known_pipelines(session, kafka, session.names(), pipeline)
+    for place in places:
+        at_place(session, kafka, pipeline, place)
+    ends = end_offsets(kafka, session.names().dead_letters(pipeline))
+    scope = {str(partition): end for partition, end in ends.items()}
+    return RedriveOrder(where, tuple(places), limit, rate, cap, edit, scope)
 
 
-def _send(redrive: Redrive, letters: list[DeadLetter], rate: float | None, cancelled: threading.Event) -> int:
-    screen = console(sys.stderr)
-    if not screen.is_terminal:
-        return redrive.send(letters, rate=rate, by=user(), cancelled=cancelled.is_set)
-    from rich.progress import Progress
-
-    with Progress(console=screen) as bar:
-        task = bar.add_task("Sending again", total=len(letters))
-        return redrive.send(
-            letters,
-            rate=rate,
-            by=user(),
-            on_progress=lambda done: bar.update(task, completed=done),
-            cancelled=cancelled.is_set,
-        )
-
-
-def _failed_at(letter: DeadLetter) -> str:
-    text = letter.header(FAILED_AT)
-    return utc(int(text) if text.isdigit() else letter.timestamp)
+def redriven(
+    session: Session, kafka: KafkaSettings, pipeline: str, order: RedriveOrder, *, dry_run: bool, detach: bool
+) -> tuple[Plan, Job | None]:
+    """The letters as counted first, and the job that sent them: none for a dry run, and where there is nothing to send."""
+    ensure_topics(kafka, internal_topics(session.names()))
+    with session.registry(kafka) as registry:
+        around = surroundings(session, kafka, registry)
+        plan = plan_of(around, pipeline, order, way_of(around, pipeline, order))
+        if dry_run or not plan.total:
+            return plan, None
+        job = create(kafka, session.names(), pipeline, order, plan.total)
+        if detach:
+            return plan, job
+        session.out.note(f"job {job.id}: {plan.total} to send")
+        return plan, attend(session, around, job)

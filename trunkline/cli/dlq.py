@@ -12,7 +12,10 @@ from trunkline.cli.session import Session
 PipelineArgument = Annotated[str, typer.Argument(help="The pipeline's name.", metavar="PIPELINE")]
 FilterOption = Annotated[
     str | None,
-    typer.Option("--filter", help="Only dead letters for which this CEL expression is true, such as `event.id > 7`."),
+    typer.Option(
+        "--filter",
+        help="Only dead letters for which this CEL expression is true, such as `event.id > 7 && letter.code == 'sink.rejected'`.",
+    ),
 ]
 
 
@@ -20,6 +23,7 @@ def register(app: typer.Typer) -> None:
     """Adds the noun."""
     noun = group(app, "dlq", "Dead letters: what failed, why, and sending it again.")
     command(noun, "ls")(ls)
+    command(noun, "list", hidden=True)(ls)
     command(noun, "show")(show)
     command(noun, "redrive")(redrive)
 
@@ -32,13 +36,9 @@ def ls(
     from trunkline.cli.deadletters import grouped
 
     kafka = session.kafka()
-    with session.registry(kafka) as registry:
-        found = grouped(session, kafka, registry, pipeline)
-    columns = ["PIPELINE", "FINGERPRINT", "COUNT", "STAGE", "CODE", "FIRST", "LAST", "REASON"]
-    rows = [
-        (one.pipeline, one.fingerprint, one.count, one.stage, one.code, one.first, one.last, one.reason)
-        for one in found
-    ]
+    found = grouped(session, kafka, pipeline)
+    columns = ["PIPELINE", "FINGERPRINT", "COUNT", "STAGE", "CODE", "FIRST", "LAST", "EXAMPLE", "OWNER", "REASON"]
+    rows = [tuple(getattr(one, column.lower()) for column in columns) for one in found]
     session.out.table(columns, rows, [one.as_dict() for one in found], empty="no dead letters wait")
 
 
@@ -82,23 +82,54 @@ def show(
 def redrive(
     session: Session,
     pipeline: PipelineArgument,
+    places: Annotated[
+        list[str] | None,
+        typer.Argument(help="Only these, as PARTITION@OFFSET of the dead-letter topic.", metavar="[PLACE]..."),
+    ] = None,
     where: FilterOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be sent.")] = False,
     rate: Annotated[float | None, typer.Option("--rate", min=0.001, help="Send at most so many a second.")] = None,
     limit: Annotated[
         int | None, typer.Option("--limit", "-n", min=1, help="Send at most so many, the oldest first.")
     ] = None,
+    cap: Annotated[
+        int, typer.Option("--cap", min=1, help="Skip events that were sent again so often already; they are counted.")
+    ] = 10,
+    edit: Annotated[
+        str | None,
+        typer.Option(
+            "--edit", help="A JSON file (- for standard input) with the value of the one letter named.", metavar="FILE"
+        ),
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", help="Set a field of each letter to a CEL expression; may be repeated.", metavar="FIELD=CEL"
+        ),
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Return at once; a worker does it.")] = False,
 ) -> None:
-    """Send dead letters to their pipeline again, and to no other. Ctrl-C ends it; what was sent is not sent twice."""
-    from trunkline.cli.deadletters import send_again
+    """Send dead letters to their pipeline again, and to no other, as a job that outlives this command. Nothing is sent twice."""
+    from trunkline.cli.deadletters import order_of, redriven
+    from trunkline.cli.edits import edit_of
 
     kafka = session.kafka()
-    with session.registry(kafka) as registry:
-        found, sent = send_again(session, kafka, registry, pipeline, where, dry_run=dry_run, rate=rate, limit=limit)
-    session.out.fields(
-        {"waiting": found, "sent": "nothing, a dry run" if dry_run else sent},
-        {"pipeline": pipeline, "waiting": found, "sent": sent, "dry_run": dry_run},
-    )
+    change = edit_of(edit, assignments or [], places or [])
+    order = order_of(session, kafka, pipeline, places or [], where=where, limit=limit, rate=rate, cap=cap, edit=change)
+    plan, job = redriven(session, kafka, pipeline, order, dry_run=dry_run, detach=detach)
+    sent = job.progress.sent if job is not None else 0
+    counts = {"waiting": plan.total, "capped": plan.capped, "refused": plan.refused}
+    state = str(job.progress.state) if job is not None else None
+    shown = {
+        **counts,
+        "sent": "nothing, a dry run" if dry_run else sent,
+        "job": job.id if job is not None else None,
+        "state": state,
+    }
+    for refusal in plan.refusals:
+        session.out.note(f"refused {refusal}")
+    data = {"pipeline": pipeline, **counts, "sent": sent, "dry_run": dry_run}
+    session.out.fields(shown, {**data, "job": job.id if job is not None else None, "state": state})
 
 
 def _text(value: object) -> object:

@@ -11,6 +11,7 @@ from trunkline.cli import (
     demo_command,
     dlq,
     doctor,
+    job,
     manifest,
     mock,
     offsets,
@@ -64,7 +65,7 @@ def _before(
     shared_options(ctx, output, debug, home, bootstrap, registry, namespace)
 
 
-for noun in (demo_command, run, manifest, pipeline, offsets, topic, schema, connector, dlq, parked, mock, doctor):
+for noun in (demo_command, run, manifest, pipeline, offsets, topic, schema, connector, dlq, parked, job, mock, doctor):
     noun.register(app)
 
 

@@ -168,37 +168,9 @@ def trace(
 
 def reconcile(session: Session, pipeline: PipelineArgument) -> None:
     """Read a pipeline's committed input again and compare it with its ledger. Exit code 1 where a record is missing."""
-    from trunkline.bus.reconcile import reconcile as compare
-    from trunkline.cli.standing import known_pipelines
-    from trunkline.core.errors import CheckFailedError, ConfigurationError
+    from trunkline.cli.reconciling import RECONCILE_COLUMNS, compare, judge, row
 
-    kafka, names = session.kafka(), session.names()
-    if known_pipelines(session, kafka, names, pipeline).get(pipeline) == "Source":
-        raise ConfigurationError(
-            f"{pipeline} is a source: what it reads is no topic that could be read again",
-            hint="`trunkline status` shows what it read, delivered and kept in quarantine",
-            code="reconcile.source",
-        )
-    checks = compare(kafka, names, pipeline)
-    columns = ["TOPIC", "PARTITION", "FIRST", "COMMITTED", "READ", "PRESENT", "AGREES", "PROBLEM"]
-    rows = [
-        (
-            one.topic,
-            one.partition,
-            one.first,
-            one.committed,
-            one.read,
-            one.present,
-            "unverifiable" if one.unverifiable else one.closes,
-            one.problem,
-        )
-        for one in checks
-    ]
-    session.out.table(columns, rows, [one.as_dict() for one in checks], empty="nothing is committed yet")
-    wrong = [one for one in checks if not one.closes]
-    if wrong:
-        raise CheckFailedError(
-            f"{len(wrong)} of {len(checks)} partitions do not agree with their ledger",
-            where=pipeline,
-            code="ledger.differs",
-        )
+    checks = compare(session, pipeline)
+    data = [one.as_dict() for one in checks]
+    session.out.table(RECONCILE_COLUMNS, [row(one) for one in checks], data, empty="nothing is committed yet")
+    judge(pipeline, checks)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
 
 from trunkline.bus.applied import read_applied
 from trunkline.bus.board import Board, Report
+from trunkline.bus.jobs import JobLog
 from trunkline.bus.kafka import KafkaSettings, translate
 from trunkline.bus.lag import LagReader, PartitionLag
 from trunkline.bus.ledger import OUTCOMES, Ledger, total
@@ -30,9 +31,12 @@ STATUS_COLUMNS = (
     "DELIVERED",
     "FILTERED",
     "DEAD",
+    "REDRIVEN",
+    "WAITING",
     "LAG",
     "LAG s",
     "LEDGER",
+    "PROGRESS",
 )
 _TIMEOUT = 15.0
 _WORST = (State.FAILED, State.RESTARTING, State.RUNNING, State.PAUSED, State.STOPPED, State.UNASSIGNED)
@@ -43,7 +47,10 @@ _BREAKERS = (*_HELD_BACK, "closed")
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """One pipeline. `since` is in Unix seconds, `lag_seconds` None where it is not known; the ledger closes when `open` is 0."""
+    """One pipeline. `since` is in Unix seconds, `lag_seconds` None where it is not known; the ledger closes when `open` is 0.
+
+    Of all that became dead letters, also what failed again after a redrive, `redriven` were sent again and `dead_waiting` were not.
+    """
 
     pipeline: str
     kind: str
@@ -61,8 +68,38 @@ class Standing:
     parked_records: int = 0
     """Records that wait in the park now."""
     parked_keys: int = 0
+    redriven: int = 0
+    dead_waiting: int = 0
     breaker: str = ""
     """How the circuit breaker of a sink's account stands: of several workers the word that is furthest from `closed`."""
+    per_second: float = 0.0
+    progress: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long what is there takes at the present pace, if nothing more came; None where nobody can tell."""
+        if self.kind == "Source":
+            known = [one["seconds_left"] for one in self.progress]
+            return max(known) if known and None not in known else None
+        if not self.lag_records:
+            return 0.0
+        return self.lag_records / self.per_second if self.per_second > 0 else None
+
+    @property
+    def progress_text(self) -> str | None:
+        """Such as `42 % of orders.csv, 3m left`; of a reader its pace and what is left."""
+        left = self.seconds_left
+        rest = f", {elapsed(left)} left" if left else ""
+        if self.kind == "Source":
+            if not self.progress:
+                return None
+            first = min(self.progress, key=lambda one: float(one["done"] / one["total"]) if one["total"] else 1.0)
+            done = sum(one["done"] for one in self.progress)
+            total = sum(one["total"] for one in self.progress)
+            others = f" and {len(self.progress) - 1} more" if len(self.progress) > 1 else ""
+            # Rounded down: nothing is all read before it is.
+            return f"{int(100 * done / total) if total else 100} % of {first['what']}{others}{rest}"
+        return f"{self.per_second:,.0f}/s{rest}" if self.per_second >= 1 and self.lag_records else None
 
     def row(self) -> tuple[Any, ...]:
         """The cells under STATUS_COLUMNS."""
@@ -71,15 +108,17 @@ class Standing:
         ledger = None if not self.counts else ("closes" if self.open == 0 else f"{self.open} open")
         age = None if self.since is None else elapsed(time.time() - self.since)
         state = f"{self.state} (finished)" if self.finished else str(self.state)
+        letters = (self.redriven, self.dead_waiting) if self.counts else (None, None)
         if self.breaker in _HELD_BACK:
             state += f" (breaker {self.breaker})"
         if self.parked_records:
             state += f" ({self.parked_records} parked)"
-        return (self.pipeline, self.kind, state, age, self.workers, *counts, *lag, ledger)
+        head = (self.pipeline, self.kind, state, age, self.workers)
+        return (*head, *counts, *letters, *lag, ledger, self.progress_text)
 
     def as_dict(self) -> dict[str, Any]:
         """The standing as data."""
-        return {**asdict(self), "ledger_closes": self.open == 0}
+        return {**asdict(self), "ledger_closes": self.open == 0, "seconds_left": self.seconds_left}
 
 
 def elapsed(seconds: float) -> str:
@@ -125,11 +164,15 @@ def standings(session: Session, only: str | None = None) -> list[Standing]:
     ledgers = committed_ledgers(kafka, names, readers)
     lags = LagReader(kafka, names).measure(readers)
     sources = _source_counts(kafka, names)
+    redriven = JobLog.read(kafka, names, patient=False).redriven
     found = []
     for name, kind in kinds.items():
         counts, left_open = sources.get(name, ({}, 0)) if kind == "Source" else ledgers.get(name, ({}, 0))
         own = [report for report in reports if report.pipeline == name]
-        found.append(_standing(name, kind, own, counts, left_open, [lag for lag in lags if lag.pipeline == name]))
+        standing = _standing(name, kind, own, counts, left_open, [lag for lag in lags if lag.pipeline == name])
+        dead = counts.get("dead", 0) + counts.get("dead_again", 0)
+        sent = redriven.get(name, 0)
+        found.append(replace(standing, redriven=sent, dead_waiting=max(0, dead - sent)))
     return found
 
 
@@ -165,6 +208,8 @@ def _standing(
         parked_records=sum(report.parked_records for report in fresh),
         parked_keys=sum(report.parked_keys for report in fresh),
         breaker=next((word for word in _BREAKERS if any(report.breaker == word for report in fresh)), ""),
+        per_second=sum(report.per_second for report in fresh),
+        progress=[one for report in fresh for one in report.progress],
         restart_at=min((report.restart_at for report in fresh if report.restart_at is not None), default=None),
     )
 
@@ -174,7 +219,7 @@ def committed_ledgers(
 ) -> dict[str, tuple[dict[str, int], int]]:
     """Counts, and how many records they can't account for, of the ledgers in the groups' commits.
 
-    What came again through the retry topic has a ledger of its own and is not counted twice.
+    What came again through the retry topic has a ledger of its own and is not counted twice: of it `dead_again` failed again.
     """
     admin = kafka.admin()
     futures = {
@@ -190,13 +235,15 @@ def committed_ledgers(
         except KafkaException as error:
             raise translate(error, f"the commits of {name} can't be read") from error
         ledgers = [
-            Ledger.from_metadata(part.metadata, part.offset)[0]
+            (part.topic == names.retry(name), Ledger.from_metadata(part.metadata, part.offset)[0])
             for part in parts
-            if part.offset >= 0 and part.topic != names.retry(name)
+            if part.offset >= 0
         ]
         if ledgers:
-            summed = total(ledgers)
-            found[name] = ({one: getattr(summed, one) for one in ("read", *OUTCOMES, "outputs")}, summed.open)
+            summed = total(ledger for again, ledger in ledgers if not again)
+            counts = {one: getattr(summed, one) for one in ("read", *OUTCOMES, "outputs")}
+            counts["dead_again"] = sum(ledger.dead for again, ledger in ledgers if again)
+            found[name] = (counts, summed.open)
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import re
 import sys
@@ -12,6 +11,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from trunkline.bus.kafka import KafkaSettings, end_offsets, headers_of, offset_of, translate, watermarks
+from trunkline.bus.letters import decoded_value, text_of
 from trunkline.cli.output import Output
 from trunkline.cli.topics import require_topic
 from trunkline.cli.values import utc
@@ -144,26 +144,6 @@ def decoded(message: Message, decoder: Decoder, holds: Expression | None = None)
         "value": to_jsonable(datum),
     }
     return record if error is None else {**record, "undecodable": error}
-
-
-def decoded_value(value: bytes | None, decoder: Decoder) -> tuple[Any, str | None]:
-    """The datum of a value; where it is no Avro of ours, its text (or base64) and the reason."""
-    if value is None:
-        return None, None
-    try:
-        return decoder.decode(value)[1], None
-    except RejectedError as error:
-        return text_of(value), error.message
-
-
-def text_of(content: bytes | None) -> str | None:
-    """Bytes as text, or as base64 where they are no UTF-8."""
-    if content is None:
-        return None
-    try:
-        return content.decode("utf-8")
-    except UnicodeDecodeError:
-        return "base64:" + base64.b64encode(content).decode("ascii")
 
 
 def formatted(record: dict[str, Any], form: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, TypeVar
 import structlog.stdlib
 
 from trunkline.core.event import Event
+from trunkline.core.plain import PlainWork
 from trunkline.core.settings import Settings
 from trunkline.core.verdicts import Verdict
 
@@ -93,11 +94,28 @@ class RejectedInput:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """How much of what a source knows to be there it has read: `done` of `total`, in any unit (bytes, rows), of `what`.
+
+    What comes later may make `total` larger. The engine works out the share, the pace and the time left.
+    """
+
+    done: float
+    total: float
+    what: str
+
+    @property
+    def share(self) -> float:
+        """0 to 1."""
+        return min(1.0, self.done / self.total) if self.total > 0 else 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class SourceBatch:
     """What one poll found. All of it, and `position`, are written in one transaction.
 
     `pause` is how many seconds the source wants to wait before the next poll: 0 when there is more now. `finished` says that
-    a bounded source has come to its end.
+    a bounded source has come to its end. `progress` is told where the source can tell it.
     """
 
     events: Sequence[SourceEvent] = ()
@@ -105,6 +123,7 @@ class SourceBatch:
     position: Position | None = None
     pause: float = 0.0
     finished: bool = False
+    progress: Progress | None = None
 
 
 class Source(Plugin, ABC):
@@ -236,6 +255,13 @@ class Step(Plugin, ABC):
     def process(self, event: Event) -> Event | list[Event] | None:
         """The event changed in place, several events, or None where it is filtered. Raises `RejectedError` for a bad record."""
 
+    def plain(self) -> PlainWork | None:
+        """The same work on the value alone, for speed; None (the default) where the step needs the event or makes several.
+
+        Called after `prepare`.
+        """
+        return None
+
 
 # --- doors out --------------------------------------------------------------------------------------------------------
 
@@ -245,29 +271,34 @@ class Promises:
     """What a sink can promise, which decides how the engine treats it.
 
     `idempotent`: writing a record twice has one effect. `max_batch`: records a call, 1 for one call a record. `contiguous`: a
-    batch is a gapless range of one partition, planned before the effect and built again alike after a crash.
+    batch is a gapless range of one partition, planned before the effect and built again alike after a crash. `patience`: how
+    many seconds a call may take where the other side works in its own time (a job in a queue); `delivery.timeout` where that is more.
     """
 
     idempotent: bool
     max_batch: int = 1
     contiguous: bool = False
+    patience: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """The records of one call. `name` is set for contiguous sinks: unique, the same when the same range is built again, and safe
-    as a file name. `attempt` counts from 1.
+    as a file name. `attempt` counts from 1. `rebuilt` says that this range was begun before, by a run that did not live to commit it:
+    what it began may still be there, or under way.
     """
 
     events: Sequence[Event]
     name: str = ""
     attempt: int = 1
+    rebuilt: bool = False
 
 
 class Sink(Plugin, ABC):
     """A door out: three verbs. Several `write` calls may be under way at once, never two with the same key where order is kept."""
 
-    promises: ClassVar[Promises]
+    promises: Promises
+    """What the class promises with default settings; an instance whose settings decide otherwise sets its own, before `open`."""
 
     async def open(self, context: PluginContext) -> None:
         """Connects and probes. Raises `ConfigurationError` or `FatalError` for what a person must mend, else `RetriableError`."""

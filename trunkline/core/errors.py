@@ -3,6 +3,7 @@
 * `ConfigurationError`: someone has to change a manifest, a setting or an argument. Exit code 2.
 * `UnavailableError`: something around us is missing or down (a broker, a file system, Java). Exit code 3.
 * `FatalError`: the pipeline stops with the reason and holds its offsets (a 401, a closed account). Exit code 3.
+* `HaltError`: a fatal one after which only a person starts the pipeline again (too many dead letters).
 * `RetriableError`: the same call may succeed later, `after` seconds at the earliest.
 * `BackpressureError`: slow down; nothing has failed.
 * `RejectedError`: this record is bad and no retry mends it. It becomes a dead letter.
@@ -66,6 +67,12 @@ class FatalError(TrunklineError):
 
     code = "pipeline.fatal"
     exit_code = 3
+
+
+class HaltError(FatalError):
+    """As `FatalError`, and the pipeline is not started again by itself: a person has to look first."""
+
+    code = "pipeline.halted"
 
 
 class RetriableError(TrunklineError):

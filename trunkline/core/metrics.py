@@ -50,6 +50,10 @@ TABLE: tuple[Metric, ...] = (
         ("connection",),
     ),
     Metric("trunkline_in_flight", "gauge", "Records being delivered now.", ("pipeline",)),
+    Metric("trunkline_held_records", "gauge", "Records that a sink has read and not settled.", ("pipeline",)),
+    Metric(
+        "trunkline_held_bytes", "gauge", "Bytes of the records that a sink has read and not settled.", ("pipeline",)
+    ),
     Metric(
         "trunkline_transaction_seconds",
         "histogram",
@@ -83,6 +87,18 @@ TABLE: tuple[Metric, ...] = (
         ("pipeline", "reason"),
     ),
     Metric(
+        "trunkline_source_progress_ratio",
+        "gauge",
+        "How much of what it knows to be there a source has read, 0 to 1.",
+        ("pipeline", "split"),
+    ),
+    Metric(
+        "trunkline_source_left_seconds",
+        "gauge",
+        "How long a source needs for the rest at its present pace, in seconds.",
+        ("pipeline", "split"),
+    ),
+    Metric(
         "trunkline_ledger_open",
         "gauge",
         "Input records that the ledger can't account for: 0 when it closes.",
@@ -101,6 +117,12 @@ TABLE: tuple[Metric, ...] = (
         "gauge",
         "Offsets of a changelog partition that are still to be read before its state is complete.",
         ("pipeline", "partition"),
+    ),
+    Metric(
+        "trunkline_ledger_mismatch",
+        "gauge",
+        "Input partitions of this worker whose commits do not agree with their records: 0 when the ledger closes.",
+        ("pipeline",),
     ),
     Metric(
         "kafka_consumergroup_lag",

@@ -8,8 +8,9 @@ from typing import Any
 
 from trunkline.core.errors import ConfigurationError, RejectedError
 from trunkline.core.event import Event
-from trunkline.core.expressions import BOOL, compile_expression
+from trunkline.core.expressions import BOOL, Expression, compile_expression
 from trunkline.core.manifests.models import Target
+from trunkline.core.plain import WHOLE_EVENT, Reads, reads_of
 
 Evaluate = Callable[[Any, Any], Any]
 MAX_KEY = 64 * 1024
@@ -17,19 +18,23 @@ MAX_KEY = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One target, compiled. `topic` is whole, or for a family its part before the `*`, which `name` completes."""
+    """One target, compiled. `topic` is whole, or for a family its part before the `*`, which `name` completes.
+
+    Expressions are evaluated on a value and its context: the event, or None where `reads` says that they need none.
+    """
 
     topic: str
     when: Evaluate | None
     otherwise: bool
     key: Evaluate | None
     name: Evaluate | None
+    reads: Reads = WHOLE_EVENT
 
-    def topic_of(self, event: Event) -> str:
-        """The topic of this event. Raises `RejectedError` where the name that a family needs can't be one."""
+    def topic_of(self, value: Any, context: Event | None) -> str:
+        """The topic of this value. Raises `RejectedError` where the name that a family needs can't be one."""
         if self.name is None:
             return self.topic
-        part = text_of(self.name(event.value, event), "name")
+        part = text_of(self.name(value, context), "name")
         if (
             not part
             or len(part) > 100
@@ -38,11 +43,11 @@ class Route:
             raise RejectedError(f"{part[:60]!r} can't be part of a topic's name", code="route.bad_name")
         return self.topic + part
 
-    def key_of(self, event: Event) -> bytes | None:
-        """The key of this event's record: the target's own, else the one it came with."""
+    def key_of(self, value: Any, context: Event | None, own: bytes | None) -> bytes | None:
+        """The key of this value's record: the target's, else its own, which it came with."""
         if self.key is None:
-            return event.raw_key
-        found = self.key(event.value, event)
+            return own
+        found = self.key(value, context)
         return None if found is None else text_of(found, "key").encode()
 
 
@@ -82,25 +87,29 @@ def compile_routes(targets: Sequence[Target], schema: Any | None, where: str) ->
             )
         if target.otherwise and target.when is not None:
             raise ConfigurationError("`otherwise` and `when` exclude each other", where=place, code="route.otherwise")
+        when = _compiled(target.when, schema, f"{place}.when", boolean=True)
+        key = _compiled(target.key, schema, f"{place}.key")
+        name = _compiled(target.name, schema, f"{place}.name")
         routes.append(
             Route(
                 topic=target.topic[:-1] if family else target.topic,
-                when=_compiled(target.when, schema, f"{place}.when", boolean=True),
+                when=when and when.fn,
                 otherwise=target.otherwise,
-                key=_compiled(target.key, schema, f"{place}.key"),
-                name=_compiled(target.name, schema, f"{place}.name"),
+                key=key and key.fn,
+                name=name and name.fn,
+                reads=reads_of([one for one in (when, key, name) if one is not None]),
             )
         )
     return routes
 
 
-def choose(routes: Sequence[Route], event: Event) -> list[Route]:
-    """The routes that take this event, in the order of the manifest; an empty list where none does."""
+def choose(routes: Sequence[Route], value: Any, context: Event | None) -> list[Route]:
+    """The routes that take this value, in the order of the manifest; an empty list where none does."""
     taken: list[Route] = []
     matched = False
     for route in routes:
         if route.when is not None:
-            if route.when(event.value, event) is True:
+            if route.when(value, context) is True:
                 taken.append(route)
                 matched = True
         elif not route.otherwise:
@@ -110,7 +119,7 @@ def choose(routes: Sequence[Route], event: Event) -> list[Route]:
     return taken
 
 
-def _compiled(text: str | None, schema: Any | None, where: str, *, boolean: bool = False) -> Evaluate | None:
+def _compiled(text: str | None, schema: Any | None, where: str, *, boolean: bool = False) -> Expression | None:
     if text is None:
         return None
-    return compile_expression(text, schema=schema, expect=BOOL if boolean else None, where=where).fn
+    return compile_expression(text, schema=schema, expect=BOOL if boolean else None, where=where)

@@ -1,13 +1,14 @@
 """Values in the Confluent wire format to Python data and back, on fastavro.
 
-fastavro does the work of the hot path. What it lets pass silently is stopped around it: after decoding, that every byte was
+fastavro does the work, and for plain records code that is generated for their schema (`fast_read`, `fast_write`), which leaves
+to fastavro whatever is unusual. What fastavro lets pass silently is stopped around it: after decoding, that every byte was
 consumed; before decoding, `guard` for untrusted topics and for schemas whose few bytes can cost without bound; before
 encoding, `fast_check`. Whatever the check does not vouch for goes through `precise`, which is slower and has the last word.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from io import BytesIO
 from typing import Any, Literal, NamedTuple
 
@@ -15,6 +16,8 @@ from fastavro import schemaless_reader, schemaless_writer
 
 from trunkline.core.errors import RejectedError
 from trunkline.registry.fast_check import compile_check
+from trunkline.registry.fast_read import Reader, compile_reader
+from trunkline.registry.fast_write import compile_writer
 from trunkline.registry.guard import DEFAULT_LIMITS, Guard, Limits, needs_guard
 from trunkline.registry.precise import PreciseEncoder
 from trunkline.registry.resolution import Resolution
@@ -30,6 +33,7 @@ class _Plan(NamedTuple):
     guard: Guard | None
     convert: Callable[[Any], Any] | None
     named: bool
+    read: Reader | None
 
 
 class Decoder:
@@ -63,7 +67,12 @@ class Decoder:
             plan = self._plans[value[:PREFIX_SIZE]]
         except (KeyError, TypeError):
             plan = self._learn(value)
-        schema, parsed, guard, convert, named = plan
+        schema, parsed, guard, convert, named, read = plan
+        if read is not None:
+            try:
+                return schema, read(value)
+            except Exception:  # noqa: BLE001, S110 (fastavro decides, and says why)
+                pass
         if guard is not None:
             guard.check(value, PREFIX_SIZE)
         body = BytesIO(value)
@@ -95,6 +104,26 @@ class Decoder:
                 code="record.schema_mismatch",
             ) from error
 
+    def schema_of(self, value: bytes) -> Schema:
+        """The schema that the value was written with. Raises as `decode` does."""
+        return (self._plans.get(value[:PREFIX_SIZE]) or self._learn(value)).schema
+
+    def plain_reader(self, value: bytes, wanted: Collection[str] | None = None) -> Callable[[bytes], Any] | None:
+        """A function for values with this one's schema that gives the datum, or of a record the `wanted` fields alone.
+
+        It raises (anything) for what `decode` would refuse, and may raise for more: `decode` has the last word. Of fields that are
+        not wanted only the lengths are checked. None where values are guarded, or brought to another schema.
+        """
+        plan = self._plans.get(value[:PREFIX_SIZE]) or self._learn(value)
+        if plan.guard is not None or plan.convert is not None:
+            return None
+        if wanted is not None:
+            # I20: a field that is not wanted is skipped by its length, and every length is followed to the last byte.
+            lazy = compile_reader(plan.schema.type, wanted)
+            if lazy is not None:
+                return lazy
+        return plan.read or (lambda value: self.decode(value)[1])
+
     def _learn(self, value: bytes | None) -> _Plan:
         found = schema_id(value)
         assert value is not None
@@ -104,7 +133,8 @@ class Decoder:
         if self._reader is not None and self._reader.text != schema.text:
             resolution = Resolution(schema, self._reader)
             parsed, convert, named = resolution.parsed, resolution.convert, resolution.named
-        plan = _Plan(schema, parsed, guard, convert, named)
+        read = compile_reader(schema.type) if guard is None and convert is None else None
+        plan = _Plan(schema, parsed, guard, convert, named, read)
         self._plans[bytes(value[:PREFIX_SIZE])] = plan
         return plan
 
@@ -119,6 +149,7 @@ class Encoder:
         self._parsed = schema.parsed
         self._prefix = prefix(schema.id)
         self._check = compile_check(schema.type)
+        self._write = compile_writer(schema.type, self._prefix)
         self._precise = PreciseEncoder(schema.type, ignore_extra=extra == "ignore")
 
     def encode(self, datum: Any) -> bytes:
@@ -126,6 +157,11 @@ class Encoder:
 
         Raises RejectedError (`record.schema_mismatch`) that names the field's path, what it takes, and what was found.
         """
+        if self._write is not None:
+            try:
+                return self._write(datum)
+            except Exception:  # noqa: BLE001, S110 (the long way decides, and says why)
+                pass
         check = self._check
         if check is not None and check(datum):
             body = BytesIO()

@@ -49,6 +49,7 @@ class Org:
             name: spec.prefix or f"a{number:02d}" for number, (name, spec) in enumerate(self.objects.items(), 1)
         }
         self._external: dict[tuple[str, str], dict[Any, str]] = {}
+        self._fields: dict[str, tuple[ObjectSpec, dict[str, FieldSpec]]] = {}
         self._journal = journal
         self._held: list[bytes] | None = None
         if journal is not None and journal.exists():
@@ -78,9 +79,17 @@ class Org:
                 return known
         raise RequestError(404, "NOT_FOUND", "The requested resource does not exist")
 
+    def fields(self, obj: str) -> dict[str, FieldSpec]:
+        """All fields of an object, those of every object too."""
+        spec = self.objects[obj]
+        known = self._fields.get(obj)
+        if known is None or known[0] is not spec:
+            known = self._fields[obj] = (spec, all_fields(spec))
+        return known[1]
+
     def field(self, obj: str, name: str) -> tuple[str, FieldSpec]:
         """A field's own spelling and its spec. Raises `RequestError` 400 INVALID_FIELD."""
-        for known, spec in all_fields(self.objects[obj]).items():
+        for known, spec in self.fields(obj).items():
             if known.lower() == name.lower():
                 return known, spec
         raise RequestError(400, "INVALID_FIELD", f"No such column '{name}' on sobject of type {obj}")
@@ -115,7 +124,7 @@ class Org:
 
     def full(self, obj: str, record: Mapping[str, Any]) -> Record:
         """A record with every field of its object, null where it has no value, and its attributes."""
-        fields = all_fields(self.objects[obj])
+        fields = self.fields(obj)
         return {"attributes": self.attributes(obj, record["Id"]), **{name: record.get(name) for name in fields}}
 
     @staticmethod
@@ -224,8 +233,9 @@ class Org:
         self._write(b"".join(held))
 
     def _check(self, obj: str, record: Record, *, rid: str | None) -> None:
+        fields = self.fields(obj)
         for name, value in record.items():
-            spec = all_fields(self.objects[obj])[name]
+            spec = fields[name]
             if isinstance(value, dict):
                 record[name] = self._resolve(spec, value)
                 continue
@@ -250,11 +260,13 @@ class Org:
         raise RowError("INVALID_FIELD", "The relationship names no external id")
 
     def _external_key(self, obj: str, field: str, value: Any) -> Any:
-        spec = all_fields(self.objects[obj])[field]
+        spec = self.fields(obj)[field]
         return value.casefold() if isinstance(value, str) and not spec.case_sensitive else value
 
     def _save(self, obj: str, rid: str, record: Record) -> None:
         self._put(obj, rid, record)
+        if self._journal is None:
+            return
         line = json.dumps({"object": obj, "id": rid, "record": record}).encode() + b"\n"
         if self._held is not None:
             self._held.append(line)

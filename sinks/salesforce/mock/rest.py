@@ -5,9 +5,9 @@ Paths and shapes: https://developer.salesforce.com/docs/atlas.en-us.api_rest.met
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from sinks.salesforce.mock import soql
 from sinks.salesforce.mock.org import Org, Record, each
@@ -32,7 +32,7 @@ class Call:
     @property
     def writes(self) -> bool:
         """Whether it delivers records."""
-        return self.method in {"POST", "PATCH", "DELETE"}
+        return self.method in {"POST", "PUT", "PATCH", "DELETE"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +43,22 @@ class Answer:
     body: Any = None
 
 
+class _Found(NamedTuple):
+    """What a query found, for the pages that are still to be asked for."""
+
+    object: str
+    fields: list[str]
+    records: Sequence[Mapping[str, Any]]
+
+
 class RestApi:
     """Answers REST calls. `limits` gives what the limits resource says."""
 
     def __init__(self, org: Org, limits: Callable[[], dict[str, Any]]) -> None:
         self._org = org
         self._limits = limits
-        self._pages: dict[str, list[Record]] = {}
+        self._pages: dict[str, _Found] = {}
+        self._queries = 0
 
     def answer(self, call: Call) -> Answer:
         """What the org answers. Raises `RequestError` when the whole request is refused."""
@@ -242,9 +251,9 @@ class RestApi:
         if not query.fields:
             return Answer(200, {"totalSize": len(found), "done": True, "records": []})
         names = [spelled[name] for name in query.fields]
-        rows = [{"attributes": org.attributes(obj, row["Id"]), **_cut(row, names)} for row in found]
-        locator = f"01g{len(self._pages):012d}"
-        self._pages[locator] = rows
+        self._queries += 1
+        locator = f"01g{self._queries:012d}"
+        self._pages[locator] = _Found(obj, names, found)
         return self._page(call, locator, 0)
 
     def _more(self, call: Call, locator: str) -> Answer:
@@ -254,12 +263,14 @@ class RestApi:
         return self._page(call, name, int(start))
 
     def _page(self, call: Call, locator: str, start: int) -> Answer:
-        rows = self._pages[locator]
+        obj, names, found = self._pages[locator]
         option = call.headers.get("Sforce-Query-Options", "").partition("batchSize=")[2]
         size = min(PAGE, max(200, int(option))) if option.isdigit() else PAGE
         end = start + size
-        page: dict[str, Any] = {"totalSize": len(rows), "done": end >= len(rows), "records": rows[start:end]}
-        if end < len(rows):
+        attributes = self._org.attributes
+        rows = [{"attributes": attributes(obj, row["Id"]), **_cut(row, names)} for row in found[start:end]]
+        page: dict[str, Any] = {"totalSize": len(found), "done": end >= len(found), "records": rows}
+        if end < len(found):
             page["nextRecordsUrl"] = f"/services/data/v{call.version}/query/{locator}-{end}"
         else:
             del self._pages[locator]

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import orjson
 from aiohttp import web
 
+from sinks.salesforce.mock.bulk import IngestApi
 from sinks.salesforce.mock.oauth import GrantError, TokenIssuer
 from sinks.salesforce.mock.org import Org
 from sinks.salesforce.mock.rest import VERSIONS, Answer, Call, RestApi
@@ -36,7 +37,8 @@ FAILURES: dict[str, str] = {
     "error": "500 UNKNOWN_EXCEPTION, no effect",
 }
 _DATA_PATH = re.compile(r"^/services/data/v(\d+\.\d)(?:/(.*))?$")
-_LARGEST_BODY = 64 * 1024 * 1024
+_LARGEST_BODY = 128 * 1024 * 1024
+USER_ID = "005000000000001AAA"
 
 
 class MockSettings(Settings):
@@ -61,10 +63,10 @@ class MockSettings(Settings):
 
 
 class SalesforceMock(Mock):
-    """A Salesforce org on loopback. `org` has its records and counts; `api_used` can be set."""
+    """A Salesforce org on loopback. `org` has its records and counts, `ingest` its bulk jobs; `api_used` can be set."""
 
     settings_type = MockSettings
-    summary = "A Salesforce org: OAuth2, sObject REST, collections, SOQL and limits."
+    summary = "A Salesforce org: OAuth2, sObject REST, collections, bulk jobs, SOQL and limits."
 
     def __init__(self, settings: MockSettings | None = None) -> None:
         super().__init__(settings or MockSettings())
@@ -76,7 +78,8 @@ class SalesforceMock(Mock):
         self.api_used = 0
         self.api_limit: int = self.settings.api_limit
         self.calls: list[Call] = []
-        self._failures: deque[str] = deque()
+        self.ingest = IngestApi(self.org, USER_ID)
+        self._failures: deque[tuple[str, str | None]] = deque()
         self._rest = RestApi(self.org, self._limits)
         self._runner: web.AppRunner | None = None
         self._address = ("127.0.0.1", 0)
@@ -90,9 +93,11 @@ class SalesforceMock(Mock):
         await web.TCPSite(self._runner, host, port).start()
         self._address = (host, self._runner.addresses[0][1])
         self.tokens.audiences = (self.url,)
+        self.ingest.start()
 
     async def stop(self) -> None:
-        """Ends the server, its connections and its sessions, but keeps its records."""
+        """Ends the server, its connections and its sessions, but keeps its records and jobs."""
+        await self.ingest.stop()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
@@ -123,11 +128,12 @@ class SalesforceMock(Mock):
         found = {name: self.org.records(name) for name in self.org.objects}
         return {name: records for name, records in found.items() if records}
 
-    def fail(self, times: int, kind: str = "unavailable") -> None:
-        """The next `times` write requests fail as `FAILURES` says. Raises ValueError for an unknown kind."""
+    def fail(self, times: int, kind: str = "unavailable", *, method: str | None = None) -> None:
+        """The next `times` write requests, of one method where it is named, fail as `FAILURES` says. Raises ValueError for
+        an unknown kind."""
         if kind not in FAILURES:
             raise ValueError(f"unknown failure {kind!r}: one of {', '.join(FAILURES)}")
-        self._failures.extend([kind] * times)
+        self._failures.extend([(kind, method)] * times)
 
     def expire_sessions(self) -> None:
         """All access tokens given so far are refused with 401 INVALID_SESSION_ID."""
@@ -160,7 +166,7 @@ class SalesforceMock(Mock):
         answer = {
             "access_token": token,
             "instance_url": self.url,
-            "id": f"{self.url}/id/00D000000000001EAA/005000000000001AAA",
+            "id": f"{self.url}/id/00D000000000001EAA/{USER_ID}",
             "token_type": "Bearer",
             "issued_at": "0",
             "scope": "api",
@@ -170,31 +176,42 @@ class SalesforceMock(Mock):
     async def _data(self, request: web.Request, version: str, rest: str) -> web.StreamResponse:
         self.api_used += 1
         raw = await request.read()
+        table = request.content_type == "text/csv"
         try:
-            body = orjson.loads(raw) if raw else None
+            body = orjson.loads(raw) if raw and not table else None
         except orjson.JSONDecodeError as error:
             raise RequestError(400, "JSON_PARSER_ERROR", f"Unexpected input: {error}") from error
         # A stored value may hold an encoded slash, so the path is cut before it is decoded.
         segments = tuple(unquote(part) for part in rest.split("/") if part)
         call = Call(request.method, version, segments, dict(request.query), body, request.headers)
         self.calls.append(call)
-        kind = self._failures.popleft() if call.writes and self._failures else ""
+        kind = self._next_failure(call)
         refusal = _refusal(kind)
         if refusal is not None:
             status, code, message, headers = refusal
             return _json(status, RequestError(status, code, message).body(), **headers, **self._usage())
         if kind == "reset":
             return _cut(request)
-        answer = self._locked(call) if kind == "lock" else self._rest.answer(call)
+        if segments[:2] == ("jobs", "ingest"):
+            answer = self.ingest.answer(call, raw)
+        else:
+            answer = self._locked(call) if kind == "lock" else self._rest.answer(call)
         if kind == "drop":
             return _cut(request)
         if kind == "garbage":
             return web.Response(status=200, text="<html>maintenance</html>", content_type="text/html")
         if kind == "short":
             answer = Answer(answer.status, answer.body[:-1])
-        if answer.status == 204:
-            return web.Response(status=204, headers=self._usage())
+        if answer.body is None:
+            return web.Response(status=answer.status, headers=self._usage())
+        if isinstance(answer.body, bytes):
+            return web.Response(body=answer.body, content_type="text/csv", charset="utf-8", headers=self._usage())
         return _json(answer.status, answer.body, **self._usage())
+
+    def _next_failure(self, call: Call) -> str:
+        if not call.writes or not self._failures or self._failures[0][1] not in (None, call.method):
+            return ""
+        return self._failures.popleft()[0]
 
     def _locked(self, call: Call) -> Answer:
         if not isinstance(call.body, dict) or not call.body.get("records"):

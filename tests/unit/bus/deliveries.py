@@ -35,7 +35,7 @@ class ScriptedSink(Sink):
     def __init__(self, script: Script, promises: Promises | None = None) -> None:
         super().__init__(None)
         if promises is not None:
-            self.promises = promises  # type: ignore[misc]
+            self.promises = promises
         self.script = script
         self.calls: list[list[int]] = []
         self.batches: list[Batch] = []

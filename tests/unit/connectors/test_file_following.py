@@ -317,3 +317,48 @@ async def test_killed_at_every_position_the_source_gives_what_one_pass_gives(
             file.write(content[cut:])
         await growing.drain()
         assert growing.values == one_pass.values
+
+
+# --- how far it has come ---
+
+
+async def test_a_file_source_tells_how_many_bytes_of_how_many_it_has_read(tmp_path: Path) -> None:
+    path = tmp_path / "orders.csv"
+    path.write_text("id\n" + "".join(f"{number:07d}\n" for number in range(1000)))
+    run = Run(await opened(path, batch=100, watch=False))
+    shares = []
+    for _ in range(10):
+        progress = (await run.poll()).progress
+        assert progress is not None
+        assert (progress.total, progress.what) == (8003, "orders.csv")
+        shares.append(progress.done)
+    assert shares == [3 + 800 * (number + 1) for number in range(10)]
+    resumed = Run(await opened(path, batch=100, watch=False), run.position)
+    progress = (await resumed.poll()).progress
+    assert progress is not None
+    assert progress.share == 1.0
+
+
+async def test_of_several_files_the_progress_is_that_of_all_and_names_the_one_at_hand(tmp_path: Path) -> None:
+    for number, name in enumerate(("a.csv", "b.csv", "c.csv.gz")):
+        content = ("id\n" + "".join(f"{row:07d}\n" for row in range(200))).encode()
+        path = tmp_path / name
+        path.write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+        os.utime(path, (1000 + number, 1000 + number))
+    run = Run(await opened(tmp_path, pattern="*.csv*", batch=100, watch=False))
+    seen, last = [], 0.0
+    for _ in range(8):
+        progress = (await run.poll()).progress
+        assert progress is not None
+        assert last <= progress.done <= progress.total
+        last = progress.done
+        seen.append(progress.what)
+    assert seen[0] == "a.csv and 2 more"
+    assert "c.csv.gz and 2 more" in seen
+    assert last == progress.total
+
+
+async def test_a_document_is_read_whole_and_has_no_progress(tmp_path: Path) -> None:
+    path = tmp_path / "orders.json"
+    path.write_text('[{"id": 1}]')
+    assert (await Run(await opened(path, format="json", watch=False)).poll()).progress is None

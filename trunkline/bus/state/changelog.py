@@ -10,7 +10,7 @@ from pathlib import Path
 
 from confluent_kafka import Consumer, Message
 
-from trunkline.bus.kafka import KafkaSettings, closing, end_offsets, headers_of, offset_of, read_partition, watermarks
+from trunkline.bus.kafka import KafkaSettings, closing, end_offsets, headers_of, offset_of, read_range, watermarks
 from trunkline.bus.state.changes import Record
 from trunkline.bus.state.entry import Entry
 from trunkline.bus.state.store import Identity, StateStore
@@ -102,7 +102,7 @@ class Changelog:
         begun = said = time.monotonic()
         count = 0
         remaining.set(end - first)
-        messages = read_partition(reader, self.topic, partition, first, end)
+        messages = read_range(reader, self.topic, partition, first, end)
         while batch := list(islice(messages, BATCH)):
             reached = offset_of(batch[-1]) + 1
             store.write(_records(batch), reached)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -34,6 +35,7 @@ _KEPT_ACROSS_ORIGINS = frozenset(
     {"accept", "accept-language", "content-type", "user-agent", "x-correlation-id", "traceparent"}
 )
 _CACHED = 512
+_AT_ONCE = 2**20
 _METHOD = re.compile(r"[A-Z]{1,20}")
 
 
@@ -201,7 +203,7 @@ class HttpClient:
             answer = await session.request(
                 outgoing.method,
                 target.url,
-                data=outgoing.content,
+                data=_body(outgoing.content),
                 headers=outgoing.headers,
                 allow_redirects=False,
                 timeout=timeout,
@@ -296,6 +298,11 @@ class HttpClient:
             )
 
         return TokenAuthorizer(lambda: fetch_token(settings, post))
+
+
+def _body(content: bytes | None) -> bytes | io.BytesIO | None:
+    """A large body goes piece by piece: written at once it would hold up everything else on the event loop."""
+    return io.BytesIO(content) if content is not None and len(content) > _AT_ONCE else content
 
 
 def _with_headers(outgoing: _Outgoing, credentials: Mapping[str, str]) -> _Outgoing:

@@ -55,6 +55,7 @@ def check(project: Project) -> None:
         _guard(problems, project.origin(stream), ("spec",), lambda stream=stream: derive_schemas(project, stream))
     for sink in project.sinks.values():
         _guard(problems, project.origin(sink), ("spec",), lambda sink=sink: build_sink(project, sink))
+        _guard(problems, project.origin(sink), ("spec", "fallback"), lambda sink=sink: build_fallback(project, sink))
         _guard(problems, project.origin(sink), ("spec", "when"), lambda sink=sink: sink_filter(project, sink))
     if problems:
         raise ManifestError(problems)
@@ -80,6 +81,24 @@ def build_sink(project: Project, manifest: models.Sink) -> Sink:
     """The sink plug-in with its settings. Raises `ManifestError`."""
     plugin = _build(project, manifest, "sink")
     assert isinstance(plugin, Sink)
+    return plugin
+
+
+def build_fallback(project: Project, manifest: models.Sink) -> Sink | None:
+    """The plug-in of a sink's fallback, None where it has none. Raises `ManifestError`."""
+    spec, path = manifest.spec.fallback, ("spec", "fallback")
+    if spec is None:
+        return None
+    plugin = _build_at(project, manifest, "sink", spec, path)
+    assert isinstance(plugin, Sink)
+    first = load_plugin("sink", manifest.spec.connector)
+    for name, promises in (
+        (manifest.spec.connector, getattr(first, "promises", None)),
+        (spec.connector, plugin.promises),
+    ):
+        if promises is not None and promises.contiguous:
+            message = f"{name!r} writes ranges of a partition, and a range can't go to another sink in part"
+            raise _at(project, manifest, path, message, "remove the fallback")
     return plugin
 
 
@@ -243,35 +262,39 @@ def _common_schema(project: Project, topics: Iterable[str]) -> Any | None:
 
 
 def _build(project: Project, manifest: models.Source | models.Sink, kind: Kind) -> Plugin:
+    return _build_at(project, manifest, kind, manifest.spec, ("spec",))
+
+
+def _build_at(
+    project: Project,
+    manifest: models.Source | models.Sink,
+    kind: Kind,
+    spec: models.SourceSpec | models.SinkSpec | models.FallbackSpec,
+    path: Path_,
+) -> Plugin:
+    """The plug-in that the part of a manifest at `path` names."""
     origin = project.origin(manifest)
     try:
-        plugin = load_plugin(kind, manifest.spec.connector)
+        plugin = load_plugin(kind, spec.connector)
     except ConfigurationError as error:
-        raise ManifestError([origin.problem(("spec", "connector"), error.message, error.hint, error.code)]) from error
+        raise ManifestError([origin.problem((*path, "connector"), error.message, error.hint, error.code)]) from error
     connection = None
-    if manifest.spec.connection is not None:
-        other = project.connections.get(manifest.spec.connection)
+    if spec.connection is not None:
+        other = project.connections.get(spec.connection)
         if other is None:
-            hint = did_you_mean(manifest.spec.connection, project.connections)
-            raise _at(project, manifest, ("spec", "connection"), f"no connection {manifest.spec.connection!r}", hint)
+            hint = did_you_mean(spec.connection, project.connections)
+            raise _at(project, manifest, (*path, "connection"), f"no connection {spec.connection!r}", hint)
         if plugin.connection_type is None:
-            raise _at(
-                project,
-                manifest,
-                ("spec", "connection"),
-                f"{manifest.spec.connector!r} takes no connection",
-                "remove it",
-            )
+            message = f"{spec.connector!r} takes no connection"
+            raise _at(project, manifest, (*path, "connection"), message, "remove it")
         connection = _validated(project, other, plugin.connection_type, other.spec.config)
     elif plugin.connection_type is not None:
-        raise _at(
-            project, manifest, ("spec",), f"{manifest.spec.connector!r} needs a connection", "add `connection: NAME`"
-        )
-    settings = _validated(project, manifest, plugin.settings_type, manifest.spec.config)
+        raise _at(project, manifest, path, f"{spec.connector!r} needs a connection", "add `connection: NAME`")
+    settings = _validated(project, manifest, plugin.settings_type, spec.config, (*path, "config"))
     try:
         return plugin(settings, connection)
     except TrunklineError as error:
-        raise ManifestError([origin.problem(("spec", "config"), error.message, error.hint, error.code)]) from error
+        raise ManifestError([origin.problem((*path, "config"), error.message, error.hint, error.code)]) from error
 
 
 def _any_plugin(project: Project, manifest: models.Connection, name: str) -> type[Plugin]:
@@ -288,11 +311,17 @@ def _any_plugin(project: Project, manifest: models.Connection, name: str) -> typ
     raise AssertionError
 
 
-def _validated(project: Project, manifest: models.Manifest, model: Any, config: dict[str, Any]) -> Any:
+def _validated(
+    project: Project,
+    manifest: models.Manifest,
+    model: Any,
+    config: dict[str, Any],
+    path: Path_ = ("spec", "config"),
+) -> Any:
     try:
         return model.model_validate(config)
     except ValidationError as error:
-        raise ManifestError(problems_of(error, project.origin(manifest), ("spec", "config"), model)) from error
+        raise ManifestError(problems_of(error, project.origin(manifest), path, model)) from error
 
 
 def _read_schemas(project: Project, problems: list[Problem]) -> None:

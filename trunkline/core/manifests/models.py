@@ -175,6 +175,24 @@ class StepSpec(Model):
         return next(iter((self.model_extra or {}).values()))
 
 
+class DeadLetterSpec(Model):
+    """When dead letters are so many that something other than the records must be wrong."""
+
+    stop_above: int | None = Field(
+        1000,
+        ge=0,
+        description="More dead letters than this among the last `of` records, on one worker, and the pipeline is FAILED until someone "
+        "restarts it; offsets are held. 0 stops at the first; null never stops.",
+    )
+    of: int = Field(2000, ge=1, le=1_000_000, description="How many records back dead letters count.")
+
+    @model_validator(mode="after")
+    def _can_be_reached(self) -> DeadLetterSpec:
+        if self.stop_above is not None and self.stop_above >= self.of:
+            raise ValueError(f"more than {self.stop_above} of {self.of} records can't be dead letters: raise `of`")
+        return self
+
+
 class StreamSpec(Model):
     """The work between."""
 
@@ -184,6 +202,9 @@ class StreamSpec(Model):
     to: Targets = Field(description="The topics it writes to.")
     processing: Literal["exactly-once", "at-least-once"] = Field(
         "exactly-once", description="`at-least-once` is faster and may repeat records after a crash."
+    )
+    dead_letters: DeadLetterSpec = Field(
+        default_factory=DeadLetterSpec, description="Too many of them stop the pipeline."
     )
 
 
@@ -232,6 +253,12 @@ class DeliverySpec(Model):
         description="A record whose attempts are used up: park it and what follows of its key until it is settled, or dead-letter "
         "it. Where absent: park where the order is that of keys, else dead-letter.",
     )
+    hold: Size = Field(
+        32 * 2**20,
+        ge=1,
+        description="How many bytes of records it holds, read and not settled. When so many wait for a slow system it reads no more, "
+        "and other pipelines go on.",
+    )
     access_refusals: int = Field(
         10,
         ge=2,
@@ -252,6 +279,21 @@ class DeliverySpec(Model):
         return self.order == "key" and self.exhausted != "dead-letter"
 
 
+class FallbackSpec(Model):
+    """A second sink, for what the first one fails to take. What it takes counts as delivered."""
+
+    connector: str = Field(description="The sink plug-in.")
+    connection: Name | None = Field(None, description="The `Connection` it uses.")
+    config: dict[str, Any] = Field(default_factory=dict, description="The plug-in's settings.")
+    after: int = Field(
+        3,
+        ge=1,
+        le=1000,
+        description="So many failed attempts of a record (no answer, a refusal for now) bring it here; at once while the first sink's "
+        "breaker is open.",
+    )
+
+
 class SinkSpec(Model):
     """A door out."""
 
@@ -262,6 +304,12 @@ class SinkSpec(Model):
     connection: Name | None = Field(None, description="The `Connection` it uses.")
     config: dict[str, Any] = Field(default_factory=dict, description="The plug-in's settings.")
     delivery: DeliverySpec = Field(default_factory=DeliverySpec, description="Order, batches and retries.")
+    fallback: FallbackSpec | None = Field(
+        None, description="Another sink for the records that this one could not be reached for."
+    )
+    dead_letters: DeadLetterSpec = Field(
+        default_factory=DeadLetterSpec, description="Too many of them stop the pipeline."
+    )
 
 
 class Topic(Model):

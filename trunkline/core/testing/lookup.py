@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 from trunkline.core.contracts import Plugin
@@ -11,8 +12,8 @@ from trunkline.core.plugins import Kind, load_plugin
 from trunkline.core.testing.plugin_suite import PluginSuite
 
 
-def suite_of(kind: Kind, name: str) -> type[PluginSuite[Any]]:
-    """The test class of a plug-in.
+def suites_of(kind: Kind, name: str) -> Mapping[str, type[PluginSuite[Any]]]:
+    """The test classes of a plug-in by name: one for each way of working that its settings choose between.
 
     Raises `CheckFailedError` (`plugin.no_conformance`) where there is none, and what `load_plugin` raises.
     """
@@ -24,10 +25,14 @@ def suite_of(kind: Kind, name: str) -> type[PluginSuite[Any]]:
         if error.name != place:
             raise
         raise _missing(kind, name, plugin, f"there is no module {place}") from error
-    for found in vars(module).values():
-        if isinstance(found, type) and issubclass(found, PluginSuite) and getattr(found, "plugin", None) is plugin:
-            return found
-    raise _missing(kind, name, plugin, f"{place} has no suite for it")
+    suites = {
+        title: found
+        for title, found in vars(module).items()
+        if isinstance(found, type) and issubclass(found, PluginSuite) and getattr(found, "plugin", None) is plugin
+    }
+    if not suites:
+        raise _missing(kind, name, plugin, f"{place} has no suite for it")
+    return suites
 
 
 def _missing(kind: Kind, name: str, plugin: type[Plugin], what: str) -> CheckFailedError:

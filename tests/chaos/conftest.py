@@ -1,0 +1,37 @@
+"""What the short forms of the rows are run with."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.chaos.campaign import Result, execute, load_rows
+
+if TYPE_CHECKING:
+    from tests.conftest import KafkaUnderTest
+
+Short = Callable[[int], Awaitable[Result]]
+SEED = int(os.environ.get("TRUNKLINE_CHAOS_SEED") or random.SystemRandom().randrange(10**6))
+
+
+@pytest.fixture
+def short(tmp_path: Path, request: pytest.FixtureRequest) -> Short:
+    """Runs a row at its short figures, on the session's broker where the row harms none: `result = await short(4)`."""
+
+    async def run(number: int) -> Result:
+        print(f"TRUNKLINE_CHAOS_SEED={SEED}")
+        kafka: KafkaUnderTest = request.getfixturevalue("kafka")
+        if kafka.kind == "external":
+            pytest.skip("a killed member's session lasts 45 s there; the embedded broker lowers that")
+        folder = tmp_path / f"row-{number}"
+        result = await execute(load_rows()[number], seed=SEED, folder=folder, full=False, bootstrap=kafka.bootstrap)
+        print(result)
+        assert result.findings == []
+        return result
+
+    return run

@@ -1,0 +1,96 @@
+"""A broker of a row's own: killed, stopped, frozen, and started again on the same data and the same port."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.chaos.faults.processes import process_state
+from tests.chaos.faults.proxy import TcpProxy
+from trunkline.bus.embedded import EmbeddedKafka, EmbeddedOptions
+from trunkline.bus.embedded.ports import choose_ports
+from trunkline.bus.embedded.properties import HOST
+
+KILL, FREEZE, STOP = "broker kill -9", "broker SIGSTOP", "broker stopped"
+#: A dead member's partitions move within these: the rows would wait for it most of their time otherwise.
+QUICK_GROUPS = {
+    "group.consumer.session.timeout.ms": "2000",
+    "group.consumer.heartbeat.interval.ms": "500",
+}
+
+
+class Broker:
+    """The embedded broker under faults.
+
+    With `proxied`, clients that use `bootstrap` talk through `proxy`: the broker has a listener of its own for them, which
+    advertises the proxy's port, so that no client finds a way around it. `direct` is the listener without the proxy.
+    """
+
+    def __init__(self, home: Path, *, proxied: bool = False, overrides: Mapping[str, str] | None = None) -> None:
+        self.fired: Counter[str] = Counter()
+        self.home = home
+        ports = choose_ports(home / "kafka" / "ports.json")
+        self.direct = f"{HOST}:{ports.client}"
+        self.proxy: TcpProxy | None = None
+        own = {**QUICK_GROUPS, **(overrides or {})}
+        if proxied:
+            # The port of the talk with itself is free: it is used by brokers with users only.
+            self.proxy = TcpProxy((HOST, ports.internal))
+            own |= _listeners(ports.client, ports.controller, ports.internal, self.proxy.start())
+        self._kafka = EmbeddedKafka(home, EmbeddedOptions(overrides=own))
+
+    @property
+    def bootstrap(self) -> str:
+        """Where clients connect: the proxy, if there is one."""
+        return self.direct if self.proxy is None else f"{HOST}:{self.proxy.port}"
+
+    def start(self) -> None:
+        """Starts the broker, or starts it again, and waits until it is healthy."""
+        self._kafka.start()
+
+    def kill(self) -> None:
+        """SIGKILL. The port stays noted, so that `start` takes it again."""
+        self._kafka.kill()
+        self.fired[KILL] += 1
+
+    def stop(self) -> None:
+        """Ends the broker in order; it can be started again."""
+        self._kafka.stop()
+        self.fired[STOP] += 1
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """SIGSTOP for a while, as a long pause of the virtual machine: connections stay open and nothing answers."""
+        assert self._kafka.running is not None
+        pid = self._kafka.running.pid
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            deadline = time.monotonic() + 5
+            while process_state(pid) != "T" and time.monotonic() < deadline:
+                time.sleep(0.005)
+            self.fired[FREEZE] += process_state(pid) == "T"
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    def close(self) -> None:
+        """Ends broker and proxy for good."""
+        self._kafka.stop(timeout=10)
+        if self.proxy is not None:
+            self.proxy.stop()
+
+
+def _listeners(client: int, controller: int, proxied: int, proxy: int) -> dict[str, str]:
+    """Kafka's listeners (its `advertised.listeners`): a client is told the address of the listener by which it came."""
+    direct, through = f"CLIENT://{HOST}:{client}", f"PROXIED://{HOST}"
+    return {
+        "listeners": f"{direct},{through}:{proxied},CONTROLLER://{HOST}:{controller}",
+        "advertised.listeners": f"{direct},{through}:{proxy}",
+        "listener.security.protocol.map": "CLIENT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "inter.broker.listener.name": "CLIENT",
+    }

@@ -1,0 +1,189 @@
+"""The tools of faults do what they say, and count it."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import socket
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.faults import proxy as tcp
+from tests.chaos.faults.brokers import Broker
+from tests.chaos.faults.http_sink import HttpSinkServer, Rule
+from trunkline.bus.kafka import KafkaSettings, produce_and_wait, read_all
+from trunkline.bus.topics import TopicPlan, ensure_topics
+
+
+@pytest.fixture
+def echo() -> Iterator[tuple[str, int]]:
+    """A server that sends back what it gets, in a thread for each connection."""
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            while data := connection.recv(65_536):
+                connection.sendall(data)
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(server.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    yield server.getsockname()
+    server.shutdown(socket.SHUT_RDWR)
+    server.close()
+
+
+@pytest.fixture
+def proxy(echo: tuple[str, int]) -> Iterator[tcp.TcpProxy]:
+    made = tcp.TcpProxy(echo)
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def client(proxy: tcp.TcpProxy) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as made:
+        yield made
+
+
+def _says(client: socket.socket, data: bytes) -> bytes:
+    client.sendall(data)
+    return client.recv(100)
+
+
+def test_a_proxy_without_a_fault_passes_everything_on(client: socket.socket, proxy: tcp.TcpProxy) -> None:
+    assert _says(client, b"hello") == b"hello"
+    assert not proxy.fired
+
+
+def test_a_reset_cuts_what_is_open_and_serves_what_comes(client: socket.socket, proxy: tcp.TcpProxy) -> None:
+    assert _says(client, b"hello") == b"hello"
+    assert proxy.reset() == 1
+    with pytest.raises(ConnectionResetError):
+        client.recv(1)
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as again:
+        assert _says(again, b"hello") == b"hello"
+    assert proxy.fired == {tcp.RESET: 1}
+
+
+def test_a_black_hole_holds_bytes_back_until_it_is_gone(client: socket.socket, proxy: tcp.TcpProxy) -> None:
+    proxy.black_hole(True)
+    client.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        _says(client, b"hello")
+    proxy.black_hole(False)
+    client.settimeout(10)
+    assert client.recv(100) == b"hello"
+    assert proxy.fired[tcp.SILENCE] >= 1
+
+
+def test_a_delay_is_felt_in_both_directions(client: socket.socket, proxy: tcp.TcpProxy) -> None:
+    proxy.delay(0.05)
+    begun = time.monotonic()
+    assert _says(client, b"hello") == b"hello"
+    assert time.monotonic() - begun >= 0.1
+    assert proxy.fired[tcp.DELAY] >= 2
+
+
+def test_a_lost_reply_is_lost_after_the_request_went_through(client: socket.socket, proxy: tcp.TcpProxy) -> None:
+    proxy.lose_replies(1)
+    with pytest.raises(ConnectionResetError):
+        _says(client, b"hello")
+    assert proxy.fired == {tcp.LOST_REPLY: 1}  # the echo came back to the proxy: so it was sent on
+
+
+def test_a_connection_is_cut_at_the_byte(client: socket.socket, proxy: tcp.TcpProxy) -> None:
+    proxy.cut_after(7)
+    assert _says(client, b"hello") == b"hello"
+    with pytest.raises(ConnectionResetError):
+        _says(client, b"hello")
+    assert proxy.fired == {tcp.CUT: 1}
+
+
+@pytest.fixture
+def sink(tmp_path: Path) -> Iterator[HttpSinkServer]:
+    with HttpSinkServer(tmp_path, seed=7) as made:
+        yield made
+
+
+def _post(sink: HttpSinkServer, event: str, key: str | None = None) -> int | str:
+    body = json.dumps({"id": event}).encode()
+    request = urllib.request.Request(f"{sink.url}/posts", body, {"Idempotency-Key": key} if key else {})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+    except (OSError, http.client.HTTPException) as error:
+        return type(error).__name__
+
+
+def test_a_repeated_key_has_no_second_effect_even_after_the_server_was_killed(sink: HttpSinkServer) -> None:
+    assert [_post(sink, "a", "k"), _post(sink, "a", "k")] == [200, 200]
+    sink.kill()
+    sink.start()
+    assert _post(sink, "a", "k") == 200
+    assert [(call.attempt, call.effect) for call in sink.calls()] == [(1, True), (2, False), (3, False)]
+    assert sink.effects == 1
+
+
+def test_each_answer_of_the_script_is_given_and_counted(sink: HttpSinkServer) -> None:
+    sink.script(
+        Rule(503, ids=("a",), attempts=1),
+        Rule("reset", ids=("b",)),
+        Rule("garbage", ids=("c",)),
+        Rule("effect-then-drop", ids=("d",), attempts=1),
+    )
+    assert [_post(sink, "a", "1"), _post(sink, "a", "1")] == [503, 200]
+    assert isinstance(_post(sink, "b", "2"), str)
+    assert isinstance(_post(sink, "c", "3"), str)
+    assert isinstance(_post(sink, "d", "4"), str)
+    assert _post(sink, "d", "4") == 200
+    assert sink.fired == {"answer 503": 1, "answer reset": 1, "answer garbage": 1, "answer effect-then-drop": 1}
+    assert [call.id for call in sink.calls() if call.effect] == ["a", "d"]
+
+
+def test_a_share_of_the_events_is_chosen_by_the_seed_and_not_by_their_order(sink: HttpSinkServer) -> None:
+    sink.script(Rule(429, share=0.3))
+    events = [f"e{number}" for number in range(60)]
+    forward = {event for event in events if _post(sink, event) == 429}
+    backward = {event for event in reversed(events) if _post(sink, event) == 429}
+    assert forward == backward
+    assert 5 < len(forward) < 30
+
+
+@pytest.mark.kafka
+def test_a_killed_broker_comes_back_at_its_address_and_clients_find_no_way_around_the_proxy(tmp_path: Path) -> None:
+    broker = Broker(tmp_path, proxied=True)
+    broker.start()
+    assert broker.proxy is not None
+    try:
+        settings = KafkaSettings(broker.bootstrap)
+        ensure_topics(settings, [TopicPlan("topic", 1)])
+        producer = settings.producer()
+        produce_and_wait(producer, "topic", b"before", None)
+        assert broker.proxy.connections > 0
+        broker.kill()
+        broker.start()
+        with broker.frozen():
+            pass
+        assert [message.value() for message in read_all(settings, "topic")] == [b"before"]
+        produce_and_wait(producer, "topic", b"between", None)
+        assert broker.proxy.reset() > 0
+        produce_and_wait(producer, "topic", b"after", None)
+        assert broker.proxy.fired[tcp.RESET] > 0
+        assert broker.fired == {"broker kill -9": 1, "broker SIGSTOP": 1}
+    finally:
+        broker.close()

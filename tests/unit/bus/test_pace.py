@@ -1,0 +1,68 @@
+"""The pace of work and the time that the rest takes."""
+
+from __future__ import annotations
+
+import pytest
+
+from trunkline.bus.pace import Pace
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def test_steady_work_has_its_pace_from_the_second_look_on(clock: Clock) -> None:
+    pace = Pace(clock)
+    pace.note(1000)
+    assert (pace.per_second, pace.seconds_for(10)) == (0.0, None)
+    for _ in range(5):
+        clock.now += 2
+        pace.note(1000 + 50 * (clock.now - 100))
+        assert pace.per_second == pytest.approx(50)
+    assert pace.seconds_for(500) == pytest.approx(10)
+    assert pace.seconds_for(0) == 0.0
+
+
+def test_the_pace_follows_a_change_within_a_minute_and_does_not_leap(clock: Clock) -> None:
+    pace, done = Pace(clock), 0.0
+    for _ in range(120):
+        pace.note(done)
+        clock.now, done = clock.now + 1, done + 100
+    pace.note(done)
+    clock.now, done = clock.now + 1, done + 10
+    pace.note(done)
+    assert 90 < pace.per_second < 100
+    for _ in range(120):
+        clock.now, done = clock.now + 1, done + 10
+        pace.note(done)
+    assert pace.per_second == pytest.approx(10, rel=0.2)
+
+
+def test_work_that_stands_still_comes_to_no_pace(clock: Clock) -> None:
+    pace = Pace(clock)
+    for done in (0, 100):
+        pace.note(done)
+        clock.now += 1
+    for _ in range(600):
+        clock.now += 1
+        pace.note(100)
+    assert pace.per_second == pytest.approx(0, abs=0.01)
+
+
+def test_a_count_that_falls_back_begins_anew(clock: Clock) -> None:
+    pace = Pace(clock)
+    for done in (0, 1000, 10, 20):
+        pace.note(done)
+        clock.now += 1
+    assert pace.per_second == pytest.approx(10)

@@ -1,0 +1,53 @@
+"""What `trunkline status` says of a pipeline's progress."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from trunkline.bus.states import State
+from trunkline.cli.standing import STATUS_COLUMNS, Standing
+
+
+def standing(kind: str, **more: Any) -> Standing:
+    return Standing("p", kind, State.RUNNING, None, 1, **more)
+
+
+def of(done: float, total: float, left: float | None, what: str = "orders.csv") -> dict[str, Any]:
+    return {"done": done, "total": total, "what": what, "seconds_left": left}
+
+
+@pytest.mark.parametrize(
+    ("progress", "text"),
+    [
+        ([of(42, 100, 185.0)], "42 % of orders.csv, 3m5s left"),
+        ([of(999, 1000, 0.4)], "99 % of orders.csv, 0s left"),
+        ([of(42, 100, None)], "42 % of orders.csv"),
+        ([of(100, 100, 0.0)], "100 % of orders.csv"),
+        ([of(0, 0, 0.0)], "100 % of orders.csv"),
+        ([of(50, 100, 10.0), of(20, 100, 60.0, "b.csv")], "35 % of b.csv and 1 more, 1m left"),
+        ([], None),
+    ],
+)
+def test_a_source_shows_its_share_and_the_time_left(progress: list[dict[str, Any]], text: str | None) -> None:
+    assert standing("Source", progress=progress).progress_text == text
+
+
+@pytest.mark.parametrize(
+    ("lag", "pace", "text"),
+    [
+        (60_000, 1000.0, "1,000/s, 1m left"),
+        (0, 1000.0, None),
+        (100, 0.0, None),
+    ],
+)
+def test_a_reader_that_is_behind_shows_its_pace_and_when_it_will_have_caught_up(
+    lag: int, pace: float, text: str | None
+) -> None:
+    assert standing("Sink", lag_records=lag, per_second=pace).progress_text == text
+
+
+def test_the_row_has_a_cell_for_each_column() -> None:
+    assert len(standing("Sink").row()) == len(STATUS_COLUMNS)
+    assert "seconds_left" in standing("Sink").as_dict()
