@@ -498,6 +498,10 @@ class SinkRuntime:
         if self._contiguous is not None:
             for partition in partitions:
                 self._loop.call_soon_threadsafe(self._contiguous.end, partition)
+        left = sorted({number for _, number in partitions} & {number for _, number in self._tickets.works})
+        if self._park is not None and left and not self._stop.is_set():
+            # Their park is closed, and another worker may have it: what is still read here could not be held back.
+            raise RetriableError(f"the inputs' partitions {left} went to different workers", code="parked.divided")
 
     def _on_loop(self, function: Callable[..., object], *arguments: object) -> None:
         """Runs a function on the event loop and waits until it ran, serving requests meanwhile."""
