@@ -32,7 +32,7 @@ from trunkline.registry.service import serve_registry
 from trunkline.registry.store import MemoryStore
 
 IN_FLIGHT = 64
-EVENTS = {0: 10_000, 20: 4_000}
+EVENTS = {0: 8_000, 20: 4_000}
 """Orders by the server's latency in milliseconds: as many as the slowest delivers in half a minute."""
 PEERS = ("httpx", "httpx-8x8", "aiohttp", "faststream-httpx", "connect-camel")
 OURS = "trunkline"

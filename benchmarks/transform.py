@@ -1,25 +1,26 @@
-"""Streams against the plain confluent-kafka loop: the same broker, data and work, one after the other, several rounds.
+"""Streams against what one would use instead: the same broker, data and work, one after the other, several rounds.
 
-The raw loops are those of the peers' folder where it is there (`BENCH_PEERS`, or `../shared/peers/peers`), else those in
-`raw_loops`, which do the same: decode, drop a third, change two fields, encode, headers kept; offsets each second, or a
-transaction each 200 ms.
+The work: decode an order, drop a third, change two fields, encode, with the key and nine headers kept. `route` changes nothing:
+it drops the same third and sends what is left to one of two topics by the amount.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import statistics
 import sys
 import tempfile
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from benchmarks import contenders, orders
+from benchmarks import contenders, orders, report
+from benchmarks.peers import Peer, peers
 from trunkline.bus.embedded import EmbeddedKafka
 from trunkline.registry.client import RegistryClient
 from trunkline.registry.kafka_store import KafkaStore
@@ -54,52 +55,69 @@ spec:
 """
 FILTER = "filter: event.region != 'apac'"
 CHANGE = "map: {set: {amount: event.amount * 1.1, note: 'event.note.substring(0, 60)'}}"
-MASK = "mask: {fields: {customer: hash}, key: '${env:BENCH_MASK_KEY}'}"
 ROUTE = "[{{topic: {target}-big, when: event.amount >= 100000.0}}, {{topic: {target}, otherwise: true}}]"
+FEW = 200_000
+"""How many events the peers get that take ten times as long."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """One row of the table: a stream with `steps` and `to`, or the raw loop in `script`."""
+    """One row of the table. Of ours `steps` and `to` say what the stream does; a peer is known by its name."""
 
     name: str
     processing: str
-    script: str | None = None
     steps: tuple[str, ...] = ()
-    to: str = ""
+    to: str = "{target}"
+    workers: int = 1
+    few: bool = False
+
+    @property
+    def ours(self) -> bool:
+        """Whether it is a stream of the bus."""
+        return bool(self.steps)
 
 
+ALO, EOS = "at-least-once", "exactly-once"
 CONTENDERS = (
-    Contender("raw loop, at-least-once", "at-least-once", script="raw.py"),
-    Contender("raw loop, transactions", "exactly-once", script="raw_eos.py"),
-    Contender("transform, at-least-once", "at-least-once", steps=(FILTER, CHANGE), to="{target}"),
-    Contender("transform, exactly-once", "exactly-once", steps=(FILTER, CHANGE), to="{target}"),
-    Contender("filter+map+mask+route, at-least-once", "at-least-once", steps=(FILTER, CHANGE, MASK), to=ROUTE),
-    Contender("filter+map+mask+route, exactly-once", "exactly-once", steps=(FILTER, CHANGE, MASK), to=ROUTE),
+    Contender("raw", ALO),
+    Contender("trunkline", ALO, (FILTER, CHANGE)),
+    Contender("raw-eos", EOS),
+    Contender("trunkline-eos", EOS, (FILTER, CHANGE)),
+    Contender("trunkline, 2 workers", ALO, (FILTER, CHANGE), workers=2),
+    Contender("trunkline-eos, 2 workers", EOS, (FILTER, CHANGE), workers=2),
+    Contender("trunkline route", ALO, (FILTER,), ROUTE),
+    Contender("trunkline-eos route", EOS, (FILTER,), ROUTE),
+    Contender("kstreams", ALO),
+    Contender("kstreams-eos", EOS),
+    Contender("quix", ALO, few=True),
+    Contender("quix-eos", EOS, few=True),
+    Contender("faststream", ALO, few=True),
+    Contender("faust", ALO, few=True),
 )
 
 
-def _manifests(contender: Contender, source: str, target: str, name: str) -> str:
-    listed = "[" + ", ".join("{" + step + "}" for step in contender.steps) + "]"
-    to = contender.to.format(target=target)
-    return MANIFESTS.format(
-        source=source,
-        target=target,
-        name=name,
-        processing=contender.processing,
-        steps=listed,
-        to=to,
-        schema=json.dumps(orders.SCHEMA),
-    )
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One run: events a second by the broker's stamps, events per CPU second, and MiB at the peak."""
+
+    events: int
+    rate: float
+    per_cpu: float
+    memory: float
 
 
-def _raw_folder() -> Path:
-    given = os.environ.get("BENCH_PEERS")
-    beside = Path(__file__).resolve().parents[2] / "shared" / "peers" / "peers"
-    return Path(given) if given else (beside if beside.is_dir() else Path(__file__).parent / "raw_loops")
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a measurement happens."""
+
+    folder: Path
+    bootstrap: str
+    registry: str
+    count: int
+    peers: Mapping[str, Peer]
 
 
-def new_topics(bootstrap: str, names: list[str]) -> None:
+def new_topics(bootstrap: str, names: Sequence[str]) -> None:
     """Creates topics for a measurement."""
     admin = AdminClient({"bootstrap.servers": bootstrap})
     # LogAppendTime: the broker stamps every batch, so timing the outputs costs the contenders nothing.
@@ -108,9 +126,8 @@ def new_topics(bootstrap: str, names: list[str]) -> None:
         future.result(20)
 
 
-async def run(count: int, rounds: int) -> list[str]:
-    """Measures, and returns the lines of the table."""
-    os.environ.setdefault("BENCH_MASK_KEY", "0123456789abcdef0123456789abcdef")
+async def run(count: int, rounds: int, only: Collection[str] = ()) -> list[str]:
+    """Measures the contenders (those in `only`, where it names some), and returns the lines of the table, which the report keeps."""
     with (
         tempfile.TemporaryDirectory(prefix="trunkline-bench-") as folder,
         EmbeddedKafka(Path(folder) / "home") as kafka,
@@ -121,73 +138,121 @@ async def run(count: int, rounds: int) -> list[str]:
         await store.start()
         runner, url = await serve_registry(store)
         try:
-            return await asyncio.to_thread(_measure_all, Path(folder), bootstrap, url, count, rounds)
+            return await asyncio.to_thread(_measure_all, Path(folder), bootstrap, url, count, rounds, only)
         finally:
             await runner.cleanup()
             await store.close()
 
 
-def _measure_all(folder: Path, bootstrap: str, registry: str, count: int, rounds: int) -> list[str]:
+def _measure_all(
+    folder: Path, bootstrap: str, registry: str, count: int, rounds: int, only: Collection[str]
+) -> list[str]:
+    there, missing = peers()
+    place = Place(folder, bootstrap, registry, count, there)
+    taking_part = [one for one in CONTENDERS if (one.ours or one.name in there) and (not only or one.name in only)]
     registered = RegistryClient(registry).register("orders-value", Schema(orders.SCHEMA))
     assert registered.id == 1
-    new_topics(bootstrap, ["orders"])
-    orders.load(bootstrap, "orders", count)
-    rates: dict[str, list[tuple[float, float, float]]] = {contender.name: [] for contender in CONTENDERS}
+    sizes = {"orders": count} | ({"orders-few": min(FEW, count)} if any(one.few for one in taking_part) else {})
+    for topic, size in sizes.items():
+        new_topics(bootstrap, [topic])
+        orders.load(bootstrap, topic, size)
+    runs: dict[str, list[Measured]] = {one.name: [] for one in taking_part}
     for turn in range(rounds):
-        for contender in CONTENDERS:
-            rates[contender.name].append(_measure(contender, folder, bootstrap, registry, count, turn))
-            rate, per_cpu, memory = rates[contender.name][-1]
+        for one in taking_part:
+            found = _measure(one, place, turn)
+            runs[one.name].append(found)
             print(
-                f"  round {turn + 1}: {contender.name}: {rate:,.0f}/s, {per_cpu:,.0f} per CPU second, {memory:.0f} MiB",
+                f"  round {turn + 1}: {one.name}: {found.rate:,.0f}/s, {found.per_cpu:,.0f} per CPU second, "
+                f"{found.memory:.0f} MiB",
                 flush=True,
             )
-    return _table(rates)
+    rows = _rows(taking_part, runs)
+    few = f" ({min(FEW, count):,} where the column says so)" if len(sizes) > 1 else ""
+    notes = [
+        f"Medians of {rounds} rounds, {count:,} events{few}, 4 partitions, lz4, nine headers.",
+        "The ratio is of events per CPU second to the raw loop with the same guarantee; start-up is in the CPU seconds.",
+        "Faust does not wait for acknowledgements.",
+        *missing,
+    ]
+    report.add("Streams", rows, notes, data={name: [repr(each) for each in found] for name, found in runs.items()})
+    return [*report.table(rows), "", *notes]
 
 
-def _measure(
-    contender: Contender, folder: Path, bootstrap: str, registry: str, count: int, turn: int
-) -> tuple[float, float, float]:
-    """Events a second, events per CPU second, and MiB."""
+def _measure(contender: Contender, place: Place, turn: int) -> Measured:
     index = CONTENDERS.index(contender)
     name, target = f"bench-{index}-{turn}", f"out-{index}-{turn}"
+    source, count = ("orders-few", min(FEW, place.count)) if contender.few else ("orders", place.count)
     targets = [target, f"{target}-big"]
-    new_topics(bootstrap, targets)
-    env: dict[str, str] = {}
-    if contender.script is not None:
-        command = [sys.executable, str(_raw_folder() / contender.script)]
-        env = {"PEER_BOOTSTRAP": bootstrap, "PEER_SRC": "orders", "PEER_DST": target, "PEER_GROUP": name}
+    new_topics(place.bootstrap, targets)
+    # Compiled bytecode is kept for every Python contender, as it is where software is installed.
+    env = {
+        "PYTHONPYCACHEPREFIX": str(Path(tempfile.gettempdir()) / "trunkline-bench-pyc"),
+        "PYTHONDONTWRITEBYTECODE": "",
+    }
+    if contender.ours:
+        command = _ours(contender, place, source, target, name)
     else:
-        manifest = folder / f"{name}.yaml"
-        manifest.write_text(_manifests(contender, "orders", target, name), encoding="utf-8")
-        command = [
-            str(Path(sys.executable).parent / "trunkline"),
-            "--home",
-            str(folder / "worker"),
-            "--bootstrap",
-            bootstrap,
-        ]
-        command += ["--registry", registry, "run", "-f", str(manifest), "--log-level", "warning"]
+        state = place.folder / f"{name}-state"
+        state.mkdir()
+        peer = place.peers[contender.name]
+        command = list(peer.command)
+        env |= {"PEER_BOOTSTRAP": place.bootstrap, "PEER_SRC": source, "PEER_DST": target, "PEER_GROUP": name}
+        env |= {"PEER_STATE": str(state), **peer.env}
     used = contenders.run_until_committed(
-        command, env, folder / f"{name}.log", bootstrap=bootstrap, group=name, topic="orders", count=count, timeout=300
+        command,
+        env,
+        place.folder / f"{name}.log",
+        bootstrap=place.bootstrap,
+        group=name,
+        topic=source,
+        count=count,
+        timeout=600,
     )
-    written, seconds = orders.span_of(bootstrap, targets)
+    written, seconds = orders.span_of(place.bootstrap, targets)
     expected = count - count // 3
     if written != expected:
         raise SystemExit(f"{contender.name} wrote {written} records, {expected} are right")
-    return count / max(seconds, 0.001), count / used.cpu, used.rss
+    return Measured(count, count / max(seconds, 0.001), count / used.cpu, used.rss)
 
 
-def _table(rates: dict[str, list[tuple[float, float, float]]]) -> list[str]:
-    medians = {
-        name: tuple(statistics.median(values) for values in zip(*rows, strict=True)) for name, rows in rates.items()
-    }
-    lines = [
-        "| contender | events/s | per CPU second | MiB | ratio to its raw loop (events/s, per CPU second) |",
-        "| --- | --- | --- | --- | --- |",
+def _ours(contender: Contender, place: Place, source: str, target: str, name: str) -> list[str]:
+    manifest = place.folder / f"{name}.yaml"
+    text = MANIFESTS.format(
+        source=source,
+        target=target,
+        name=name,
+        processing=contender.processing,
+        steps="[" + ", ".join("{" + step + "}" for step in contender.steps) + "]",
+        to=contender.to.format(target=target),
+        schema=json.dumps(orders.SCHEMA),
+    )
+    manifest.write_text(text, encoding="utf-8")
+    command = [
+        str(Path(sys.executable).parent / "trunkline"),
+        "--home",
+        str(place.folder / f"worker-{contender.workers}"),
     ]
-    for contender in CONTENDERS:
-        rate, per_cpu, memory = medians[contender.name]
-        raw = "raw loop, at-least-once" if contender.processing == "at-least-once" else "raw loop, transactions"
-        ratios = f"{rate / medians[raw][0]:.2f}, {per_cpu / medians[raw][1]:.2f}"
-        lines.append(f"| {contender.name} | {rate:,.0f} | {per_cpu:,.0f} | {memory:.0f} | {ratios} |")
-    return lines
+    command += ["--bootstrap", place.bootstrap, "--registry", place.registry, "run", "-f", str(manifest)]
+    return [*command, "--workers", str(contender.workers), "--log-level", "warning"]
+
+
+def _rows(taking_part: Sequence[Contender], runs: Mapping[str, Sequence[Measured]]) -> list[dict[str, Any]]:
+    def median(name: str, what: str) -> float:
+        return float(statistics.median(getattr(each, what) for each in runs[name]))
+
+    rows = []
+    for one in taking_part:
+        raw = "raw" if one.processing == ALO else "raw-eos"
+        per_cpu = median(one.name, "per_cpu")
+        rows.append(
+            {
+                "contender": one.name,
+                "guarantee": one.processing,
+                "events": runs[one.name][0].events,
+                "events/s": median(one.name, "rate"),
+                "per CPU second": per_cpu,
+                "ratio to raw": per_cpu / median(raw, "per_cpu") if raw in runs else None,
+                "peak MiB": median(one.name, "memory"),
+            }
+        )
+    return rows

@@ -50,6 +50,8 @@ class SheetsClient:
             base_url=connection.base_url,
         )
         self._spreadsheet = spreadsheet
+        self.requests = 0
+        """Requests made until now."""
         self._path = f"/v4/spreadsheets/{quote(spreadsheet, safe='')}"
 
     async def sheets(self) -> list[Sheet]:
@@ -112,6 +114,7 @@ class SheetsClient:
         correlation_id: str | None = None,
         traceparent: str | None = None,
     ) -> dict[str, Any]:
+        self.requests += 1
         response = await self._http.request(
             method,
             self._path + path,

@@ -58,6 +58,7 @@ class GoogleSheetsSink(Sink):
             # Nothing in the sheet then tells whether a row has been appended.
             self.promises = Promises(idempotent=False, max_batch=500)
         self._client: SheetsClient | None = None
+        self._context: PluginContext | None = None
         self._rows: RowMaker | None = None
         self._index: RowIndex | None = None
         # Row numbers change with every append, so one write at a time looks and then writes. The quota allows one a second anyway.
@@ -65,6 +66,7 @@ class GoogleSheetsSink(Sink):
 
     async def open(self, context: PluginContext) -> None:
         """Signs in, finds the worksheet, and checks its header or writes it into an empty worksheet."""
+        self._context = context
         self._client = SheetsClient(self.connection, self.settings.spreadsheet)
         header = await settle_header(self._client, self.settings)
         self._rows = RowMaker(self.settings, header)
@@ -79,6 +81,7 @@ class GoogleSheetsSink(Sink):
         verdicts: dict[int, Verdict] = {}
         async with self._turn:
             made = self._made(batch.events, verdicts)
+            before = self._client.requests if self._client is not None else 0
             try:
                 if self._index is not None and made:
                     await self._index.look(identity for identity, _, _ in made)
@@ -87,6 +90,8 @@ class GoogleSheetsSink(Sink):
                 waiting = Retry(str(error), after=error.after)
                 return [verdicts.get(index, waiting) for index in range(len(batch.events))]
             await self._deliver(self._planned(made, verdicts), batch.events, verdicts)
+            if self._client is not None and self._context is not None:
+                self._context.quota.spend(max(0, self._client.requests - before - 1))
         return [verdicts[index] for index in range(len(batch.events))]
 
     async def close(self) -> None:

@@ -163,8 +163,7 @@ def _moment(value: Any, target: Target) -> str:
         except ValueError:
             raise _unreadable(target, "a time such as 2013-01-31T05:15:00Z") from None
     _need(isinstance(value, datetime), value, target, "a timestamp")
-    moment = _aware(value, target).astimezone(UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+    return _aware(value, target).astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _time_of_day(value: Any, target: Target) -> str:

@@ -98,6 +98,8 @@ class SalesforceSink(Sink):
                 verdicts[place] = Dead(str(error), code=error.code)
         if rows:
             verdicts.update(await collections.deliver(rows))
+        if client.usage is not None:
+            context.quota.used(client.usage.used, client.usage.total)
         context.log.debug("salesforce batch", records=len(batch.events), sent=len(rows), usage=str(client.usage))
         return [verdicts[place] for place in range(len(batch.events))]
 

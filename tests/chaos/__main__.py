@@ -13,14 +13,20 @@ from pathlib import Path
 
 from tests.chaos import report
 from tests.chaos.campaign import Result, Row, execute, load_rows
+from tests.chaos.demo import kill_demo
 from tests.chaos.results import ROOT, Results, Stored, code_version
+from trunkline.core.log import configure_logging
 
 SEED = "TRUNKLINE_CHAOS_SEED"
+FOLDER = ROOT / ".trunkline" / "chaos"
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs what was asked. 0 when every row passed, 1 when one failed, 2 for wrong input."""
     asked = _parser().parse_args(arguments)
+    configure_logging("critical", style="text")  # what goes wrong is said by the findings
+    if asked.demo:
+        return kill_demo(kills=asked.kills, seed=asked.seed, folder=asked.folder / "demo")
     rows = load_rows()
     chosen = _chosen(asked.rows, rows)
     if asked.list:
@@ -37,8 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
         _run(one, seed, results, full=not asked.short)
     known = [stored for number in rows if (stored := results.of(number)) is not None]
     if not asked.short and known:
-        report.write(known)
-        print(f"report: {report.PAGE.relative_to(ROOT)}")
+        page = report.PAGE if asked.folder == FOLDER else asked.folder / report.PAGE.name
+        report.write(known, page)
+        print(f"report: {page}")
     failed = [one.number for one in chosen if (last := results.of(one.number)) is None or not last.result.passed]
     if failed:
         print(f"not passed: rows {', '.join(map(str, failed))}")
@@ -84,9 +91,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--again", action="store_true", help="Run rows that passed with this code and seed, too.")
     parser.add_argument("--short", action="store_true", help="The short figures, as `make test` runs them.")
     parser.add_argument("--seed", type=int, help=f"Everything random follows from it; else {SEED}, else a random one.")
-    parser.add_argument("--folder", type=Path, default=ROOT / ".trunkline" / "chaos", help="Where results are kept.")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="Where results are kept.")
     parser.add_argument("--list", action="store_true", help="Say which rows there are.")
     parser.add_argument("--report", action="store_true", help="Write the report from what is stored; run nothing.")
+    parser.add_argument("--demo", action="store_true", help="Kill the demo's worker while the demo's project runs.")
+    parser.add_argument("--kills", type=int, default=5, help="How often the demo's worker is killed.")
     return parser
 
 

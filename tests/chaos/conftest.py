@@ -10,13 +10,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.chaos.campaign import Result, execute, load_rows
+from tests.chaos.campaign import SHORT_SECONDS, Result, execute, load_rows
 
 if TYPE_CHECKING:
     from tests.conftest import KafkaUnderTest
 
 Short = Callable[[int], Awaitable[Result]]
 SEED = int(os.environ.get("TRUNKLINE_CHAOS_SEED") or random.SystemRandom().randrange(10**6))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A row that hangs is ended by its own limit, which says more."""
+    for item in items:
+        if "short" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.timeout(SHORT_SECONDS + 60))
 
 
 @pytest.fixture

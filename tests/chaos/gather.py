@@ -13,21 +13,23 @@ from trunkline.bus.kafka import KafkaSettings, end_offsets, offset_of, read_all,
 from trunkline.bus.ledger import Ledger
 from trunkline.bus.names import Names
 from trunkline.bus.positions import read_positions
+from trunkline.core.errors import RetriableError
 
 OFFSETS_TOPIC = "__consumer_offsets"
+READ_ATTEMPTS = 4
 Naming = Callable[[Message], str]
 """The id of the event in a record."""
 
 
 def placed(settings: KafkaSettings, topic: str, name: Naming) -> Iterator[Placed]:
     """Every committed record of a topic."""
-    for message in read_all(settings, topic):
+    for message in _read(settings, topic):
         yield Placed(name(message), topic, message.partition() or 0, offset_of(message), _moment(message))
 
 
 def published(settings: KafkaSettings, topic: str, route: str, name: Naming) -> Iterator[Effect]:
     """The committed records of a topic as the effects of the route that wrote them."""
-    for message in read_all(settings, topic):
+    for message in _read(settings, topic):
         yield Effect(name(message), route, _moment(message))
 
 
@@ -35,7 +37,7 @@ def dead_letters(
     settings: KafkaSettings, names: Names, pipeline: str, name: Callable[[Letter], str]
 ) -> Iterator[DeadLetter]:
     """The dead letters of a pipeline; `name` finds the event's id, by its bytes or by `origin`."""
-    for message in read_all(settings, names.dead_letters(pipeline)):
+    for message in _read(settings, names.dead_letters(pipeline)):
         letter = Letter.from_message(message)
         yield DeadLetter(
             name(letter), pipeline, _moment(message), letter.value, letter.key, tuple(letter.original_headers())
@@ -63,7 +65,7 @@ def commits(settings: KafkaSettings, names: Names, pipelines: Iterable[str]) -> 
     routes = {names.group(pipeline): pipeline for pipeline in pipelines}
     count = len(end_offsets(settings, OFFSETS_TOPIC))
     wanted = sorted({_partition_of(group, count) for group in routes}) if count else []
-    for message in read_all(settings, OFFSETS_TOPIC, partitions=wanted):
+    for message in _read(settings, OFFSETS_TOPIC, partitions=wanted):
         found = _commit(message, routes)
         if found is not None:
             yield found
@@ -103,6 +105,18 @@ class Ledgers:
     def read(self, pipeline: str, topic: str) -> int:
         """How many records of a topic the ledgers account for at this moment."""
         return sum(ledger.read for ledger in self.of(pipeline, topic).values())
+
+
+def _read(settings: KafkaSettings, topic: str, partitions: Iterable[int] | None = None) -> list[Message]:
+    """Every committed record of a topic. A broker that just came back is asked again."""
+    wanted = None if partitions is None else list(partitions)
+    for attempt in range(READ_ATTEMPTS):
+        try:
+            return list(read_all(settings, topic, partitions=wanted))
+        except RetriableError:
+            if attempt == READ_ATTEMPTS - 1:
+                raise
+    raise AssertionError("the last attempt returns or raises")
 
 
 def _moment(message: Message) -> float:

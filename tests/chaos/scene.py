@@ -194,6 +194,8 @@ spec:
             if time.monotonic() > deadline:
                 said = workers.logs[-6000:] if workers is not None else ""
                 raise TimeoutError(f"{what} did not come to be in {seconds:g} s\n{said}")
+            if workers is not None:
+                workers.revive()
             await asyncio.sleep(pause)
 
     async def until_settled(self, seconds: float, workers: Fleet | None = None) -> None:

@@ -237,6 +237,21 @@ async def test_a_body_that_is_too_large_is_refused(sender: Sender) -> None:
     assert status in {401, 413}
 
 
+async def test_while_requests_together_are_larger_than_the_worker_may_hold_senders_are_told_to_come_again(
+    sender: Sender,
+) -> None:
+    assert sender.bus.worker is not None
+    bodies = sender.bus.worker.ingress.bodies
+    most, bodies.most = bodies.most, 100
+    try:
+        status, answer, headers = await sender.post("/hooks/orders", _body(700) + b" " * 200)
+        assert (status, headers["Retry-After"]) == (503, "5"), answer
+    finally:
+        bodies.most = most
+    status, _, _ = await sender.post("/hooks/orders", _body(700) + b" " * 200)
+    assert (status, bodies.held) == (202, 0)
+
+
 @pytest.mark.parametrize(
     ("encoding", "body", "status"),
     [

@@ -13,13 +13,14 @@ from conftest import KafkaUnderTest, MakeTopic
 from prometheus_client import REGISTRY
 
 from trunkline.bus import settledoffsets
-from trunkline.bus.kafka import KafkaSettings
+from trunkline.bus.kafka import KafkaSettings, patiently
 from trunkline.bus.ledger import Ledger
 from trunkline.bus.ledgerchecks import LedgerChecks
 from trunkline.bus.names import Names
 from trunkline.bus.reconcile import PartitionCheck, parked_now, reconcile
 from trunkline.bus.topics import COMPACTED, TopicPlan, ensure_topics, internal_topics
 from trunkline.bus.trace import TraceBatch
+from trunkline.cli.standing import committed_ledgers
 
 pytestmark = pytest.mark.kafka
 
@@ -39,12 +40,15 @@ class Account:
             producer.produce(self.topic, str(number).encode(), partition=0)
         assert producer.flush(20) == 0
 
-    def settle(self, offsets: Sequence[int], *, commit: int | None = None) -> None:
+    def settle(self, offsets: Sequence[int]) -> None:
         """These were delivered, says the commit."""
         self.ledger.add(array("q", offsets), delivered=len(offsets))
+        self.commit([TopicPartition(self.topic, 0, offsets[-1] + 1, self.ledger.to_metadata())])
+
+    def commit(self, places: list[TopicPartition]) -> None:
         consumer = self.settings.consumer(self.names.group("out"))
-        place = TopicPartition(self.topic, 0, commit or offsets[-1] + 1, self.ledger.to_metadata())
-        consumer.commit(offsets=[place], asynchronous=False)
+        # A broker that just started may have no coordinator for a moment.
+        patiently(lambda: consumer.commit(offsets=places, asynchronous=False), "the commit is refused", 30)
         consumer.close()
 
     def trace(self, offsets: Sequence[int], pipeline: str = "out") -> None:
@@ -154,3 +158,12 @@ def test_parked_records_are_those_without_a_tombstone(account: Account) -> None:
         producer.produce(topic, value, key)
     assert producer.flush(20) == 0
     assert parked_now(account.settings, topic) == 2
+
+
+def test_what_failed_again_after_a_redrive_is_counted_apart_from_what_was_read_first(account: Account) -> None:
+    retry = account.names.retry("out")
+    ensure_topics(account.settings, [TopicPlan(retry, 1)])
+    places = [(account.topic, Ledger(read=9, dead=4, delivered=5)), (retry, Ledger(read=3, dead=2, delivered=1))]
+    account.commit([TopicPartition(topic, 0, 9, ledger.to_metadata()) for topic, ledger in places])
+    counts, left_open = committed_ledgers(account.settings, account.names, ["out"])["out"]
+    assert (counts["read"], counts["dead"], counts["dead_again"], left_open) == (9, 4, 2, 0)

@@ -126,7 +126,7 @@ def by_key(numbers: Sequence[int]) -> dict[int, list[int]]:
 # --- crashes ---
 
 
-SHORT = [("produced", 3), ("opened", 1), ("committed", 2), ("fetched", 2)]
+SHORT = [("produced", 3), ("committed", 2), ("fetched", 2)]
 LONG = [(step, number) for number in (1, 2, 3) for step in ("opened", "fetched", "produced", "committed")]
 
 
@@ -176,6 +176,16 @@ def test_what_fails_after_a_redrive_was_asked_for_is_not_of_it(desk: Desk) -> No
     desk.fail([2, 3])
     assert desk.execute(job).sent == 2
     assert sorted(desk.numbers()) == [0, 1]
+
+
+def test_a_record_that_fails_anew_after_offsets_were_set_back_waits_again(desk: Desk) -> None:
+    desk.fail([0, 1, 0])  # saved twice around a crash
+    assert desk.execute(desk.ask()).sent == 2
+    assert Redrive(desk.settings, desk.names, "out").waiting() == []
+    desk.fail([0])
+    assert [one.header("ce_id") for one in Redrive(desk.settings, desk.names, "out").waiting()] == ["0"]
+    assert desk.execute(desk.ask()).sent == 1
+    assert Redrive(desk.settings, desk.names, "out").waiting() == []
 
 
 # --- order, filter, cap ---
@@ -304,6 +314,22 @@ def test_a_job_that_failed_goes_on_when_somebody_resumes_it(desk: Desk) -> None:
     assert desk.job(job.id).runnable
     desk.want(job, Desired.CANCELLED)
     assert desk.execute(job, lambda: Wish(Desired.CANCELLED)).state is JobState.CANCELLED
+
+
+def test_a_job_that_ended_long_ago_is_forgotten(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.fail([0])
+    job, open_one = desk.ask(), desk.ask(rate=0.001)
+    assert desk.execute(job).state is JobState.DONE
+    desk.want(open_one, Desired.PAUSED)
+    monkeypatch.setattr("trunkline.bus.jobrunner.KEPT_SECONDS", 0.0)
+    runner = JobRunner(desk.around("worker 1"))
+    runner.start()
+    try:
+        desk.until(lambda: job.id not in JobLog.read(desk.settings, desk.names).jobs, "the old one forgotten")
+    finally:
+        runner.stop()
+    assert not desk.job(open_one.id).ended
+    assert JobLog.read(desk.settings, desk.names).redriven == {"out": 1}
 
 
 # --- edits ---

@@ -52,6 +52,8 @@ class Report:
     parked_records: int = 0
     """Records that wait in its park now; `counts` has how many ever were parked."""
     parked_keys: int = 0
+    waiting: str = ""
+    """What budget a sink waits for, in words; empty where it waits for none."""
     per_second: float = 0.0
     """Input records settled a second, of late."""
     progress: list[dict[str, Any]] = field(default_factory=list)

@@ -176,12 +176,14 @@ class Builder:
         self._gates = gates
         self._accepted = accepted
 
-    def context(self, pipeline: str) -> PluginContext:
+    def context(self, manifest: Pipeline) -> PluginContext:
         """What a plug-in is told when it is opened."""
+        pipeline = manifest.metadata.name
         data = self._data / "pipelines" / pipeline
         data.mkdir(parents=True, exist_ok=True)
         log = get_logger(f"trunkline.pipeline.{pipeline}").bind(pipeline=pipeline)
-        return PluginContext(self._names.namespace, pipeline, data, log)
+        quota = self._gates.quota(getattr(manifest.spec, "connection", None))
+        return PluginContext(self._names.namespace, pipeline, data, log, quota)
 
     def build(
         self, manifest: Pipeline, *, started_at: float | None, saved: Mapping[Partition, int] | None = None

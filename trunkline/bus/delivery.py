@@ -111,6 +111,7 @@ class Delivering:
         for delivery in self._suspects.forget(gone):
             self._lanes.release(delivery)
         self._lanes.forget(gone)
+        self._pump()  # what stays may have been waiting in the same lane
 
     def under_way(self, of: Callable[[Ticket], bool]) -> bool:
         """Whether a call is under way for one of these tickets."""
@@ -277,10 +278,10 @@ class Delivering:
     def _retry_now(self, delivery: Delivery) -> None:
         if self._closing:
             return
-        if not delivery.ticket.current:
+        if delivery.ticket.current:
+            self._lanes.again(delivery)
+        else:
             self._lanes.release(delivery)
-            return
-        self._lanes.again(delivery)
         self._pump()
 
     def _bury(self, delivery: Delivery, code: str, reason: str) -> None:

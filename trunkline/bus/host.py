@@ -99,6 +99,13 @@ class PipelineHost:
             self._built.runtime.stop()
         self._wake.set()
 
+    @property
+    def ready(self) -> bool:
+        """Whether it does its work, or was told not to."""
+        if self.state is State.RUNNING and self._built is not None and isinstance(self._built.runtime, PushRuntime):
+            return self._built.runtime.ready
+        return self.state in {State.RUNNING, State.PAUSED, State.STOPPED}
+
     def report(self) -> Report:
         """How it stands now."""
         self._note_counts()
@@ -124,6 +131,7 @@ class PipelineHost:
             breaker=self._breaker(),
             parked_records=parked_records,
             parked_keys=parked_keys,
+            waiting=self._waiting(),
             per_second=round(self._pace.per_second, 1),
             progress=self._progress(),
         )
@@ -192,7 +200,7 @@ class PipelineHost:
         self._started_at = self._started_at if self._started_at is not None else time.time()
         try:
             if plugin is not None:
-                await plugin.open(self._builder.context(self.name))
+                await plugin.open(self._builder.context(self.manifest))
             if self._closing.is_set() or self._wish.desired is Desired.STOPPED:
                 return
             self._built = built
@@ -247,6 +255,10 @@ class PipelineHost:
         runtime = self._built.runtime if self._built is not None else None
         state = runtime.breaker if isinstance(runtime, SinkRuntime) else None
         return state.word if state is not None else ""
+
+    def _waiting(self) -> str:
+        runtime = self._built.runtime if self._built is not None else None
+        return runtime.waiting if isinstance(runtime, SinkRuntime) else ""
 
     def _note_counts(self) -> None:
         runtime = self._built.runtime if self._built is not None else None

@@ -87,7 +87,8 @@ class HotLoop:
                 name, correlation = headers[guess]
                 if name != CE_CORRELATION_ID or headers[0][0] != CE_SPECVERSION:
                     raise UnusualError
-            except Exception:  # noqa: BLE001 (the long way decides what it means)
+            except Exception:  # noqa: BLE001
+                # I21: whatever the short way raises for is done again the long way, which decides what it means.
                 try:
                     outputs, event = transform(message, *place, offset_of(message))
                     found, guess = correlation_of(event.headers, guess)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from aiohttp import web
 
 from trunkline.bus.listen import Ports, listen
+from trunkline.bus.memory import Shares
 from trunkline.bus.push import Answer, PushRuntime, unavailable
 from trunkline.core.contracts import Request
 from trunkline.core.errors import UnavailableError
@@ -23,6 +24,7 @@ class Ingress:
 
     def __init__(self, address: tuple[str, int], ports: Ports) -> None:
         self._address = address
+        self.bodies = Bodies(Shares().bodies)
         self._ports = ports
         self._sources: dict[str, PushRuntime] = {}
         self._runner: web.ServerRunner | None = None
@@ -70,9 +72,18 @@ class Ingress:
         runtime = self._sources.get(request.path)
         if runtime is None:
             return _response(Answer(404, b'{"error":"no source has this path"}'))
+        taken = Taken(self.bodies)
+        try:
+            return await self._received(request, runtime, taken)
+        finally:
+            taken.give_back()
+
+    async def _received(self, request: web.BaseRequest, runtime: PushRuntime, taken: Taken) -> web.StreamResponse:
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                body = await _read(request, runtime.source.max_body)
+                body = await _read(request, runtime.source.max_body, taken)
+        except NoRoomError:
+            return _response(unavailable("too many requests wait for the broker"), close=True)
         except TimeoutError:
             return _response(Answer(408, b'{"error":"the body did not arrive in time"}'), close=True)
         except UnsupportedEncodingError:
@@ -103,8 +114,42 @@ class UnsupportedEncodingError(Exception):
     """The body is encoded in a way that is not taken."""
 
 
-async def _read(request: web.BaseRequest, limit: int) -> bytes | None:
-    """The body, decompressed; None as soon as it is larger than `limit`. Raises ValueError for a broken encoding."""
+class NoRoomError(Exception):
+    """The bodies of all requests are as large together as they may be."""
+
+
+class Bodies:
+    """How many bytes of bodies the worker holds, and may hold."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.held = 0
+
+
+class Taken:
+    """What one request has of them, until it is answered."""
+
+    def __init__(self, bodies: Bodies) -> None:
+        self._bodies = bodies
+        self._size = 0
+
+    def take(self, size: int) -> None:
+        """Counts another part of the body. Raises NoRoomError; then the part is not counted."""
+        if self._bodies.held + size > self._bodies.most:
+            raise NoRoomError
+        self._bodies.held += size
+        self._size += size
+
+    def give_back(self) -> None:
+        """The request is answered."""
+        self._bodies.held -= self._size
+        self._size = 0
+
+
+async def _read(request: web.BaseRequest, limit: int, taken: Taken) -> bytes | None:
+    """The body, decompressed; None as soon as it is larger than `limit`. Raises ValueError for a broken encoding,
+    and NoRoomError where the requests of all senders together are more than the worker may hold.
+    """
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding not in {"identity", "gzip", "x-gzip", "deflate"}:
         raise UnsupportedEncodingError
@@ -119,6 +164,8 @@ async def _read(request: web.BaseRequest, limit: int) -> bytes | None:
             size += len(part)
             if size > limit or (inflate is not None and inflate.unconsumed_tail):
                 return None
+            # I27: bodies are bounded for all senders together: who comes when there is no room is told to come again.
+            taken.take(len(part))
             parts.append(part)
     except (web.RequestPayloadError, ConnectionError, zlib.error) as error:
         raise ValueError(str(error)) from error

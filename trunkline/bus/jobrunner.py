@@ -123,6 +123,7 @@ class JobRunner:
             ):
                 self._log.take(message)
             self._unread.clear()
+            self._swept = 0.0  # what came is looked through at once
 
     # --- the jobs ---
 

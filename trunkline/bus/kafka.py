@@ -28,6 +28,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
+from trunkline.bus.memory import LARGEST_RECORD, Shares
 from trunkline.core.envelope import Headers
 from trunkline.core.errors import (
     ConfigurationError,
@@ -82,7 +83,9 @@ ALLOWED_OPTIONS = frozenset(
 )
 TRANSACTION_TIMEOUT_MS = 10_000
 """A killed transaction blocks read_committed readers until it times out (Kafka's default of 60 s is too long a stall)."""
-MAX_MESSAGE_BYTES = 32 * 2**20
+MAX_MESSAGE_BYTES = LARGEST_RECORD
+LEAST_FETCH_BYTES = 2**20
+"""A larger batch than this comes whole all the same (KIP-74)."""
 QUEUE_SECONDS = 30.0
 IDLE_FETCH_MS = 1000
 """What was just assigned, or resumed beside partitions that stayed idle, is first asked for when such a fetch ends: so not longer."""
@@ -96,6 +99,8 @@ class KafkaSettings:
     options: Mapping[str, str] = field(default_factory=dict)
     consumer_protocol: bool = True
     """Whether the brokers speak KIP-848 (Kafka 4.0 and later)."""
+    shares: Shares = field(default_factory=Shares)
+    """How much the clients may hold."""
 
     def __post_init__(self) -> None:
         for name in self.options:
@@ -144,7 +149,7 @@ class KafkaSettings:
             "message.max.bytes": MAX_MESSAGE_BYTES,
             "delivery.report.only.error": only_failures,
             "queue.buffering.max.messages": 1_000_000,
-            "queue.buffering.max.kbytes": 256 * 1024,
+            "queue.buffering.max.kbytes": self.shares.unsent // 1024,
             "delivery.timeout.ms": 120_000,
             # Topics are made before they are written to: one that is gone is said in seconds, not in half a minute.
             "topic.metadata.propagation.max.ms": 5_000,
@@ -157,7 +162,7 @@ class KafkaSettings:
             config["delivery.timeout.ms"] = TRANSACTION_TIMEOUT_MS
         return Producer(config)
 
-    def consumer(self, group: str, *, fetch_bytes: int = 16 * 2**20) -> Consumer:
+    def consumer(self, group: str) -> Consumer:
         """A member of a pipeline's group: nothing is committed or stored by itself, and nothing is reset silently."""
         config: dict[str, Any] = {
             **self._base(),
@@ -170,9 +175,10 @@ class KafkaSettings:
             "check.crcs": True,
             "enable.partition.eof": False,
             "queued.min.messages": 20_000,
-            "queued.max.messages.kbytes": 32 * 1024,
-            "fetch.max.bytes": max(fetch_bytes, MAX_MESSAGE_BYTES),
-            "fetch.message.max.bytes": 2 * 2**20,
+            # I27: what is fetched ahead is bounded by the worker's memory. A fetch may exceed the queue once, so it is no larger.
+            "queued.max.messages.kbytes": self.shares.fetched // 1024,
+            "fetch.max.bytes": max(self.shares.fetched, LEAST_FETCH_BYTES),
+            "fetch.message.max.bytes": min(2 * 2**20, max(self.shares.fetched, LEAST_FETCH_BYTES)),
             # The broker answers at once when something comes: this is only how often an idle consumer asks again.
             "fetch.wait.max.ms": IDLE_FETCH_MS,
             "topic.metadata.refresh.interval.ms": 10_000,
@@ -187,8 +193,15 @@ class KafkaSettings:
         config.update(self.options)
         return Consumer(config)
 
-    def reader(self, *, committed_only: bool = True, eof: bool = False, idle_fetch_ms: int = 50) -> Consumer:
-        """A consumer without a group's rights, for reading topics by assignment.
+    def reader(
+        self,
+        *,
+        committed_only: bool = True,
+        eof: bool = False,
+        idle_fetch_ms: int = 50,
+        fetch_bytes: int = 2 * 2**20,
+    ) -> Consumer:
+        """A consumer without a group's rights, for reading topics by assignment: `fetch_bytes` at a time of a partition.
 
         The end of a topic is said when a fetch found nothing for `idle_fetch_ms`.
         """
@@ -202,7 +215,7 @@ class KafkaSettings:
                 "isolation.level": "read_committed" if committed_only else "read_uncommitted",
                 "check.crcs": True,
                 "enable.partition.eof": eof,
-                "fetch.message.max.bytes": 2 * 2**20,
+                "fetch.message.max.bytes": fetch_bytes,
                 "fetch.max.bytes": MAX_MESSAGE_BYTES,
                 "fetch.wait.max.ms": idle_fetch_ms,
                 **self.options,
@@ -401,6 +414,8 @@ def read_range(
         messages = reader.consume(1000, 0.05)
         for message in messages:
             error = message.error()
+            if message.topic() is not None and (message.topic(), message.partition()) != (topic, partition):
+                continue  # left over from what this reader read before
             if error is None:
                 if offset_of(message) >= end:
                     return

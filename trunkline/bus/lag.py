@@ -7,11 +7,19 @@ kept by its offset, so a partition costs a read only when its committed offset m
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from typing import Any
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicPartition,
+)
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from trunkline.bus.kafka import EARLIEST, LATEST, KafkaSettings, translate
@@ -19,6 +27,10 @@ from trunkline.bus.names import Names
 from trunkline.core.metrics import gauge
 
 TIMEOUT = 15.0
+READ_SECONDS = 3.0
+"""How long a measurement may read first records; a partition that it did not come to has its age the next time."""
+FIRST_RECORD_BYTES = 16 * 1024
+Partition = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +44,16 @@ class PartitionLag:
     end: int
     seconds: float | None
     lost: int = 0
+
+    @property
+    def place(self) -> Partition:
+        """Topic and partition."""
+        return self.topic, self.partition
+
+    @property
+    def first(self) -> int:
+        """Where the first record that is not committed may be: after those that expired unread."""
+        return self.committed + self.lost
 
     @property
     def records(self) -> int:
@@ -55,79 +77,105 @@ class LagReader:
 
     def measure(self, pipelines: Sequence[str]) -> list[PartitionLag]:
         """The lag of every partition that these pipelines have committed. Raises our error for Kafka's."""
+        offsets = self.offsets(pipelines)
+        self._read_timestamps({(*one.place, one.first) for one in offsets if one.committed < one.end})
+        now = time.time()
+        found = []
+        for one in offsets:
+            stamp = self._timestamps.get((*one.place, one.first))
+            if one.committed >= one.end or stamp == END_OF_RECORDS:
+                found.append(replace(one, seconds=0.0))
+            else:
+                found.append(replace(one, seconds=max(0.0, now - stamp) if stamp is not None else None))
+        return found
+
+    def offsets(self, pipelines: Sequence[str]) -> list[PartitionLag]:
+        """The lag in offsets alone: three questions to the cluster, however many partitions there are. Raises our error for Kafka's."""
         try:
-            committed = {pipeline: self._committed(pipeline) for pipeline in pipelines}
+            committed = self._committed(pipelines)
             partitions = sorted({(part.topic, part.partition) for parts in committed.values() for part in parts})
-            ends = self._offsets(partitions, LATEST)
-            starts = self._offsets(partitions, EARLIEST)
+            # Both are asked before either is waited for.
+            latest, earliest = self._ask(partitions, LATEST), self._ask(partitions, EARLIEST)
+            ends, starts = _offsets(latest), _offsets(earliest)
         except KafkaException as error:
             raise translate(error, "the lag can't be measured") from error
-        behind = {
-            (part.topic, part.partition, part.offset)
-            for parts in committed.values()
-            for part in parts
-            if part.offset < ends.get((part.topic, part.partition), 0)
-        }
-        self._read_timestamps(behind)
-        now = time.time()
         found = []
         for pipeline, parts in committed.items():
             for part in parts:
                 place = (part.topic, part.partition)
-                end = ends.get(place, part.offset)
-                stamp = self._timestamps.get((*place, part.offset))
-                seconds = 0.0 if part.offset >= end else (max(0.0, now - stamp) if stamp is not None else None)
-                if stamp is not None and stamp == END_OF_RECORDS:
-                    seconds = 0.0
                 lost = max(0, starts.get(place, 0) - part.offset)
-                found.append(PartitionLag(pipeline, *place, part.offset, end, seconds, lost))
+                found.append(PartitionLag(pipeline, *place, part.offset, ends.get(place, part.offset), None, lost))
         return found
 
-    def _committed(self, pipeline: str) -> list[TopicPartition]:
-        group = self._names.group(pipeline)
-        future = self._admin.list_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(group)], request_timeout=TIMEOUT
-        )[group]
-        return [part for part in future.result(TIMEOUT).topic_partitions if part.offset >= 0]
+    def _committed(self, pipelines: Sequence[str]) -> dict[str, list[TopicPartition]]:
+        groups = {pipeline: self._names.group(pipeline) for pipeline in pipelines}
+        # One group a call, says Kafka's client; the calls are under way together.
+        asked = {
+            pipeline: self._admin.list_consumer_group_offsets(
+                [ConsumerGroupTopicPartitions(group)], request_timeout=TIMEOUT
+            )[group]
+            for pipeline, group in groups.items()
+        }
+        return {
+            pipeline: [part for part in future.result(TIMEOUT).topic_partitions if part.offset >= 0]
+            for pipeline, future in asked.items()
+        }
 
-    def _offsets(self, partitions: Sequence[tuple[str, int]], spec: OffsetSpec) -> dict[tuple[str, int], int]:
+    def _ask(self, partitions: Sequence[Partition], spec: OffsetSpec) -> Mapping[TopicPartition, Future[Any]]:
         if not partitions:
             return {}
         asked = {TopicPartition(*place): spec for place in partitions}
-        answers = self._admin.list_offsets(
-            asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=TIMEOUT
-        )
-        return {(part.topic, part.partition): future.result(TIMEOUT).offset for part, future in answers.items()}
+        return self._admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=TIMEOUT)
 
     def _read_timestamps(self, behind: set[tuple[str, int, int]]) -> None:
-        """The timestamp of the first record at or after each offset that is not known yet."""
+        """The timestamp of the first record at or after each offset that is not known yet; what time does not allow, the next time."""
         self._timestamps = {place: stamp for place, stamp in self._timestamps.items() if place in behind}
         unknown = sorted(behind - set(self._timestamps))
         if not unknown:
             return
-        reader = self._settings.reader(eof=True)
+        deadline = time.monotonic() + READ_SECONDS
+        reader = self._settings.reader(eof=True, fetch_bytes=FIRST_RECORD_BYTES)
         try:
-            for topic, partition, offset in unknown:
-                self._timestamps[topic, partition, offset] = _timestamp_at(reader, topic, partition, offset)
+            while unknown and time.monotonic() < deadline:
+                # Of several pipelines at different offsets of a partition, one is looked after in a round.
+                round_ = {(topic, partition): offset for topic, partition, offset in reversed(unknown)}
+                stamps = _first_timestamps(reader, round_, deadline)
+                self._timestamps.update({(*place, round_[place]): stamp for place, stamp in stamps.items()})
+                unknown = [place for place in unknown if round_[place[:2]] != place[2]]
         finally:
             reader.close()
+
+
+def _offsets(answers: Mapping[TopicPartition, Future[Any]]) -> dict[Partition, int]:
+    return {(part.topic, part.partition): future.result(TIMEOUT).offset for part, future in answers.items()}
 
 
 END_OF_RECORDS = -1.0
 """Stands for: only transaction markers follow, nothing is waiting."""
 
 
-def _timestamp_at(reader: Consumer, topic: str, partition: int, offset: int) -> float:
-    reader.assign([TopicPartition(topic, partition, offset)])
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline:
-        message = reader.poll(0.2)
-        if message is None:
-            continue
-        if message.error() is None:
-            return message.timestamp()[1] / 1000
-        return END_OF_RECORDS
-    return time.time()
+def _first_timestamps(reader: Consumer, offsets: Mapping[Partition, int], deadline: float) -> dict[Partition, float]:
+    """The timestamp of the first record at or after each offset, in Unix seconds: all partitions are read at once."""
+    found: dict[Partition, float] = {}
+    reader.assign([TopicPartition(*place, offset) for place, offset in offsets.items()])
+    while len(found) < len(offsets) and time.monotonic() < deadline:
+        done = []
+        for message in [*reader.consume(1, 0.1), *reader.consume(1000, 0)]:
+            place = (message.topic() or "", message.partition() or 0)
+            if place in found:
+                continue
+            error = message.error()
+            if error is None:
+                found[place] = message.timestamp()[1] / 1000
+            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
+                found[place] = END_OF_RECORDS
+            else:
+                continue  # a broker that is away, or a record that expired meanwhile: the next measurement will tell
+            done.append(TopicPartition(*place))
+        if done:
+            reader.pause(done)  # one record is all that is wanted of each
+    reader.resume([TopicPartition(*place) for place in found])  # a pause outlives an assignment
+    return found
 
 
 class LagMetrics:

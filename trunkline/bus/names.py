@@ -93,6 +93,11 @@ class Names:
         return self._named("_trunkline.jobs")
 
     @property
+    def budgets(self) -> str:
+        """What workers claim of the accounts' budgets; compacted by account and worker."""
+        return self._named("_trunkline.budgets")
+
+    @property
     def schemas(self) -> str:
         """The registry's own topic, in the Confluent format."""
         return self._named("_schemas")

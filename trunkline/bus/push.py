@@ -31,6 +31,8 @@ TIMEOUT = 8.0
 MAX_WAITING = 2000
 MAX_WAITING_BYTES = 64 * 2**20
 MAX_TRANSACTION = 500
+GATHER_SECONDS = 0.005
+"""Between two transactions requests gather: a transaction costs the broker much more than a record, and it is shared then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,11 @@ class PushRuntime:
     def finished(self) -> bool:
         """A push source never ends by itself."""
         return False
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken: not before the producer is there, nor while the broker does not acknowledge."""
+        return self._ready
 
     def stop(self) -> None:
         """Asks `run` to answer what waits and return."""
@@ -183,6 +190,7 @@ class PushRuntime:
                     self._wake.clear()
                     while self._waiting:
                         await self._publish_some(loop)
+                        await asyncio.sleep(GATHER_SECONDS)
                     failures = 0
                 except RetriableError as error:
                     failures += 1

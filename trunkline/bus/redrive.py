@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from confluent_kafka import KafkaException, Producer
@@ -16,8 +16,8 @@ from confluent_kafka import KafkaException, Producer
 from trunkline.bus.deadletters import DeadLetter
 from trunkline.bus.edits import Editor
 from trunkline.bus.jobs import JobLog, JobRecords
-from trunkline.bus.kafka import KafkaSettings, produce, read_all, translate
-from trunkline.bus.marks import Marks, failure_of, write_mark
+from trunkline.bus.kafka import KafkaSettings, end_offsets, produce, read_all, translate
+from trunkline.bus.marks import Marks, write_mark
 from trunkline.bus.names import Names
 from trunkline.bus.resend import Resent, RetryWay
 from trunkline.bus.topics import topic_states
@@ -61,10 +61,12 @@ class Sender:
         *,
         run: str,
         by: str,
+        ends: Mapping[int, int] | None = None,
         beside: Callable[[Producer], None] | None = None,
     ) -> None:
         """Sends letters in one transaction, with their marks, the pipeline's count of them, and what `beside` writes.
 
+        `ends` are those of the dead-letter topic's partitions up to which letters of the same failures are taken to be sent too.
         Raises our error for Kafka's; then nothing of it was sent, or nobody knows, and the sender must be opened again.
         """
         producer = self._producer
@@ -75,7 +77,8 @@ class Sender:
                 for one in records:
                     produce(producer, one.topic, one.value, one.key, one.headers, partition=one.partition)
                 # I12: a letter that is sent again and the mark that says so are one transaction.
-                write_mark(producer, self._names, self._pipeline, letter, run, by)
+                end = (ends or {}).get(letter.partition, 0)
+                write_mark(producer, self._names, self._pipeline, letter, end, run, by)
             redriven = self._redriven + len(letters)
             if letters:
                 JobRecords(self._names).write_redriven(producer, self._pipeline, redriven)
@@ -100,18 +103,20 @@ class Redrive:
 
         A record that failed again after a redrive counts as another failure.
         """
-        seen: set[tuple[tuple[str, int], int]] = set()
-        for message in read_all(self._settings, self._names.dead_letters(self._pipeline)):
-            letter = DeadLetter.from_message(message)
-            failure = failure_of(letter)
-            if failure not in seen:
-                seen.add(failure)
-                yield letter
+        return self._unlike(Marks())
 
     def still_waiting(self) -> Iterator[DeadLetter]:
         """The dead letters that were not sent again yet."""
-        marks = Marks.read(self._settings, self._names, self._pipeline)
-        return (letter for letter in self.letters() if letter not in marks)
+        return self._unlike(Marks.read(self._settings, self._names, self._pipeline))
+
+    def _unlike(self, marks: Marks) -> Iterator[DeadLetter]:
+        """The letters that have no mark, and are not like one before."""
+        seen = Marks()
+        for message in read_all(self._settings, self._names.dead_letters(self._pipeline)):
+            letter = DeadLetter.from_message(message)
+            if letter not in marks and letter not in seen:
+                seen.add(letter)
+                yield letter
 
     def waiting(self, matches: Callable[[DeadLetter], bool] | None = None) -> list[DeadLetter]:
         """The dead letters that were not sent again yet and, where given, match."""
@@ -136,6 +141,7 @@ class Redrive:
         sender.open()
         # Somebody may have sent some of them since they were read: their marks are all there now, because we fenced him.
         marks = Marks.read(self._settings, self._names, self._pipeline)
+        ends = end_offsets(self._settings, self._names.dead_letters(self._pipeline))
         run = uuid.uuid4().hex[:12]
         sent, remaining = 0, iter(letters)
         begun = time.monotonic()
@@ -144,7 +150,7 @@ class Redrive:
             if cancelled is not None and cancelled():
                 break
             batch = [letter for letter in batch if letter not in marks]
-            sender.send([(letter, way.records(letter, run)) for letter in batch], run=run, by=by)
+            sender.send([(letter, way.records(letter, run)) for letter in batch], run=run, by=by, ends=ends)
             sent += len(batch)
             if on_progress is not None:
                 on_progress(sent)

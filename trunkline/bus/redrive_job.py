@@ -144,7 +144,8 @@ class RedriveExecution:
             # I19: what a job sent and how far it is are one transaction.
             self._records.write_progress(producer, self._job, progress)
 
-        self._sender.send(letters, run=self._identity, by=self._job.by, beside=beside)
+        ends = {int(number): end for number, end in self._job.order.ends.items()}
+        self._sender.send(letters, run=self._identity, by=self._job.by, ends=ends, beside=beside)
         self._progress = progress
         return sent - before
 

@@ -185,7 +185,7 @@ class LetterReader:
             while self._fetched:
                 message = self._fetched.pop()
                 self._next = offset_of(message) + 1
-                if offset_of(message) == offset:
+                if offset_of(message) == offset and message.partition() == partition:
                     return DeadLetter.from_message(message)
             messages = [one for one in self._reader.consume(500, 0.2) if one.error() is None]
             self._fetched = messages[::-1]

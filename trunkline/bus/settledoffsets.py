@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import orjson
 from confluent_kafka import Consumer
 
-from trunkline.bus.kafka import KafkaSettings, end_offsets, offset_of, read_all, read_range, watermarks
+from trunkline.bus.kafka import KafkaSettings, closing, end_offsets, offset_of, read_all, read_range, watermarks
 from trunkline.bus.names import Names
 from trunkline.bus.trace import VERSION
 
@@ -34,13 +34,14 @@ def name_offsets(
     missing: list[int] = []
     extra: list[int] = []
     unnamed = 0
-    reader = settings.reader(eof=True)
-    try:
-        known_since = _kept_since(settings, reader, names.trace)
-        for low in range(first, end, WINDOW):
-            high = min(end, low + WINDOW)
-            settled = _settled(settings, names, pipeline, place, low, high)
-            present = bytearray(len(settled))
+    with closing(settings.reader(eof=True)) as trace_reader:
+        known_since = _kept_since(settings, trace_reader, names.trace)
+    for low in range(first, end, WINDOW):
+        high = min(end, low + WINDOW)
+        settled = _settled(settings, names, pipeline, place, low, high)
+        present = bytearray(len(settled))
+        # A reader of its own for each: what is left over of a window could be taken for the end of the next one.
+        with closing(settings.reader(eof=True)) as reader:
             for message in read_range(reader, *place, low, high):
                 index = offset_of(message) - low
                 _set(present, index)
@@ -50,9 +51,7 @@ def name_offsets(
                     unnamed += 1
                 elif len(missing) < MOST:
                     missing.append(offset_of(message))
-            extra += [low + index for index in _only(settled, present, MOST - len(extra))]
-    finally:
-        reader.close()
+        extra += [low + index for index in _only(settled, present, MOST - len(extra))]
     return Named(tuple(missing), tuple(extra), unnamed)
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from trunkline.bus.breaker import Breaker, BreakerState
+from trunkline.bus.budget.gate import BudgetGate
 from trunkline.bus.contiguous import ContiguousDelivering
 from trunkline.bus.deadletters import Failure, idempotency_key
 from trunkline.bus.delivery import Delivering, in_flight_limit
@@ -105,9 +106,8 @@ class SinkRuntime:
         self._tickets = Tickets(reading.names, pipeline, reading.worker, self._producer, self._fail)
         self._read = counter("trunkline_records_in_total").labels(pipeline)
         most = sink.promises.max_batch if spec.batch.count is None else min(spec.batch.count, sink.promises.max_batch)
-        # A range in the making and one being written; what is taken a record at a time wants more waiting at the door.
-        ahead = 0 if sink.promises.contiguous else 4 * in_flight_limit(sink, spec)
-        self._high_water = max(1000, ahead, 2 * most)
+        self._most = most
+        self._high_water = max(1000, 4 * in_flight_limit(sink, spec), 2 * most)
 
     # --- called from the event loop ---
 
@@ -195,6 +195,11 @@ class SinkRuntime:
         """How many records are parked on this worker, and how many keys."""
         return (self._parking.records, self._parking.keys) if self._parking is not None else (0, 0)
 
+    @property
+    def waiting(self) -> str:
+        """What budget the pipeline waits for, in words; empty where it waits for none. Only on the event loop."""
+        return next((gate.waiting for gate in self._gates if isinstance(gate, BudgetGate)), "")
+
     def _fail(self, error: TrunklineError) -> None:
         if self._failure is None:
             self._failure = error
@@ -238,7 +243,13 @@ class SinkRuntime:
         if not self._requests.empty() or (self._park is not None and self._park.waiting):
             return 0.0
         parked = self._parking is not None and self._parking.holding
-        return POLL_SECONDS if self._delivering.held or parked else self._intake.patience
+        return POLL_SECONDS if self._held()[0] or parked else self._intake.patience
+
+    def _held(self) -> tuple[int, int]:
+        """Records and bytes that deliveries hold, with those on their way to the event loop or into the park."""
+        handed, taken, delivering = self._handed, self._taken, self._delivering
+        pending = self._parking.pending if self._parking is not None else 0
+        return delivering.held + pending + handed[0] - taken[0], delivering.held_bytes + handed[1] - taken[1]
 
     def _end(self) -> None:
         """Intake ends, what is in flight settles to a deadline, offsets are committed, the group is left."""
@@ -312,24 +323,26 @@ class SinkRuntime:
         fetch, and polling goes on.
         """
         now = time.monotonic()
-        if self._room() > 0:
+        # Once paused, half of what is held must go first: else each record that a slow system takes would cost a fetch.
+        if self._room(portion=2 if self._backlogged else 1) > 0:
             self._room_at = now
         self._backlogged = now - self._room_at > FULL_SECONDS
         return self._room_at != now and not self._backlogged
 
-    def _room(self) -> int:
-        """How many more records may be read."""
+    def _room(self, portion: int = 1) -> int:
+        """How many more records may be read until the bounds, or that part of them, are reached."""
         # I25: what a sink holds is bounded, in records and in bytes, however slow its other side is.
-        records, size = self._high_water, self._spec.hold
+        records, size = self._high_water, min(self._spec.hold, self._reading.settings.shares.held)
         if self._contiguous is not None:
-            # A planned range must be read whole, in every partition, before any of it can go.
+            # A range must be read whole, in every partition, before any of it can go; one more is made meanwhile.
             partitions = max(1, len(self._tickets.works))
-            records, size = records * partitions, max(size, 2 * self._spec.batch.bytes) * partitions
-        left = size - self._delivering.held_bytes - (self._handed[1] - self._taken[1])
-        pending = self._parking.pending if self._parking is not None else 0
-        if records <= self._delivering.held + pending + (self._handed[0] - self._taken[0]) or left <= 0:
+            records = max(1000, self._most * (partitions + 1))
+            size = max(size, 2 * self._spec.batch.bytes) * partitions
+        held, held_bytes = self._held()
+        left, left_bytes = records // portion - held, size // portion - held_bytes
+        if left <= 0 or left_bytes <= 0:
             return 0
-        return min(READ_AT_ONCE, max(1, left // self._record_size))
+        return min(READ_AT_ONCE, left, max(1, left_bytes // self._record_size))
 
     def _apply_pause(self) -> None:
         wanted = self._paused.is_set() or self._backlogged

@@ -28,6 +28,16 @@ COMPACTED = {
 TOMBSTONE_MS = 24 * 3_600_000
 """How long Kafka keeps a deletion after it compacted what was deleted."""
 KEPT_DELETIONS = {"delete.retention.ms": str(TOMBSTONE_MS)}
+BUDGETS = {
+    **COMPACTED,
+    "cleanup.policy": "compact,delete",
+    # One clock for all workers, and one partition: the order of the claims decides which hold.
+    "message.timestamp.type": "LogAppendTime",
+    # What decides slices is whole for some minutes; of what is older only how much of the day was used still counts.
+    "min.compaction.lag.ms": str(5 * 60_000),
+    "segment.ms": str(10 * 60_000),
+    "retention.ms": str(3 * 24 * 3_600_000),
+}
 NEVER_EXPIRES = {"retention.ms": "-1", "retention.bytes": "-1"}
 DEFAULT_MAX_MESSAGE = 1_048_588
 DEAD_LETTER_ROOM = 1_048_576
@@ -89,6 +99,7 @@ def internal_topics(names: Names) -> list[TopicPlan]:
         TopicPlan(names.positions, 1, config=COMPACTED),
         TopicPlan(names.redriven, 1, config=COMPACTED),
         TopicPlan(names.jobs, JOB_PARTITIONS, config={**COMPACTED, "max.message.bytes": str(16 * 2**20)}),
+        TopicPlan(names.budgets, 1, config=BUDGETS),
         TopicPlan(names.leases, LEASE_PARTITIONS, config={"retention.ms": "3600000"}),
         TopicPlan(
             names.deliveries,

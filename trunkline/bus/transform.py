@@ -262,7 +262,7 @@ def with_envelope(event: Event) -> Headers:
 def correlation_of(headers: Sequence[tuple[str, Any]], guess: int) -> tuple[str, int]:
     """The correlation id in the headers, and its index: the same as `guess` for most records of a topic."""
     if guess < len(headers) and headers[guess][0] == "ce_correlationid":
-        return headers[guess][1].decode("utf-8", "replace"), guess
+        return (headers[guess][1] or b"").decode("utf-8", "replace"), guess
     for index, (name, value) in enumerate(headers):
         if name == "ce_correlationid":
             return (value or b"").decode("utf-8", "replace"), index

@@ -9,29 +9,30 @@ import asyncio
 import fcntl
 import gc
 import io
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from aiohttp import web
-from confluent_kafka import TopicPartition
 
 from trunkline.bus import lag
 from trunkline.bus.accounts import Gates
 from trunkline.bus.applied import pipeline_identity, project_of, read_applied
 from trunkline.bus.board import Board, Report, Wish, parse_wish
+from trunkline.bus.budget.budgets import Budgets
 from trunkline.bus.build import Builder, partitions_of, source_publisher
 from trunkline.bus.deliveries import AcceptedDeliveries
+from trunkline.bus.follower import Follower
 from trunkline.bus.host import PipelineHost
 from trunkline.bus.ingress import Ingress
 from trunkline.bus.intake import Partition
 from trunkline.bus.jobrunner import JobRunner
-from trunkline.bus.kafka import KafkaSettings, end_offsets, ping
+from trunkline.bus.kafka import KafkaSettings, ping
 from trunkline.bus.ledgerchecks import LedgerChecks
 from trunkline.bus.listen import Ports, listen
+from trunkline.bus.memory import DEFAULT_MEMORY, Shares, divide
 from trunkline.bus.names import Names
 from trunkline.bus.offsetadmin import saved_positions
 from trunkline.bus.parking.decisions import Decision
@@ -60,7 +61,6 @@ log = get_logger(__name__)
 REPORT_SECONDS = 5.0
 LAG_SECONDS = 10.0
 LEDGER_SECONDS = 60.0
-FOLLOW_SECONDS = 0.5
 GC_THRESHOLDS = (50_000, 20, 50)
 
 
@@ -75,7 +75,14 @@ class WorkerSettings:
     registry_options: dict[str, str] = field(default_factory=dict)
     api: tuple[str, int] = ("127.0.0.1", 0)
     ingress: tuple[str, int] = ("127.0.0.1", 0)
+    memory: int = DEFAULT_MEMORY
     extend_api: Callable[[web.Application, Worker], None] | None = None
+
+
+def _shares(memory: int, project: Project) -> Shares:
+    """Sinks write too, but seldom more than their trace; a pipeline that runs keeps the share that it began with."""
+    streams, sinks, sources = len(project.streams), len(project.sinks), len(project.sources)
+    return divide(memory, readers=streams + sinks, sinks=sinks, writers=streams + sources)
 
 
 class WorkerIdentity:
@@ -125,7 +132,8 @@ class Worker:
         self.ingress = Ingress(settings.ingress, self._identity.ports)
         self._admin = settings.kafka.admin()  # kept, so that whoever asks for one is given this one
         self._board = Board(settings.kafka, settings.names)
-        self._gates = Gates()
+        self._budgets = Budgets(settings.kafka, settings.names, self.id)
+        self._gates = Gates(self._budgets)
         self._accepted = AcceptedDeliveries(settings.kafka, settings.names)
         self._hosts: dict[str, PipelineHost] = {}
         self._identities: dict[str, str] = {}
@@ -170,8 +178,14 @@ class Worker:
         self._following_manifests = project is None
         if project is None:
             project = project_of(await loop.run_in_executor(None, read_applied, kafka, names))
+        self._budgets.start()
         await self.run_project(project)
-        topics = [names.control, names.decisions, *([names.manifests] if self._following_manifests else [])]
+        topics = [
+            names.control,
+            names.budgets,
+            names.decisions,
+            *([names.manifests] if self._following_manifests else []),
+        ]
         self._follower = Follower(kafka, topics, self._followed, loop)
         await loop.run_in_executor(None, self._follower.start)
         # What was decided after a pipeline had looked and before anybody followed.
@@ -199,8 +213,10 @@ class Worker:
             await self._close_hosts(gone)
             self.project = project
             assert self._registry is not None
+            shares = _shares(self._settings.memory, project)
+            self.ingress.bodies.most = shares.bodies
             builder = Builder(
-                self._settings.kafka,
+                replace(self._settings.kafka, shares=shares),
                 self._settings.names,
                 self._registry,
                 project,
@@ -224,6 +240,7 @@ class Worker:
             await asyncio.get_running_loop().run_in_executor(None, self._jobs.stop)
         await self.ingress.stop()
         await self._close_hosts(list(self._hosts))
+        await self._budgets.close()
         await asyncio.get_running_loop().run_in_executor(None, self._accepted.close)
         for last in (self._measuring, self._checking):
             if last is not None:
@@ -337,6 +354,9 @@ class Worker:
     # --- following Kafka ---
 
     def _followed(self, topic: str, key: str, value: bytes | None) -> None:
+        if topic == self._settings.names.budgets:
+            self._budgets.noticed(key)
+            return
         if topic == self._settings.names.control:
             if value is not None:
                 wish = parse_wish(value)
@@ -396,52 +416,7 @@ class Worker:
 
     async def _readyz(self, _request: web.Request) -> web.Response:
         """Ready when every pipeline runs or was told not to, and the broker answers."""
-        waiting = [
-            host.name
-            for host in self._hosts.values()
-            if host.state in {State.UNASSIGNED, State.RESTARTING, State.FAILED}
-        ]
+        waiting = [host.name for host in self._hosts.values() if not host.ready]
         return web.json_response(
             {"status": "waiting" if waiting else "ready", "waiting": waiting}, status=503 if waiting else 200
         )
-
-
-class Follower:
-    """Follows single-partition topics from their ends, and hands every new record to a function on the event loop."""
-
-    def __init__(
-        self,
-        settings: KafkaSettings,
-        topics: list[str],
-        followed: Callable[[str, str, bytes | None], None],
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
-        self._settings = settings
-        self._topics = topics
-        self._followed = followed
-        self._loop = loop
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
-        self._reader = settings.follower()
-
-    def start(self) -> None:
-        """Begins at the present ends."""
-        ends = [TopicPartition(topic, 0, end_offsets(self._settings, topic).get(0, 0)) for topic in self._topics]
-        self._reader.assign(ends)
-        self._thread.start()
-
-    def stop(self) -> None:
-        """Ends following."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(5)
-
-    def _run(self) -> None:
-        try:
-            while not self._stop.is_set():
-                for message in [*self._reader.consume(1, FOLLOW_SECONDS), *self._reader.consume(100, 0)]:
-                    if message.error() is None:
-                        key = (message.key() or b"").decode()
-                        self._loop.call_soon_threadsafe(self._followed, message.topic() or "", key, message.value())
-        finally:
-            self._reader.close()

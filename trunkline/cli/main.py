@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from trunkline.cli import (
+    budget,
     connector,
     demo_command,
     dlq,
@@ -65,7 +66,22 @@ def _before(
     shared_options(ctx, output, debug, home, bootstrap, registry, namespace)
 
 
-for noun in (demo_command, run, manifest, pipeline, offsets, topic, schema, connector, dlq, parked, job, mock, doctor):
+for noun in (
+    demo_command,
+    run,
+    manifest,
+    pipeline,
+    offsets,
+    topic,
+    schema,
+    connector,
+    dlq,
+    parked,
+    job,
+    budget,
+    mock,
+    doctor,
+):
     noun.register(app)
 
 

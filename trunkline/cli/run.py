@@ -9,6 +9,7 @@ import typer
 
 from trunkline.cli.command import command
 from trunkline.cli.session import Session, address
+from trunkline.core.errors import ConfigurationError
 
 FilesOption = Annotated[
     list[Path], typer.Option("--file", "-f", help="A manifest file or a folder of them; may be given more than once.")
@@ -27,6 +28,14 @@ IngressOption = Annotated[
 ApiOption = Annotated[
     str,
     typer.Option("--api", envvar="TRUNKLINE_API", help="Where health, metrics, status and the registry are served."),
+]
+MemoryOption = Annotated[
+    str,
+    typer.Option(
+        "--memory",
+        envvar="TRUNKLINE_MEMORY",
+        help="What each worker may take, such as 512MiB: its queues are bounded by it, and what fills them waits.",
+    ),
 ]
 LogLevelOption = Annotated[
     str, typer.Option("--log-level", envvar="TRUNKLINE_LOG_LEVEL", help="debug, info, warning, error or critical.")
@@ -54,11 +63,12 @@ def up(
     workers: WorkersOption = 1,
     ingress: IngressOption = "127.0.0.1:0",
     api: ApiOption = "127.0.0.1:0",
+    memory: MemoryOption = "1GiB",
     log_level: LogLevelOption = "info",
     log_style: LogStyleOption = "auto",
 ) -> None:
     """Run Kafka (unless --bootstrap names one) and a worker that follows the applied manifests."""
-    _serve(session, [], workers, ingress, api, log_level, log_style, until_finished=False)
+    _serve(session, [], workers, ingress, api, memory, log_level, log_style, until_finished=False)
 
 
 def run(
@@ -67,12 +77,13 @@ def run(
     workers: WorkersOption = 1,
     ingress: IngressOption = "127.0.0.1:0",
     api: ApiOption = "127.0.0.1:0",
+    memory: MemoryOption = "1GiB",
     log_level: LogLevelOption = "info",
     log_style: LogStyleOption = "auto",
     until_finished: UntilFinishedOption = False,
 ) -> None:
     """Run the pipelines of manifest files, with nothing applied; Kafka too, unless --bootstrap names one."""
-    _serve(session, file, workers, ingress, api, log_level, log_style, until_finished=until_finished)
+    _serve(session, file, workers, ingress, api, memory, log_level, log_style, until_finished=until_finished)
 
 
 def _serve(
@@ -81,12 +92,14 @@ def _serve(
     workers: int,
     ingress: str,
     api: str,
+    memory: str,
     log_level: str,
     log_style: str,
     *,
     until_finished: bool,
 ) -> None:
-    from trunkline.cli.serving import ServeOptions, serve
+    from trunkline.cli.serveoptions import ServeOptions
+    from trunkline.cli.serving import serve
 
     options = ServeOptions(
         files=tuple(files),
@@ -96,5 +109,17 @@ def _serve(
         log_level=log_level,
         log_style=log_style,
         until_finished=until_finished,
+        memory=_bytes(memory),
     )
     raise typer.Exit(serve(session, options))
+
+
+def _bytes(memory: str) -> int:
+    from trunkline.core.settings import parse_size
+
+    try:
+        return int(parse_size(memory))
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{memory!r} is no size", where="--memory", hint="write it like 512MiB", code="option.memory"
+        ) from error

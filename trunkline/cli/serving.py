@@ -9,8 +9,6 @@ import signal
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -18,10 +16,12 @@ import uvloop
 
 from trunkline.bus.embedded import EmbeddedKafka, Progress
 from trunkline.bus.kafka import KafkaSettings
+from trunkline.bus.memory import LEAST_MEMORY, few_arenas
 from trunkline.bus.worker import Worker, WorkerSettings
 from trunkline.cli.endpoint import Endpoint, remove_endpoint, write_endpoint
 from trunkline.cli.finish import Finish, reports_of_worker
 from trunkline.cli.output import Format
+from trunkline.cli.serveoptions import ServeOptions
 from trunkline.cli.session import Session
 from trunkline.cli.workers import SLOT, supervise
 from trunkline.control.api.service import extend
@@ -37,19 +37,6 @@ INTERRUPTED = 130
 """What a shell returns for a command that Ctrl-C ended: 128 + SIGINT."""
 
 
-@dataclass(frozen=True, slots=True)
-class ServeOptions:
-    """What `up` and `run` are asked. Without files the applied manifests are followed."""
-
-    files: tuple[Path, ...]
-    workers: int
-    ingress: tuple[str, int]
-    api: tuple[str, int]
-    log_level: str
-    log_style: str
-    until_finished: bool
-
-
 def serve(session: Session, options: ServeOptions) -> int:
     """Serves until a signal or the end of the work. The exit code: 130 after Ctrl-C, else 0.
 
@@ -61,9 +48,17 @@ def serve(session: Session, options: ServeOptions) -> int:
         )
     if options.log_style not in {"json", "text", "auto"}:
         raise ConfigurationError(f"unknown style {options.log_style!r}", where="--log-style", hint="json, text or auto")
-    configure_logging(options.log_level, style=options.log_style)
+    configure_logging(options.log_level, style=options.log_style, slot=os.environ.get(SLOT))
+    if options.memory < LEAST_MEMORY:
+        raise ConfigurationError(
+            f"{options.memory} bytes are too little",
+            where="--memory",
+            hint="a worker needs 256 MiB",
+            code="option.memory",
+        )
     if options.files:
         check(load_files(options.files))
+    few_arenas()
     with _ended_by_sigterm(), _broker(session) as (kafka, broker):
         if options.workers > 1:
             return _run(lambda stop: supervise(session, options, kafka, stop), broker)
@@ -187,6 +182,7 @@ async def _one_worker(session: Session, options: ServeOptions, kafka: KafkaSetti
         api=options.api,
         ingress=options.ingress,
         extend_api=extend,
+        memory=options.memory,
     )
     slot = os.environ.get(SLOT)
     if slot is not None:

@@ -18,7 +18,7 @@ from trunkline.core.log import get_logger
 from trunkline.core.manifests import load_files
 
 if TYPE_CHECKING:
-    from trunkline.cli.serving import ServeOptions
+    from trunkline.cli.serveoptions import ServeOptions
     from trunkline.cli.session import Session
 
 log = get_logger(__name__)
@@ -113,6 +113,7 @@ def _command(slot: int, session: Session, options: ServeOptions, kafka: KafkaSet
         command += [option, f"{host}:{port + slot if port else 0}"]
     command += ["--bootstrap", kafka.bootstrap, "--home", str(session.home)]
     command += ["--log-level", options.log_level, "--log-style", options.log_style]
+    command += ["--memory", str(options.memory)]
     if session.registry_url is not None:
         command += ["--registry", session.registry_url]
     return command

@@ -18,6 +18,7 @@ import structlog.stdlib
 
 from trunkline.core.event import Event
 from trunkline.core.plain import PlainWork
+from trunkline.core.quota import NO_QUOTA, Quota
 from trunkline.core.settings import Settings
 from trunkline.core.verdicts import Verdict
 
@@ -48,12 +49,14 @@ class PluginContext:
     """What the engine tells a source or a sink when it opens it.
 
     `data` is a folder of this pipeline's own on this worker, for scratch files: it may be empty after a move to another worker.
+    `quota` takes what the plug-in learns of the account's limits.
     """
 
     namespace: str
     pipeline: str
     data: Path
     log: structlog.stdlib.BoundLogger
+    quota: Quota = NO_QUOTA
 
 
 # --- doors in ---------------------------------------------------------------------------------------------------------

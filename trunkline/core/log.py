@@ -27,15 +27,21 @@ def _redacted(_logger: Any, _method: str, fields: MutableMapping[str, Any]) -> M
     return fields
 
 
-def configure_logging(level: str = "info", *, style: str = "auto") -> None:
+def configure_logging(level: str = "info", *, style: str = "auto", slot: str | None = None) -> None:
     """Sets up structlog and the standard library's logging on standard error.
 
-    `style` is `json`, `text`, or `auto`: text when standard error is a terminal.
+    `style` is `json`, `text`, or `auto`: text when standard error is a terminal. With a `slot`, each line says
+    which of several workers wrote it.
     """
+
+    def labelled(_logger: Any, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        return fields if slot is None else {**fields, "slot": slot}
+
     number = logging.getLevelNamesMapping()[level.upper()]
     as_text = style == "text" or (style == "auto" and sys.stderr.isatty())
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        labelled,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

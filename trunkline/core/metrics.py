@@ -99,6 +99,21 @@ TABLE: tuple[Metric, ...] = (
         ("pipeline", "split"),
     ),
     Metric(
+        "trunkline_budget_remaining",
+        "gauge",
+        "Requests that an account still allows, of each length of time that is limited: minute, day.",
+        ("account", "window"),
+    ),
+    Metric(
+        "trunkline_budget_exhausted_seconds",
+        "gauge",
+        "Seconds until an account's budget is used up, if requests go on as in the last 5 minutes; +Inf where that is not foreseeable.",
+        ("account", "window"),
+    ),
+    Metric(
+        "trunkline_budget_waiting", "gauge", "Pipelines of the worker that wait for an account's budget.", ("account",)
+    ),
+    Metric(
         "trunkline_ledger_open",
         "gauge",
         "Input records that the ledger can't account for: 0 when it closes.",

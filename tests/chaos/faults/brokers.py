@@ -17,11 +17,6 @@ from trunkline.bus.embedded.ports import choose_ports
 from trunkline.bus.embedded.properties import HOST
 
 KILL, FREEZE, STOP = "broker kill -9", "broker SIGSTOP", "broker stopped"
-#: A dead member's partitions move within these: the rows would wait for it most of their time otherwise.
-QUICK_GROUPS = {
-    "group.consumer.session.timeout.ms": "2000",
-    "group.consumer.heartbeat.interval.ms": "500",
-}
 
 
 class Broker:
@@ -37,7 +32,7 @@ class Broker:
         ports = choose_ports(home / "kafka" / "ports.json")
         self.direct = f"{HOST}:{ports.client}"
         self.proxy: TcpProxy | None = None
-        own = {**QUICK_GROUPS, **(overrides or {})}
+        own = dict(overrides or {})
         if proxied:
             # The port of the talk with itself is free: it is used by brokers with users only.
             self.proxy = TcpProxy((HOST, ports.internal))

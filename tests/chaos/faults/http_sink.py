@@ -144,10 +144,12 @@ class HttpSinkServer:
         return self._effects
 
     def facts(self, routes: dict[str, str]) -> list[Fact]:
-        """Attempts and effects as history; `routes` names the route of each path."""
+        """Attempts and effects as history; `routes` names the route of each path, and other paths are left out."""
         facts: list[Fact] = []
         for call in self.calls():
-            route = routes[call.path]
+            route = routes.get(call.path)
+            if route is None:
+                continue
             facts.append(Attempt(call.id, route, call.at))
             if call.effect:
                 facts.append(Effect(call.id, route, call.at))

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -23,18 +23,28 @@ class Fleet:
     """Several `trunkline run` processes with the same manifests, each with a data folder of its own.
 
     A worker that is started again has the folder of its predecessor, as after a crash on a real machine. `fired` counts signals
-    that reached a living process.
+    that reached a living process. `arguments` and `environment` are added to those of every worker.
     """
 
     def __init__(
-        self, bootstrap: str, namespace: str, project: Path, folder: Path, *, count: int = 1, log_level: str = "info"
+        self,
+        bootstrap: str,
+        namespace: str,
+        project: Path,
+        folder: Path,
+        *,
+        count: int = 1,
+        arguments: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.fired: Counter[str] = Counter()
+        self.crashed: list[str] = []
+        """The signals that workers died of and that nobody sent, such as SIGSEGV."""
         self._bootstrap = bootstrap
-        self._namespace = namespace
         self._project = project
         self._folder = folder
-        self._log_level = log_level
+        self._arguments = arguments
+        self._environment = {**os.environ, **(environment or {}), "TRUNKLINE_NAMESPACE": namespace}
         self._processes: list[subprocess.Popen[bytes] | None] = [None] * count
 
     def start(self) -> None:
@@ -50,7 +60,7 @@ class Fleet:
         home.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "trunkline.cli.main", "run", "--file", str(self._project)]
         command += ["--bootstrap", self._bootstrap, "--home", str(home)]
-        command += ["--log-level", self._log_level, "--log-style", "text"]
+        command += ["--log-level", "info", "--log-style", "text", *self._arguments]
         with self.log_file(number).open("ab") as log:
             self._processes[number] = subprocess.Popen(
                 command,
@@ -58,9 +68,18 @@ class Fleet:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
-                env={**os.environ, "TRUNKLINE_NAMESPACE": self._namespace},
+                env=self._environment,
                 start_new_session=True,
             )
+
+    def revive(self) -> None:
+        """Starts again who ended by himself, as a supervisor does; who died of a signal that nobody sent is in `crashed`."""
+        for number, process in enumerate(self._processes):
+            code = process.poll() if process is not None else None
+            if code is not None:
+                if code < 0:
+                    self.crashed.append(signal.Signals(-code).name)
+                self.start_one(number)
 
     def kill(self, number: int) -> None:
         """SIGKILL, and waits until the process is gone."""
@@ -69,6 +88,7 @@ class Fleet:
             process.kill()
             if process.wait() == -signal.SIGKILL:
                 self.fired[KILL] += 1
+            self._processes[number] = None
 
     def kill_any(self, chance: random.Random) -> int:
         """Kills one of those that live, by chance, and says which."""

@@ -37,6 +37,7 @@ async def killed_workers(run: Run) -> None:
                 workers.start_one(killed)
             await scene.until_settled(180, workers)
             run.fires(workers.fired)
+            run.claim(not workers.crashed, f"workers died by themselves: {workers.crashed}")
             run.must_fire(KILL, run["kills"])
         history = await scene.history()
         run.judge(history, scene.promises(most_repeats=run["kills"] * HELD_AT_MOST))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
-from deliveries import Book, Place, ScriptedSink, contiguous, deliveries, ok, until
+from deliveries import Book, Place, ScriptedSink, breaker_of, contiguous, deliveries, gates, ok, until
 
+from trunkline.bus.breaker import BreakerState
 from trunkline.core.contracts import Promises
 from trunkline.core.errors import FatalError, TrunklineError
 from trunkline.core.event import Event
@@ -39,6 +41,18 @@ async def test_after_a_crash_the_planned_range_is_built_again_alike_although_mor
     out.submit(deliveries(book, ["k"] * 4, first=6), {HERE: 9})
     await until(lambda: len(book.settled) == 8)
     assert [batch.name for batch in sink.batches] == ["pipeline-Tid-0-2-5", "pipeline-Tid-0-6-9"]
+    assert [batch.rebuilt for batch in sink.batches] == [True, False], "a sink may look for what the first one began"
+
+
+async def test_a_call_may_take_as_long_as_the_sink_says_that_its_jobs_take() -> None:
+    patient, book = ScriptedSink(ok, replace(RANGES, patience=30.0)), Book()
+    patient.gate = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.05, patient.gate.set)
+    out = contiguous(patient, book, batch={"count": 2, "age": 0.01}, timeout=0.01)
+    out.begin(HERE, None)
+    out.submit(deliveries(book, ["k"] * 2), {HERE: 1})
+    await until(lambda: len(book.settled) == 2)
+    assert len(patient.batches) == 1
 
 
 async def test_a_planned_range_waits_until_it_was_read_whole_whatever_its_age() -> None:
@@ -143,6 +157,22 @@ async def test_draining_does_not_sit_out_the_wait_of_a_range_that_failed() -> No
     async with asyncio.timeout(5):
         await out.drain(60)
     assert book.settled == {}
+
+
+async def test_a_range_waits_while_the_breaker_of_its_account_is_open_and_uses_up_no_attempt() -> None:
+    up = asyncio.Event()
+    sink, book, account = ScriptedSink(lambda _e, _t: Ok() if up.is_set() else Retry("down"), RANGES), Book(), gates()
+    out = contiguous(sink, book, through=account, batch={"count": 1}, retry={"attempts": 3})
+    places = [("orders", number) for number in range(12)]
+    for partition in places:
+        out.begin(partition, None)
+    for number, partition in enumerate(places):
+        out.submit(deliveries(book, [f"k{number}"], first=number, partition=number), {partition: number})
+    await until(lambda: breaker_of(account).state is not BreakerState.CLOSED and len(sink.calls) > 24)
+    assert book.errors == []
+    up.set()
+    await until(lambda: len(book.settled) == 12)
+    assert set(book.settled.values()) == {"delivered"}
 
 
 @pytest.mark.parametrize("raised", [FatalError("no", code="x.y"), ValueError("a bug")])

@@ -63,6 +63,27 @@ async def test_a_record_that_fails_holds_back_its_key_and_no_other() -> None:
     assert book.order.index(0) < book.order.index(2)
 
 
+async def test_a_record_goes_on_when_its_partition_came_back_while_its_predecessor_waited_for_a_retry() -> None:
+    def script(_event: Event, times: int) -> Verdict:
+        if times == 1:
+            asyncio.get_running_loop().call_soon(partition_comes_back)
+            return Retry("not now")
+        return Ok()
+
+    def partition_comes_back() -> None:
+        assert isinstance(before[0].ticket, Place)
+        before[0].ticket.current = False
+        out.forget(lambda ticket: not ticket.current)
+        out.submit(deliveries(book, ["a"]))
+
+    sink, book = ScriptedSink(script), Book()
+    out = delivering(sink, book)
+    before = deliveries(book, ["a"])
+    out.submit(before)
+    await until(lambda: book.settled == {0: "delivered"})
+    assert out.held == 0
+
+
 @pytest.mark.parametrize(("order", "expected"), [("partition", [0, 1, 2, 3]), ("none", [1, 3, 2, 0])])
 async def test_order_is_by_partition_or_not_at_all_where_the_manifest_says_so(order: str, expected: list[int]) -> None:
     turns = {offset: expected.index(offset) for offset in expected}

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from trunkline.core.envelope import (
     Envelope,
+    Headers,
     correlation_from,
     envelope_from_headers,
     envelope_to_headers,
@@ -19,6 +20,7 @@ from trunkline.core.envelope import (
     trace_id,
     uuid7,
 )
+from trunkline.core.event import Event
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -97,3 +99,27 @@ def test_the_parts_of_a_split_differ_and_name_what_they_came_from() -> None:
         ("e.0", "e", "c"),
         ("e.1", "e", "c"),
     ]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [],
+        [("ce_id", b"e1")],
+        [
+            ("ce_id", b"e1"),
+            ("ce_correlationid", b"c-1"),
+            ("traceparent", b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01"),
+        ],
+        [("ce_id", b"e1"), ("ce_correlationid", b"with blank")],
+        [("ce_id", b"e1"), ("ce_correlationid", b"\xff\xfe"), ("traceparent", b"garbage")],
+        [("ce_id", b"e1"), ("traceparent", b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01")],
+    ],
+    ids=["none", "id", "all", "blank", "no text", "trace only"],
+)
+def test_an_event_knows_its_correlation_id_and_trace_context_without_reading_its_whole_envelope(
+    headers: Headers,
+) -> None:
+    event, whole = (Event(None, headers=headers, topic="t", topic_id="T", offset=3) for _ in range(2))
+    expected = whole.envelope
+    assert (event.traceparent, event.correlation_id) == (expected.traceparent, expected.correlation_id)

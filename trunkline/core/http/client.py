@@ -207,6 +207,7 @@ class HttpClient:
                 headers=outgoing.headers,
                 allow_redirects=False,
                 timeout=timeout,
+                middlewares=_middlewares(outgoing.method),
             )
             body = await self._body(answer, outgoing)
         except (aiohttp.ClientError, LostError, TimeoutError, OSError, ValueError) as error:
@@ -303,6 +304,11 @@ class HttpClient:
 def _body(content: bytes | None) -> bytes | io.BytesIO | None:
     """A large body goes piece by piece: written at once it would hold up everything else on the event loop."""
     return io.BytesIO(content) if content is not None and len(content) > _AT_ONCE else content
+
+
+def _middlewares(method: str) -> tuple[aiohttp.ClientMiddlewareType, ...] | None:
+    """None for the session's own, which keep aiohttp from sending again: it does so with idempotent methods only."""
+    return () if method in ("POST", "PATCH") else None
 
 
 def _with_headers(outgoing: _Outgoing, credentials: Mapping[str, str]) -> _Outgoing:

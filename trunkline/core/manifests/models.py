@@ -76,6 +76,17 @@ class BreakerSpec(Model):
     longest: Duration = Field(60.0, gt=0, description="The longest wait between two probes.")
 
 
+class LimitsSpec(Model):
+    """What an account allows, all workers together. What is absent is not limited."""
+
+    per_second: int | None = Field(None, ge=1, description="Requests that begin in any second.")
+    per_minute: int | None = Field(None, ge=1, description="Requests that begin in any minute.")
+    per_day: int | None = Field(
+        None, ge=1, description="Requests of a day: the account's own where it says how much is used, else a UTC day."
+    )
+    concurrent: int | None = Field(None, ge=1, description="Requests under way at once.")
+
+
 class ConnectionSpec(Model):
     """An account in another system that several pipelines share."""
 
@@ -85,6 +96,11 @@ class ConnectionSpec(Model):
         default_factory=BreakerSpec,
         description="The circuit breaker that its sinks share on each worker. While it is open offsets are held and nothing is "
         "dead-lettered. A sink without a `Connection` has one of its own with these defaults.",
+    )
+    limits: LimitsSpec | None = Field(
+        None,
+        description="What the account allows. All sinks of all workers that use this connection share it; each call of a sink is "
+        "taken to be one request.",
     )
 
 
@@ -230,6 +246,10 @@ class DeliverySpec(Model):
     order: Literal["key", "partition", "none"] = Field(
         "key",
         description="What stays in order: the records of a key, of a partition, or nothing. Records without a key have no order.",
+    )
+    priority: Literal["low", "normal", "high"] = Field(
+        "normal",
+        description="What it gets of its connection's `limits` when they do not suffice for all: high 4 parts, normal 2, low 1.",
     )
     in_flight: int | None = Field(
         None,

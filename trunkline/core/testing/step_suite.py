@@ -16,6 +16,7 @@ from fastavro.validation import validate
 from trunkline.core.contracts import Step, StepContext
 from trunkline.core.errors import ConfigurationError, RejectedError
 from trunkline.core.event import Event
+from trunkline.core.plain import Extent
 from trunkline.core.testing.kits import NotApplicableError, StepCase, StepKit
 from trunkline.core.testing.observation import Transcript, environment, transcript
 from trunkline.core.testing.plugin_suite import PluginSuite, skipping, suite_class
@@ -79,6 +80,31 @@ class StepSuite(PluginSuite[StepKit]):
                     step, _ = self._prepared(kit, case)
                     for event in events(step.process(event_of(copy.deepcopy(case.value), 0))):
                         assert event.changed or event.value == case.value, case.config
+
+    def test_the_plain_form_does_what_the_step_does(self, kit: StepKit) -> None:
+        with self._stage(kit):
+            plain = 0
+            for case in kit.cases:
+                step, _ = self._prepared(kit, case)
+                work = step.plain()
+                if work is None:
+                    continue
+                plain += 1
+                value = copy.deepcopy(case.value)
+                if case.rejects is not None:
+                    with pytest.raises(RejectedError):
+                        work.run(value, None)
+                    continue
+                goes_on = work.run(value, None) is True or work.changes
+                assert ([value] if goes_on else None) == (None if case.expected is None else [case.expected]), (
+                    case.config
+                )
+                assert work.changes or value == case.value, case.config
+                if not isinstance(work.reads, Extent):
+                    seen = {name: case.value[name] for name in work.reads if name in case.value}
+                    assert (work.run(seen, None) is True) == goes_on, "it looks at more than it says"
+            if not plain:
+                raise NotApplicableError("the step has no plain form")
 
     def test_headers_are_replaced_and_never_changed(self, kit: StepKit) -> None:
         with self._stage(kit):

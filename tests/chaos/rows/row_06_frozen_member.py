@@ -1,0 +1,66 @@
+"""Row 6: one of two members stands still for longer than its session, loses its partitions, and wakes up."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.chaos.campaign import Run, row
+from tests.chaos.faults.http_sink import HttpSinkServer, Rule
+from tests.chaos.faults.processes import FREEZE, Fleet
+from tests.chaos.scene import HELD_AT_MOST, Scene
+
+MOVED = "partitions moved"
+
+
+@row(
+    6,
+    "a member frozen",
+    load="{events:,} events, {routes} route file → stream → http, 2 workers",
+    fault="SIGSTOP of one of them past its session of 6 s, {freezes} times, then SIGCONT",
+    full={"events": 40_000, "routes": 1, "freezes": 10},
+    short={"events": 2_000, "routes": 1, "freezes": 1},
+    minutes=8,
+)
+async def frozen_member(run: Run) -> None:
+    """Who wakes up commits nothing of what another one owns by then, and nothing is lost or done twice."""
+    kafka = await run.kafka()
+    with HttpSinkServer(run.folder, seed=run.seed, rules=(Rule(200, delay=0.02),)) as server:
+        scene = Scene(kafka, server, run.folder, run.chance, run["events"], run["routes"], delivery=", in_flight: 16")
+        project = await asyncio.to_thread(scene.prepare)
+        with scene.fleet(project, workers=2) as workers:
+            for number in range(run["freezes"]):
+                mark = int(run["events"] * (number + run.chance.random()) / (run["freezes"] + 1))
+                await scene.until_effects(max(1, mark), 120, workers)
+                await _both_assigned(scene, workers)
+                frozen = run.chance.randrange(2)
+                before = _assigned(workers, 1 - frozen)
+                with workers.frozen(frozen):
+                    other = 1 - frozen
+                    await scene.until(
+                        lambda other=other, before=before: _assigned(workers, other) > before,  # type: ignore[misc]
+                        "the other worker with the partitions",
+                        60,
+                        workers=workers,
+                    )
+                    run.fires({MOVED: 1})
+            await scene.until_settled(180, workers)
+            run.claim(not workers.crashed, f"workers died by themselves: {workers.crashed}")
+            run.fires(workers.fired)
+        run.must_fire(FREEZE, run["freezes"])
+        run.must_fire(MOVED, run["freezes"])
+        history = await scene.history()
+        run.judge(history, scene.promises(most_repeats=run["freezes"] * HELD_AT_MOST))
+        run.note("repeated calls", len(server.calls()) - run["events"])
+
+
+async def _both_assigned(scene: Scene, workers: Fleet) -> None:
+    """Waits until both workers were given partitions of the sink's topic at some time."""
+    await scene.until(
+        lambda: all(_assigned(workers, number) for number in range(2)), "both workers assigned", 60, workers=workers
+    )
+
+
+def _assigned(workers: Fleet, number: int) -> int:
+    """How often a worker's log says that partitions came to it."""
+    file = workers.log_file(number)
+    return file.read_text(encoding="utf-8", errors="replace").count("assigned") if file.exists() else 0

@@ -1,0 +1,180 @@
+"""The short way of plain records: it gives what the long way gives, reads no more than it must, and leaves the unusual alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from confluent_kafka import Message
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from records import Schemas
+
+from streams.filter import FilterStep
+from streams.map import MapStep
+from streams.mask import MaskStep
+from trunkline.bus.hotloop import HotLoop
+from trunkline.bus.names import Names
+from trunkline.bus.trace import TraceBatch, hops_of
+from trunkline.bus.transform import CompiledStep, FailedRecordError, Transform
+from trunkline.core.contracts import Step, StepContext
+from trunkline.core.errors import RejectedError
+from trunkline.core.manifests.models import Target
+from trunkline.core.routing import compile_routes
+from trunkline.registry.codec import Decoder
+
+ORDER: dict[str, Any] = {
+    "type": "record",
+    "name": "Order",
+    "fields": [
+        {"name": "id", "type": "long"},
+        {"name": "customer", "type": ["null", "string"]},
+        {"name": "amount", "type": "double"},
+        {"name": "note", "type": "string"},
+    ],
+}
+OURS: list[tuple[str, bytes | None]] = [("ce_specversion", b"1.0"), ("ce_id", b"e1"), ("ce_correlationid", b"c1")]
+KEEP = {"when": "event.amount > 0.0"}
+CHANGE = {"set": {"amount": "event.amount * 2.0", "note": "event.note.substring(0, 3)"}}
+BOTH = [{"topic": "big", "when": "event.amount >= 10.0"}, {"topic": "rest", "otherwise": True, "key": "event.id"}]
+
+
+class Stream:
+    """A transform of steps that may have a plain form."""
+
+    def __init__(self, steps: list[tuple[type[Step], Any]], targets: list[dict[str, Any]], trust: Any = "internal"):
+        schemas = Schemas()
+        self.encoder = schemas.encoder(ORDER)
+        compiled = []
+        for kind, config in steps:
+            step = kind(kind.parse(config))
+            step.prepare(StepContext("s", ORDER, "spec", ORDER))
+            compiled.append(CompiledStep.of("step", step, "dead-letter"))
+        routes = compile_routes([Target(**target) for target in targets], ORDER, "spec")
+        self.transform = Transform(
+            Decoder(schemas, trust=trust), compiled, routes, lambda _topic: self.encoder, {}, topic_id="Tid"
+        )
+
+    def order(self, **values: Any) -> bytes:
+        return self.encoder.encode({"id": 1, "customer": "acme", "amount": 5.0, "note": "a note", **values})
+
+    def long_way(self, value: bytes) -> list[tuple[Any, ...]]:
+        return [tuple(one) for one in self.transform(message(value), "orders", 0, 7)[0]]
+
+    def long_way_or_none(self, value: bytes) -> list[tuple[Any, ...]] | None:
+        try:
+            return self.long_way(value)
+        except FailedRecordError:
+            return None
+
+    def short_way_or_none(self, value: bytes) -> list[tuple[Any, ...]] | None:
+        try:
+            return self.short_way(value)
+        except RejectedError:
+            return None
+
+    def short_way(self, value: bytes) -> list[tuple[Any, ...]]:
+        return list(self.transform.plain[value[:5]](value, b"key", OURS))
+
+
+def message(value: bytes | None, headers: Any = OURS) -> Message:
+    return Message("orders", 0, 7, b"key", value, headers)
+
+
+STREAMS = {
+    "passes": Stream([], [{"topic": "out"}]),
+    "filters": Stream([(FilterStep, KEEP)], [{"topic": "out"}]),
+    "changes": Stream([(FilterStep, KEEP), (MapStep, CHANGE)], [{"topic": "out"}]),
+    "masks": Stream([(MaskStep, {"fields": {"note": "redact"}})], [{"topic": "out"}]),
+    "routes": Stream([(FilterStep, KEEP)], BOTH),
+    "changes and routes": Stream([(MapStep, CHANGE)], BOTH),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+@settings(max_examples=40, deadline=None)
+@given(
+    number=st.integers(-(2**63), 2**63 - 1),
+    customer=st.none() | st.text(st.characters(codec="utf-8"), max_size=5),
+    amount=st.floats(),
+    note=st.text(st.characters(codec="utf-8"), max_size=80),
+)
+def test_the_short_way_gives_what_the_long_way_gives(
+    name: str, number: int, customer: str | None, amount: float, note: str
+) -> None:
+    stream = STREAMS[name]
+    value = stream.order(id=number, customer=customer, amount=amount, note=note)
+    expected = stream.long_way_or_none(value)
+    assert stream.short_way_or_none(value) == expected
+
+
+def test_a_stream_that_changes_nothing_looks_only_at_the_fields_that_are_named() -> None:
+    stream = STREAMS["filters"]
+    value = stream.order(note="abc")
+    stream.long_way(value)
+    no_text = value.replace(b"abc", b"\xff\xfe\xfd")
+    assert stream.short_way(no_text) == [("out", no_text, b"key", OURS)]
+
+
+def test_a_stream_that_changes_a_value_refuses_what_can_not_be_read_whole() -> None:
+    stream = STREAMS["changes"]
+    value = stream.order(note="abc")
+    stream.long_way(value)
+    with pytest.raises(UnicodeDecodeError):
+        stream.short_way(value.replace(b"abc", b"\xff\xfe\xfd"))
+    with pytest.raises(FailedRecordError):
+        stream.long_way(value.replace(b"abc", b"\xff\xfe\xfd"))
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [
+        pytest.param(Stream([(FilterStep, KEEP)], [{"topic": "out"}], trust="external"), id="a topic of strangers"),
+        pytest.param(Stream([(FilterStep, "meta.id != ''")], [{"topic": "out"}]), id="a step that needs the envelope"),
+        pytest.param(Stream([], [{"topic": "out", "key": "topic"}]), id="a target that needs the place"),
+        pytest.param(Stream([], [{"topic": "by.*", "name": "event.customer"}]), id="a family of topics"),
+    ],
+)
+def test_what_needs_the_event_or_a_guard_has_no_short_way(stream: Stream) -> None:
+    stream.long_way(stream.order())
+    assert stream.transform.plain == {}
+
+
+class Outbox:
+    """What stands for a producer: keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.written: list[tuple[Any, ...]] = []
+
+    def produce(self, topic: str, value: Any, key: Any, partition: int = -1, **more: Any) -> None:
+        self.written.append((topic, value, key, more["headers"]))
+
+
+def test_a_run_of_plain_and_unusual_records_is_counted_written_and_traced_one_by_one() -> None:
+    stream = Stream([(FilterStep, KEEP)], [{"topic": "out"}])
+    trace, outbox = TraceBatch("s", "stream", "w"), Outbox()
+    loop = HotLoop("s", "w", Names("ns"), trace, lambda _error, _message: None)
+    good, none = stream.order(), stream.order(amount=-1.0)
+    moved = [OURS[0], ("other", b"x"), ("ce_correlationid", b"c\n4"), OURS[1]]
+    run = [
+        message(good),
+        message(none),
+        message(b"\x00\x00\x00\x00\x63no"),
+        message(good),
+        message(good, moved),
+        message(good, [("theirs", b"1")]),
+        message(None),
+        message(good, [OURS[0], OURS[1], ("ce_correlationid", None)]),
+    ]
+    counts = loop.process(("orders", 0), list(range(8)), run, stream.transform, outbox, watch=False)  # type: ignore[arg-type]
+
+    assert counts == (5, 1, 2, 5)
+    assert [one[0] for one in outbox.written].count("out") == 5
+    (record,) = trace.drain()
+    hops = list(hops_of(Message("t", 0, 0, None, record, None, None, (0, 0))))
+    assert [hop.outcome for hop in hops] == [
+        "delivered", "filtered", "dead", "delivered", "delivered", "delivered", "dead", "delivered",
+    ]  # fmt: skip
+    assert [hop.correlation_id for hop in hops][:5] == ["c1", "c1", "c1", "c1", "c\n4"]
+    assert hops[5].correlation_id
+    assert hops[7].correlation_id == ""
