@@ -107,6 +107,7 @@ class Endpoint:
         self.answers: dict[str, Callable[[Asked, int], Answer]] = {}
         self.effects: dict[str, Any] = {}
         """What was accepted, by idempotency key."""
+        self._effects_at: dict[str, dict[str, Any]] = {}
         self._times: dict[str, int] = {}
         self._runner: web.ServerRunner | None = None
         self.url = ""
@@ -137,7 +138,12 @@ class Endpoint:
         status, headers = (answer, {}) if isinstance(answer, int) else answer
         if status < 300:
             self.effects[key] = asked.json
+            self._effects_at.setdefault(request.path, {}).setdefault(key, asked.json)
         return web.Response(status=status, headers=headers)
+
+    def effects_at(self, path: str) -> list[Any]:
+        """What was accepted at one path, each idempotency key once, in the order the first of each came."""
+        return list(self._effects_at.get(path, {}).values())
 
     def to(self, path: str) -> list[Asked]:
         """The requests to one path, in the order they came."""
@@ -403,7 +409,16 @@ spec:
 """
 
 
-def http_sink(name: str, topic: str, *, connection: str, config: str = "", delivery: str = "", extra: str = "") -> str:
+def http_sink(
+    name: str,
+    topic: str,
+    *,
+    connection: str,
+    config: str = "",
+    delivery: str = "",
+    retry: str = "min_delay: 20ms, max_delay: 200ms",
+    extra: str = "",
+) -> str:
     """The manifest of an http sink that posts to `/<name>`."""
     return f"""---
 apiVersion: trunkline/v1
@@ -415,7 +430,7 @@ spec:
   connector: http
   connection: {connection}
   config: {{url: /{name}, idempotent: true{config}}}
-  delivery: {{retry: {{min_delay: 20ms, max_delay: 200ms}}{delivery}}}
+  delivery: {{retry: {{{retry}}}{delivery}}}
 {extra}"""
 
 

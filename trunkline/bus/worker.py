@@ -36,6 +36,8 @@ from trunkline.bus.listen import Ports, listen
 from trunkline.bus.memory import DEFAULT_MEMORY, Shares, divide
 from trunkline.bus.names import Names
 from trunkline.bus.offsetadmin import saved_positions
+from trunkline.bus.parking.decisions import Decision
+from trunkline.bus.parking.decisions import waiting as waiting_decisions
 from trunkline.bus.publish import Publisher
 from trunkline.bus.redrive_job import Surroundings
 from trunkline.bus.states import State
@@ -180,9 +182,17 @@ class Worker:
             project = project_of(await loop.run_in_executor(None, read_applied, kafka, names))
         self._budgets.start()
         await self.run_project(project)
-        topics = [names.control, names.budgets, *([names.manifests] if self._following_manifests else [])]
+        topics = [
+            names.control,
+            names.budgets,
+            names.decisions,
+            *([names.manifests] if self._following_manifests else []),
+        ]
         self._follower = Follower(kafka, topics, self._followed, loop)
         await loop.run_in_executor(None, self._follower.start)
+        # What was decided after a pipeline had looked and before anybody followed.
+        for decision in await loop.run_in_executor(None, waiting_decisions, kafka, names):
+            self._decided(decision)
         self._jobs = JobRunner(Surroundings(kafka, names, self._registry, self._publisher, self.id))
         self._jobs.start()
         self._background = [
@@ -368,8 +378,16 @@ class Worker:
                 if key in self._hosts:
                     self._hosts[key].wish(wish)
             return
+        if topic == self._settings.names.decisions:
+            if value is not None:
+                self._decided(Decision.parse(key, value))
+            return
         if self._follower is not None:
             self._background.append(asyncio.create_task(self._reload()))
+
+    def _decided(self, decision: Decision) -> None:
+        if decision.pipeline in self._hosts:
+            self._hosts[decision.pipeline].decide(decision)
 
     async def _reload(self) -> None:
         """Manifests changed: runs what is applied now. A bad state leaves the last good one running."""

@@ -64,6 +64,9 @@ class Standing:
     lag_records: int = 0
     lag_seconds: float | None = None
     restart_at: float | None = None
+    parked_records: int = 0
+    """Records that wait in the park now."""
+    parked_keys: int = 0
     redriven: int = 0
     dead_waiting: int = 0
     breaker: str = ""
@@ -107,6 +110,8 @@ class Standing:
         letters = (self.redriven, self.dead_waiting) if self.counts else (None, None)
         if self.breaker in _HELD_BACK:
             state += f" (breaker {self.breaker})"
+        if self.parked_records:
+            state += f" ({self.parked_records} parked)"
         head = (self.pipeline, self.kind, state, age, self.workers)
         return (*head, *counts, *letters, *lag, ledger, self.progress_text)
 
@@ -200,6 +205,8 @@ def _standing(
         open=left_open,
         lag_records=sum(lag.records for lag in lags if lag.seconds != 0.0),
         lag_seconds=max(seconds, default=None),
+        parked_records=sum(report.parked_records for report in fresh),
+        parked_keys=sum(report.parked_keys for report in fresh),
         breaker=next((word for word in _BREAKERS if any(report.breaker == word for report in fresh)), ""),
         per_second=sum(report.per_second for report in fresh),
         progress=[one for report in fresh for one in report.progress],
