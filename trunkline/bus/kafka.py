@@ -308,7 +308,7 @@ _DENIED = {
     KafkaError._AUTHENTICATION,  # noqa: SLF001
     KafkaError.POLICY_VIOLATION,
 }
-_SETTLING = {
+SETTLING = {
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.FENCED_LEADER_EPOCH,
@@ -316,7 +316,9 @@ _SETTLING = {
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.NOT_COORDINATOR,
+    KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
 }
+"""What a broker says while it begins or its leaders change, though librdkafka does not call it retriable."""
 _BROKEN_OPTIONS = {KafkaError._INVALID_ARG, KafkaError.UNSUPPORTED_SASL_MECHANISM}  # noqa: SLF001
 
 
@@ -395,7 +397,7 @@ def patiently(ask: Callable[[], T], what: str, timeout: float = 10.0) -> T:
             return ask()
         except KafkaException as error:
             cause = error.args[0]
-            if not (cause.retriable() or cause.code() in _SETTLING) or time.monotonic() > deadline:
+            if not (cause.retriable() or cause.code() in SETTLING) or time.monotonic() > deadline:
                 raise translate(error, what) from error
             time.sleep(0.05)
 

@@ -259,7 +259,7 @@ class SinkRuntime:
             drained = asyncio.run_coroutine_threadsafe(self._delivering.drain(DRAIN_SECONDS), self._loop)
             self._serve_until(drained.done, DRAIN_SECONDS + 10)
             self._producer.flush(10)
-            self._commit(wait=True)
+            self._commit()
         except (KafkaException, TrunklineError) as error:
             log.warning("the last offsets were not committed", pipeline=self._pipeline, error=str(error))
         finally:
@@ -430,7 +430,7 @@ class SinkRuntime:
 
     def commit_now(self) -> None:
         """See `Surroundings`."""
-        self._commit(wait=True)
+        self._commit()
 
     def post(self, function: Callable[..., object], *arguments: object) -> None:
         """See `Surroundings`."""
@@ -446,23 +446,29 @@ class SinkRuntime:
     def _commit_if_due(self) -> None:
         now = time.monotonic()
         if now - self._last_commit >= COMMIT_SECONDS:
-            self._last_commit = now
-            self._commit(wait=False)
+            try:
+                self._commit(all_of_them=False)
+            except KafkaException as error:
+                if not isinstance(translate(error, ""), RetriableError):
+                    raise
+                log.warning("offsets will be committed later", pipeline=self._pipeline, reason=error.args[0].str())
+            self._last_commit = time.monotonic()
             self._threshold.note(*self._tickets.ended())
 
-    def _commit(self, *, wait: bool, only: Sequence[Partition] | None = None) -> None:
+    def _commit(self, *, all_of_them: bool = True, only: Sequence[Partition] | None = None) -> None:
         """Commits how far each partition is settled without a gap."""
-        commits = self._tickets.due(all_of_them=wait, only=only)
+        commits = self._tickets.due(all_of_them=all_of_them, only=only)
         if not commits:
             return
         try:
-            if wait:
-                self._intake.consumer.commit(offsets=commits, asynchronous=False)
-            else:
-                self._intake.consumer.commit(offsets=commits, asynchronous=True)
+            # I28: each commit is waited for. Of two under way, librdkafka may send the older one again behind the newer one when
+            # the broker comes back, and the group would go backwards.
+            done = self._intake.consumer.commit(offsets=commits, asynchronous=False)
         except KafkaException as error:
             if not _not_ours(error):
                 raise
+        else:
+            self._tickets.committed(done or [])
 
     # --- the intake's member ---
 
@@ -494,7 +500,7 @@ class SinkRuntime:
         self._on_loop(self._delivering.forget, of_these)
         self._serve_until(lambda: not self._delivering.under_way(of_these), REVOKE_SECONDS)
         self._producer.flush(5)
-        self._commit(wait=True, only=partitions)
+        self._commit(only=partitions)
         self._let_go(partitions)
 
     def lost(self, partitions: Sequence[Partition]) -> None:

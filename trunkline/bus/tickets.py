@@ -196,12 +196,19 @@ class Tickets:
                 commits.append(
                     TopicPartition(*partition, work.tracker.commit, work.tracker.ledger.to_metadata(work.plan))
                 )
-                work.committed = work.tracker.commit
                 self._count(work)
             traces = self.trace.drain()
         for record in traces:
             self._producer.produce(self._names.trace, record)
         return commits
+
+    def committed(self, commits: Sequence[TopicPartition]) -> None:
+        """Kafka has these commits. What it refused stays due."""
+        with self.lock:
+            for one in commits:
+                work = self.works.get((one.topic, one.partition))
+                if work is not None and one.error is None:
+                    work.committed = one.offset
 
     def standing(self, numbers: Collection[int]) -> list[TopicPartition]:
         """The commits of all partitions of these numbers, as they are now, for a transaction that has to hold them."""
