@@ -100,13 +100,13 @@ class Door:
 
 
 @asynccontextmanager
-async def registry() -> AsyncIterator[RegistryClient]:
-    """A schema registry in this process, and a client of it; `--registry` gives its `url` to workers."""
+async def registry() -> AsyncIterator[tuple[str, RegistryClient]]:
+    """A schema registry in this process: its URL, for the option `--registry` of workers, and a client of it."""
     server = Registry()
     await server.start()
     client = RegistryClient(server.url)
     try:
-        yield client
+        yield server.url, client
     finally:
         client.close()
         await server.stop()

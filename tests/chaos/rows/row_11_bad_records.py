@@ -140,7 +140,9 @@ def _records(run: Run, encoder: Encoder) -> list[tuple[Record, str]]:
             assert value is not None
             value = UNDECODABLE[kind](value, chance)
         raw_key = None if kind and chance.random() < 0.2 else f"k{key}".encode()
-        records.append((Record(f"e{number}", value, f"k{key}", sequences[key], raw_key, chance.choice(OWN_HEADERS)), kind))
+        records.append(
+            (Record(f"e{number}", value, f"k{key}", sequences[key], raw_key, chance.choice(OWN_HEADERS)), kind)
+        )
     return records
 
 
