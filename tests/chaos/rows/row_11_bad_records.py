@@ -85,7 +85,7 @@ async def bad_records(run: Run) -> None:
             await asyncio.to_thread(door.write, [one for one, _ in records])
             for route in ("mixed-send", "mixed-work"):
                 await running.until(
-                    lambda route=route: running.counts(route).get("read") == len(records),
+                    lambda route=route: running.counts(route).get("read") == len(records),  # type: ignore[misc]
                     f"all read by {route}",
                     300 if run.full else 120,
                 )

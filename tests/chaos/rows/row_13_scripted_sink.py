@@ -46,7 +46,7 @@ CASES = (
     *(Case(str(status), status, "dead", f"http.{status}") for status in (400, 403, 404, 409, 413)),
     *(Case(str(status), status, "delivered") for status in (429, 500, 503)),
     Case("time-out", "time-out", "delivered", config=", timeout: 1s"),
-    *(Case(str(name), name, "delivered") for name in ("reset", "garbage", "effect-then-drop")),  # type: ignore[arg-type]
+    *(Case(str(name), name, "delivered") for name in ("reset", "garbage", "effect-then-drop")),
     Case("401", 401, "held", "http.unauthorized"),
     *(Case(f"only-{status}", status, "held", "sink.access") for status in (403, 404)),
 )
@@ -84,7 +84,7 @@ async def scripted_sink(run: Run) -> None:
                 await running.wish(case.sink, restart=1)
             for case in CASES:
                 await running.until(
-                    lambda case=case: running.counts(case.sink).get("read") == len(events[case]),
+                    lambda case=case: running.counts(case.sink).get("read") == len(events[case]),  # type: ignore[misc]
                     f"all of {case.name} settled",
                     240 if run.full else 120,
                 )
@@ -108,9 +108,10 @@ async def _events(run: Run, running: Bus, case: Case, number: int) -> list[Recor
     records = []
     for one in range(run["events"] // len(CASES) + (number < run["events"] % len(CASES))):
         key = run.chance.randrange(KEYS)
-        event = {"id": f"{case.name}/{one}", "key": f"k{key}", "sequence": sequences[key]}
+        name = f"{case.name}/{one}"
+        event = {"id": name, "key": f"k{key}", "sequence": sequences[key]}
         value = encoder.encode({**event, "padding": ""})
-        records.append(Record(event["id"], value, f"k{key}", sequences[key], f"k{key}".encode()))
+        records.append(Record(name, value, f"k{key}", sequences[key], f"k{key}".encode()))
         sequences[key] += 1
     return records
 
