@@ -103,9 +103,11 @@ class Run:
             self.bootstrap = (await self.own_broker()).bootstrap
         return KafkaSettings(self.bootstrap)
 
-    async def own_broker(self, *, proxied: bool = False, overrides: Mapping[str, str] | None = None) -> Broker:
+    async def own_broker(
+        self, *, proxied: bool = False, authorizer: bool = False, overrides: Mapping[str, str] | None = None
+    ) -> Broker:
         """A broker to be harmed; it is started, and ends with the row. What it does counts as fired."""
-        broker = Broker(self.folder / "broker", proxied=proxied, overrides=overrides)
+        broker = Broker(self.folder / "broker", proxied=proxied, authorizer=authorizer, overrides=overrides)
 
         def close() -> None:
             self.fires(broker.fired)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import time
 from collections import Counter
@@ -13,6 +14,7 @@ from pathlib import Path
 from tests.chaos.faults.processes import process_state
 from tests.chaos.faults.proxy import TcpProxy
 from trunkline.bus.embedded import EmbeddedKafka, EmbeddedOptions
+from trunkline.bus.embedded.options import ScramOptions
 from trunkline.bus.embedded.ports import choose_ports
 from trunkline.bus.embedded.properties import HOST
 
@@ -24,9 +26,18 @@ class Broker:
 
     With `proxied`, clients that use `bootstrap` talk through `proxy`: the broker has a listener of its own for them, which
     advertises the proxy's port, so that no client finds a way around it. `direct` is the listener without the proxy.
+
+    With `authorizer`, clients sign in, and only what an ACL allows is allowed; `client_options` are the administrator's.
     """
 
-    def __init__(self, home: Path, *, proxied: bool = False, overrides: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        *,
+        proxied: bool = False,
+        authorizer: bool = False,
+        overrides: Mapping[str, str] | None = None,
+    ) -> None:
         self.fired: Counter[str] = Counter()
         self.home = home
         ports = choose_ports(home / "kafka" / "ports.json")
@@ -37,12 +48,20 @@ class Broker:
             # The port of the talk with itself is free: it is used by brokers with users only.
             self.proxy = TcpProxy((HOST, ports.internal))
             own |= _listeners(ports.client, ports.controller, ports.internal, self.proxy.start())
-        self._kafka = EmbeddedKafka(home, EmbeddedOptions(overrides=own, start_timeout=180.0))
+        scram = ScramOptions("admin", secrets.token_urlsafe(16)) if authorizer else None
+        options = EmbeddedOptions(scram=scram, authorizer=authorizer, overrides=own, start_timeout=180.0)
+        self._kafka = EmbeddedKafka(home, options)
 
     @property
     def bootstrap(self) -> str:
         """Where clients connect: the proxy, if there is one."""
         return self.direct if self.proxy is None else f"{HOST}:{self.proxy.port}"
+
+    @property
+    def client_options(self) -> dict[str, str]:
+        """What a client needs beside `bootstrap`."""
+        assert self._kafka.running is not None
+        return self._kafka.running.client_options
 
     def start(self) -> None:
         """Starts the broker, or starts it again, and waits until it is healthy."""

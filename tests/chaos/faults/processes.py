@@ -109,6 +109,18 @@ class Fleet:
         finally:
             process.send_signal(signal.SIGCONT)
 
+    def end_one(self, number: int, seconds: float = 60.0) -> int:
+        """SIGTERM to one, and its exit code; it is killed where it does not end in time."""
+        process = self._processes[number]
+        assert process is not None
+        self._processes[number] = None
+        process.terminate()
+        try:
+            return process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return process.wait()
+
     def end(self, seconds: float = 60.0) -> list[int]:
         """SIGTERM to all, and their exit codes; who does not end in time is killed."""
         living = [process for process in self._processes if process is not None]
