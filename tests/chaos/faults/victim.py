@@ -98,7 +98,8 @@ def _die() -> None:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 1):  # not `sys.stdin`: its lock would be missed at the interpreter's end
+        pass
     _die()
 
 
