@@ -1,4 +1,7 @@
-"""`python -m benchmarks [NAME]...` prints one table each, all of them without a name: those of `TABLES`."""
+"""`python -m benchmarks [NAME]...` prints one table each, all of them without a name: those of `TABLES`.
+
+What they report is kept, and docs/performance.md is written from it.
+"""
 
 from __future__ import annotations
 
@@ -64,6 +67,9 @@ def main() -> None:
 
         print("\n## SFTP sink\n", flush=True)
         print("\n".join(asyncio.run(sftp.run(arguments.rounds))))
+    from benchmarks import report
+
+    print(f"\nwrote {report.write()}")
 
 
 if __name__ == "__main__":

@@ -150,18 +150,18 @@ def lag(place: stand.Stand, partitions: int, rounds: int = 5) -> dict[str, float
     consumer = settings.consumer(names.group("late"))
     consumer.commit(offsets=[TopicPartition(topic, number, 1) for number in range(partitions)], asynchronous=False)
     consumer.close()
-    reader = LagReader(settings, names)
-    reader.offsets(["late"])  # the first question finds brokers and leaders
-    offsets = _median_seconds(lambda: reader.offsets(["late"]), rounds)
-    first = _median_seconds(lambda: reader.measure(["late"]), 1)
-    found = reader.measure(["late"])
+    reader, committed = LagReader(settings), {"late": {(topic, number): 1 for number in range(partitions)}}
+    reader.offsets(committed)  # the first question finds brokers and leaders
+    offsets = _median_seconds(lambda: reader.offsets(committed), rounds)
+    first = _median_seconds(lambda: reader.measure(committed), 1)
+    found = reader.measure(committed)
     if len(found) != partitions or any(one.records != 2 or one.seconds is None for one in found):
         raise SystemExit(f"{len(found)} of {partitions} partitions have a lag: {found[:3]}")
     return {
         "partitions": partitions,
         "offsets": offsets,
         "first": first,
-        "cached": _median_seconds(lambda: reader.measure(["late"]), rounds),
+        "cached": _median_seconds(lambda: reader.measure(committed), rounds),
     }
 
 

@@ -71,7 +71,18 @@ async def _executed(one: Row, seed: int, folder: Path, full: bool) -> Result:
     try:
         return await execute(one, seed=seed, folder=folder, full=full)
     except Exception as error:  # noqa: BLE001 (a short run raises; here it is a failed one)
-        return Result(one.number, one.title, seed, one.load, one.fault, {}, {}, [repr(error)], 0.0, time.strftime("%F"))
+        return Result(
+            one.number,
+            one.title,
+            seed,
+            one.load,
+            one.fault,
+            {},
+            {},
+            [f"{type(error).__name__}: {error}"],
+            0.0,
+            time.strftime("%F"),
+        )
 
 
 def _chosen(asked: str | None, rows: Mapping[int, Row]) -> list[Row]:

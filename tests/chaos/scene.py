@@ -44,6 +44,10 @@ HELD_AT_MOST = 1500
 """What a sink may have called for and not committed when it is killed: its high-water mark of 1,000 records, and one poll of 500."""
 
 
+PATIENCE = 220.0
+"""Seconds that a row waits for something at most: it must come to be, and when is not judged by this."""
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """The names of one way from file to sink."""

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -34,6 +34,7 @@ from tests.chaos.history import (
 from trunkline.bus.deadletters import Failure, idempotency_key
 from trunkline.bus.delivery import Delivering
 from trunkline.bus.gates import NamedWait
+from trunkline.bus.intake import Partition
 from trunkline.bus.ledger import Ledger, Outcome
 from trunkline.bus.offsets import OffsetTracker
 from trunkline.bus.outgoing import Delivery
@@ -175,6 +176,10 @@ class ScheduledTicket:
     def current(self) -> bool:
         """See `Ticket`."""
         return self.work.current
+
+    def belongs(self, partitions: Collection[Partition]) -> bool:
+        """See `Ticket`. A schedule has one partition."""
+        return bool(partitions)
 
     def settle(self, outcome: Outcome, *, detail: str | None = None) -> None:
         """See `Ticket`."""

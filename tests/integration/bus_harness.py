@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 import fastavro
 from aiohttp import web
-from confluent_kafka import ConsumerGroupTopicPartitions, Message, TopicPartition
+from confluent_kafka import Message, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from trunkline.bus.board import Board, Report, Wish
@@ -107,6 +107,7 @@ class Endpoint:
         self.answers: dict[str, Callable[[Asked, int], Answer]] = {}
         self.effects: dict[str, Any] = {}
         """What was accepted, by idempotency key."""
+        self._effects_at: dict[str, dict[str, Any]] = {}
         self._times: dict[str, int] = {}
         self._runner: web.ServerRunner | None = None
         self.url = ""
@@ -137,7 +138,12 @@ class Endpoint:
         status, headers = (answer, {}) if isinstance(answer, int) else answer
         if status < 300:
             self.effects[key] = asked.json
+            self._effects_at.setdefault(request.path, {}).setdefault(key, asked.json)
         return web.Response(status=status, headers=headers)
+
+    def effects_at(self, path: str) -> list[Any]:
+        """What was accepted at one path, each idempotency key once, in the order the first of each came."""
+        return list(self._effects_at.get(path, {}).values())
 
     def to(self, path: str) -> list[Asked]:
         """The requests to one path, in the order they came."""
@@ -319,11 +325,22 @@ class Bus:
         """What a pipeline's group has committed: offset, ledger and plan by partition."""
 
         def ask() -> dict[tuple[str, int], tuple[int, Ledger, Plan | None]]:
-            group, admin = self.names.group(pipeline), self.settings.admin()
-            answer = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)])[group]
+            # Not the administrator's call: it may end the process while the coordinator is not ready (librdkafka#5040).
+            consumer = self.settings.reader(committed_only=False, group=self.names.group(pipeline))
+            try:
+                topics = consumer.list_topics(timeout=20).topics
+                places = [
+                    TopicPartition(name, number)
+                    for name in topics
+                    if name.startswith(self.names.namespace)
+                    for number in topics[name].partitions
+                ]
+                parts = consumer.committed(places, timeout=20)
+            finally:
+                consumer.close()
             return {
                 (part.topic, part.partition): (part.offset, *Ledger.from_metadata(part.metadata, part.offset))
-                for part in answer.result(20).topic_partitions
+                for part in parts
                 if part.offset >= 0
             }
 
@@ -392,7 +409,16 @@ spec:
 """
 
 
-def http_sink(name: str, topic: str, *, connection: str, config: str = "", delivery: str = "", extra: str = "") -> str:
+def http_sink(
+    name: str,
+    topic: str,
+    *,
+    connection: str,
+    config: str = "",
+    delivery: str = "",
+    retry: str = "min_delay: 20ms, max_delay: 200ms",
+    extra: str = "",
+) -> str:
     """The manifest of an http sink that posts to `/<name>`."""
     return f"""---
 apiVersion: trunkline/v1
@@ -404,7 +430,7 @@ spec:
   connector: http
   connection: {connection}
   config: {{url: /{name}, idempotent: true{config}}}
-  delivery: {{retry: {{min_delay: 20ms, max_delay: 200ms}}{delivery}}}
+  delivery: {{retry: {{{retry}}}{delivery}}}
 {extra}"""
 
 

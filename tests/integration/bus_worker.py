@@ -1,6 +1,7 @@
-"""A worker as a process of its own, for tests that kill it: `bus_worker.py BOOTSTRAP NAMESPACE HOME MANIFESTS`.
+"""A worker as a process of its own, for tests that kill it: `bus_worker.py BOOTSTRAP NAMESPACE HOME MANIFESTS [REGISTRY]`.
 
-Serves its own registry from the namespace's `_schemas`, says `up` when its pipelines are started, and ends on SIGTERM.
+Without a registry's URL it serves its own from the namespace's `_schemas`. It says `up` when its pipelines are started, and
+ends on SIGTERM.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from trunkline.core.log import configure_logging
 from trunkline.core.manifests import load_files
 
 
-async def main(bootstrap: str, namespace: str, home: str, manifests: str) -> None:
+async def main(bootstrap: str, namespace: str, home: str, manifests: str, registry: str | None = None) -> None:
     """Runs the worker until it is told to end."""
     configure_logging("info", style="text")
-    worker = Worker(WorkerSettings(KafkaSettings(bootstrap), Names(namespace), Path(home)))
+    worker = Worker(WorkerSettings(KafkaSettings(bootstrap), Names(namespace), Path(home), registry_url=registry))
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, ended.set)
     await worker.start(load_files([Path(manifests)]))

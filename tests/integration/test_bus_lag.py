@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from confluent_kafka import TopicPartition
 
+from trunkline.bus.commits import positions
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.lag import LagMetrics, LagReader, PartitionLag
 from trunkline.bus.names import Names
@@ -50,6 +51,10 @@ def commit(settings: KafkaSettings, names: Names, pipeline: str, offsets: dict[t
         consumer.close()
 
 
+def measured(settings: KafkaSettings, names: Names, pipelines: list[str]) -> list[PartitionLag]:
+    return LagReader(settings).measure(positions(settings, names, pipelines))
+
+
 def by_partition(found: list[PartitionLag]) -> dict[int, PartitionLag]:
     return {one.partition: one for one in found}
 
@@ -61,7 +66,7 @@ def test_lag_in_seconds_is_the_age_of_the_first_record_that_is_not_committed(
     for partition, age in enumerate((5000, 900, 60)):
         write(settings, name, partition, [now - 9000, now - age, now])
     commit(settings, names, "late", {(name, 0): 1, (name, 1): 1, (name, 2): 3})
-    found = by_partition(LagReader(settings, names).measure(["late"]))
+    found = by_partition(measured(settings, names, ["late"]))
     assert {partition: one.records for partition, one in found.items()} == {0: 2, 1: 2, 2: 0}
     assert [round(found[partition].seconds or 0, -2) for partition in (0, 1, 2)] == [5000, 900, 0]
     assert found[2].seconds == 0.0
@@ -74,7 +79,7 @@ def test_pipelines_at_different_offsets_of_one_partition_have_each_their_own_age
     write(settings, name, 0, [now - 7000, now - 3000, now - 500])
     for pipeline, offset in (("first", 0), ("second", 1), ("third", 2)):
         commit(settings, names, pipeline, {(name, 0): offset})
-    found = {one.pipeline: one for one in LagReader(settings, names).measure(["first", "second", "third"])}
+    found = {one.pipeline: one for one in measured(settings, names, ["first", "second", "third"])}
     assert {pipeline: round(one.seconds or 0, -2) for pipeline, one in found.items()} == {
         "first": 7000,
         "second": 3000,
@@ -92,7 +97,7 @@ def test_where_only_a_marker_of_a_transaction_follows_the_commit_nothing_lags(
     producer.produce(name, b"x", partition=0)
     producer.commit_transaction(30)
     commit(settings, names, "done", {(name, 0): 1})
-    [found] = LagReader(settings, names).measure(["done"])
+    [found] = measured(settings, names, ["done"])
     assert (found.end - found.committed, found.records, found.seconds) == (1, 0, 0.0)
 
 
@@ -105,7 +110,7 @@ def test_records_that_expired_unread_are_counted_as_lost_and_the_age_is_that_of_
     admin = settings.admin()
     [deleted] = admin.delete_records([TopicPartition(name, 0, 2)]).values()
     assert deleted.result(20).low_watermark == 2
-    [found] = LagReader(settings, names).measure(["slow"])
+    [found] = measured(settings, names, ["slow"])
     assert (found.committed, found.end, found.lost, found.records) == (0, 4, 2, 4)
     assert round(found.seconds or 0, -2) == 400
 
@@ -126,11 +131,12 @@ def test_of_many_partitions_that_are_all_behind_one_measurement_finds_every_age_
             readers.append(options)
             return super().reader(**options)
 
-    lag = LagReader(Counting(settings.bootstrap), names)
-    found = by_partition(lag.measure(["wide"]))
+    lag = LagReader(Counting(settings.bootstrap))
+    committed = positions(settings, names, ["wide"])
+    found = by_partition(lag.measure(committed))
     assert sum(one.seconds is not None and one.seconds >= 1000 + one.partition - 1 for one in found.values()) == WIDE
     before = len(readers)
-    assert len(lag.measure(["wide"])) == WIDE
+    assert len(lag.measure(committed)) == WIDE
     assert (before, len(readers)) == (1, 1)
 
 
@@ -141,7 +147,7 @@ def test_the_metrics_say_records_seconds_and_the_largest_age_of_the_group(
     write(settings, name, 0, [now - 800])
     write(settings, name, 1, [now - 4000])
     commit(settings, names, "late", {(name, 0): 0, (name, 1): 0})
-    LagMetrics(settings, names).update(["late"])
+    LagMetrics(settings, names).update({}, ["late"])
     group = names.group("late")
     records = gauge("kafka_consumergroup_lag").labels(group, name, "1")._value.get()
     largest = gauge("kafka_consumergroup_group_max_lag_seconds").labels(group)._value.get()

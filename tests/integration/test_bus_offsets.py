@@ -10,7 +10,8 @@ import pytest
 from bus_harness import Bus, Endpoint, bus, http_connection, http_sink, order, topic_manifest
 
 from trunkline.bus.board import Board
-from trunkline.bus.offsetadmin import committed, saved_positions, set_offsets, wanted_offsets
+from trunkline.bus.commits import committed
+from trunkline.bus.offsetadmin import saved_positions, set_offsets, wanted_offsets
 from trunkline.bus.reconcile import reconcile
 from trunkline.core.errors import ConfigurationError
 

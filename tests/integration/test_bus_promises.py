@@ -101,6 +101,8 @@ def knock(body: str) -> Request:
 async def test_a_sender_is_told_accepted_only_after_the_transaction_committed(
     settings: KafkaSettings, names: Names
 ) -> None:
+    known = AcceptedDeliveries(settings, names)
+
     def runtime() -> PushRuntime:
         # Both have one worker's name, so the second fences the first: its next transaction can not commit.
         return PushRuntime(
@@ -110,7 +112,7 @@ async def test_a_sender_is_told_accepted_only_after_the_transaction_committed(
             Door(Settings()),
             publisher(names, "hooks"),
             worker="w",
-            accepted=AcceptedDeliveries(settings, names),
+            accepted=known,
         )
 
     def accepted() -> int:
@@ -133,6 +135,7 @@ async def test_a_sender_is_told_accepted_only_after_the_transaction_committed(
         first.stop()
         second.stop()
         await asyncio.wait(running)
+        await asyncio.to_thread(known.close)
 
 
 async def answered(runtime: PushRuntime, body: str) -> Any:

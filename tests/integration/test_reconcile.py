@@ -13,6 +13,7 @@ from conftest import KafkaUnderTest, MakeTopic
 from prometheus_client import REGISTRY
 
 from trunkline.bus import settledoffsets
+from trunkline.bus.commits import all_committed
 from trunkline.bus.kafka import KafkaSettings, patiently
 from trunkline.bus.ledger import Ledger
 from trunkline.bus.ledgerchecks import LedgerChecks
@@ -120,7 +121,7 @@ def test_a_worker_notices_a_ledger_that_does_not_close_until_its_epoch_ends(acco
     checks = LedgerChecks(account.settings, account.names)
 
     def mismatch() -> float | None:
-        checks.update({"out": [(account.topic, 0)]})
+        checks.update({"out": {(account.topic, 0): -1}})
         return REGISTRY.get_sample_value("trunkline_ledger_mismatch", {"pipeline": "out"})
 
     account.write(30)
@@ -142,10 +143,10 @@ def test_of_a_busy_partition_a_short_stretch_is_looked_at(account: Account, monk
     checks = LedgerChecks(account.settings, account.names)
     account.write(60)
     account.settle(range(5))
-    checks.update({"out": [(account.topic, 0)]})
+    checks.update({"out": {(account.topic, 0): -1}})
     account.settle(range(5, 40))
     monkeypatch.setattr("trunkline.bus.ledgerchecks.time.sleep", lambda _seconds: account.settle([40, 42]))
-    checks.update({"out": [(account.topic, 0)]})
+    checks.update({"out": {(account.topic, 0): -1}})
     assert REGISTRY.get_sample_value("trunkline_ledger_mismatch", {"pipeline": "out"}) == 1
 
 
@@ -165,5 +166,5 @@ def test_what_failed_again_after_a_redrive_is_counted_apart_from_what_was_read_f
     ensure_topics(account.settings, [TopicPlan(retry, 1)])
     places = [(account.topic, Ledger(read=9, dead=4, delivered=5)), (retry, Ledger(read=3, dead=2, delivered=1))]
     account.commit([TopicPartition(topic, 0, 9, ledger.to_metadata()) for topic, ledger in places])
-    counts, left_open = committed_ledgers(account.settings, account.names, ["out"])["out"]
+    counts, left_open = committed_ledgers(account.names, all_committed(account.settings, account.names, ["out"]))["out"]
     assert (counts["read"], counts["dead"], counts["dead_again"], left_open) == (9, 4, 2, 0)

@@ -35,6 +35,14 @@ class Entry:
         return asdict(self)
 
 
+def record(
+    action: str, *, who: str, pipeline: str, details: Mapping[str, Any] | None = None, at: float | None = None
+) -> dict[str, Any]:
+    """An entry as the topic has it, for who writes it in a transaction of his own."""
+    entry = Entry(time.time() if at is None else at, who, action, pipeline, dict(details or {}))
+    return {"v": VERSION, **entry.as_dict()}
+
+
 def append(
     writer: Producer | KafkaSettings,
     names: Names,
@@ -51,8 +59,7 @@ def append(
     if one is. With settings a producer is made for it, and the call returns when every replica has the entry. Raises
     KafkaException, and our error for Kafka's where it waits. `details` must hold no secret.
     """
-    entry = Entry(time.time() if at is None else at, who, action, pipeline, dict(details or {}))
-    value, key = orjson.dumps({"v": VERSION, **entry.as_dict()}), pipeline.encode()
+    value, key = orjson.dumps(record(action, who=who, pipeline=pipeline, details=details, at=at)), pipeline.encode()
     if isinstance(writer, KafkaSettings):
         produce_and_wait(writer.producer(), names.audit, value, key)
     else:

@@ -49,6 +49,9 @@ class Report:
     restart: int = 0
     breaker: str = ""
     """How the breaker of a sink's account stands: `closed`, `half-open` or `open`; empty where there is none."""
+    parked_records: int = 0
+    """Records that wait in its park now; `counts` has how many ever were parked."""
+    parked_keys: int = 0
     waiting: str = ""
     """What budget a sink waits for, in words; empty where it waits for none."""
     per_second: float = 0.0

@@ -19,11 +19,13 @@ from trunkline.bus.gates import Gate
 from trunkline.bus.intake import Partition, Reading
 from trunkline.bus.kafka import KafkaSettings, headers_of
 from trunkline.bus.names import Names
+from trunkline.bus.parking.partitions import fit_parked_topic
 from trunkline.bus.plain import PlainTransform
 from trunkline.bus.publish import Caster, Publisher
 from trunkline.bus.push import PushRuntime
 from trunkline.bus.sink import SinkRuntime
 from trunkline.bus.source import SourceRuntime
+from trunkline.bus.state import Changelog
 from trunkline.bus.stream import StreamRuntime
 from trunkline.bus.threshold import DeadLetterThreshold
 from trunkline.bus.topics import ensure_topics, matching_topics, topic_plan, topic_states
@@ -212,8 +214,22 @@ class Builder:
             gates=gates,
             threshold=DeadLetterThreshold(manifest.spec.dead_letters, name),
             when=sink_filter(self._project, manifest),
+            parked=self._parked(manifest, topics) if not sink.promises.contiguous else None,
         )
         return Built(runtime, sink)
+
+    def _parked(self, manifest: SinkManifest, topics: Topics) -> Changelog | None:
+        """The changelog of a sink's parked records; None where it does not park."""
+        name, delivery = manifest.metadata.name, manifest.spec.delivery
+        if not delivery.parks:
+            return None
+        topic = self._names.parked(name)
+        inputs = {one: (count, topics.limits[one]) for one, count in topics.partitions.items()}
+        state = fit_parked_topic(self._settings, self._names, name, inputs, asked=delivery.exhausted == "park")
+        if state is None:
+            return None
+        folder = self._data / "state" / self._worker / name / "parked"
+        return Changelog(self._settings, name, topic, state.id, folder)
 
     def _sink_and_gates(self, manifest: SinkManifest) -> tuple[Sink, Sequence[Gate]]:
         """The plug-in, with its fallback where it has one, and the gates that the engine has its calls pass."""
@@ -392,7 +408,7 @@ def position_map(positions: Mapping[tuple[str, int], int]) -> dict[str, int]:
     return {f"{topic}/{partition}": offset for (topic, partition), offset in positions.items()}
 
 
-def partitions_of(positions: Mapping[str, int]) -> list[Partition]:
-    """The partitions in a `position_map`."""
-    found = (place.rpartition("/") for place in positions)
-    return [(topic, int(number)) for topic, _, number in found]
+def positions_in(positions: Mapping[str, int]) -> dict[Partition, int]:
+    """The positions in a `position_map`."""
+    found = ((place.rpartition("/"), offset) for place, offset in positions.items())
+    return {(topic, int(number)): offset for (topic, _, number), offset in found}

@@ -84,6 +84,8 @@ class Delivering:
 
     def submit(self, deliveries: Sequence[Delivery]) -> None:
         """Takes records in the order they were read."""
+        if self._exhausted.holding:
+            deliveries = [delivery for delivery in deliveries if not self._exhausted.takes(delivery)]
         self._lanes.add(deliveries)
         self._pump()
 
@@ -203,6 +205,8 @@ class Delivering:
     def _ended(self, flight: Flight, verdicts: Sequence[Verdict]) -> bool:
         flight.calling = False
         self._in_flight -= len(flight.batch)
+        if flight.batch[0].doubtful and _says_nothing(flight.batch, verdicts):
+            verdicts = ()
         return self._passage.ended([delivery.event for delivery in flight.batch], verdicts)
 
     def _landed(self, flight: Flight) -> None:
@@ -257,6 +261,8 @@ class Delivering:
                 delivery, "sink.exhausted", f"{delivery.attempts} attempts failed; the last: {reason}"
             )
             self._exhausted(delivery, failure)
+            if self._exhausted.holding:
+                self._lanes.divert(delivery, self._exhausted.takes)
             self._lanes.release(delivery)
             return
         wait = max(backoff(self._spec.retry, max(delivery.attempts, 1)), min(after or 0.0, HOLD_LIMIT))
@@ -314,6 +320,13 @@ class Delivering:
             return  # nothing is buried after the verdict that our access is wrong; what is unsettled is read again
         for delivery, verdict in self._suspects.clear():
             self._bury(delivery, verdict.code, redact(verdict.reason))
+
+
+def _says_nothing(batch: Sequence[Delivery], verdicts: Sequence[Verdict]) -> bool:
+    """Whether a call failed of which nothing else was to be expected: parked heads alone must not close an account to the others."""
+    return all(delivery.doubtful for delivery in batch) and all(
+        isinstance(verdict, Unknown) or (isinstance(verdict, Retry) and verdict.after is None) for verdict in verdicts
+    )
 
 
 def _attempts(delivery: Delivery) -> int:

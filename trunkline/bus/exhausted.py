@@ -14,7 +14,26 @@ class Exhausted(Protocol):
     def __call__(self, delivery: Delivery, failure: Failure) -> None:
         """Brings the record where it is safe and has its ticket settled once it is. Its lane goes on right after."""
 
+    @property
+    def holding(self) -> bool:
+        """Whether records have to be asked about with `takes` before they are delivered."""
 
-def dead_letter(delivery: Delivery, failure: Failure) -> None:
-    """The record becomes a dead letter."""
-    delivery.ticket.save_dead(failure)
+    def takes(self, delivery: Delivery) -> bool:
+        """True where the record has to wait behind one that is held, and was taken: it is not delivered now."""
+
+
+class DeadLettering:
+    """The record becomes a dead letter, and what follows it goes on."""
+
+    holding = False
+
+    def __call__(self, delivery: Delivery, failure: Failure) -> None:
+        """See `Exhausted`."""
+        delivery.ticket.save_dead(failure)
+
+    def takes(self, delivery: Delivery) -> bool:
+        """See `Exhausted`."""
+        return False
+
+
+dead_letter = DeadLettering()

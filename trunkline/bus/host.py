@@ -14,6 +14,7 @@ from trunkline.bus.ingress import Ingress
 from trunkline.bus.intake import Partition
 from trunkline.bus.ledger import OUTCOMES, total
 from trunkline.bus.pace import Pace
+from trunkline.bus.parking.decisions import Decision
 from trunkline.bus.push import PushRuntime
 from trunkline.bus.sink import SinkRuntime
 from trunkline.bus.source import SourceRuntime
@@ -85,6 +86,12 @@ class PipelineHost:
             self._apply_pause(runtime)
         self._wake.set()
 
+    def decide(self, decision: Decision) -> None:
+        """Someone decided on a parked key. While the pipeline does not run the decision waits in Kafka."""
+        runtime = self._built.runtime if self._built is not None else None
+        if isinstance(runtime, SinkRuntime):
+            runtime.decide(decision)
+
     def close(self) -> None:
         """The worker ends: stop and stay stopped."""
         self._closing.set()
@@ -103,6 +110,8 @@ class PipelineHost:
         """How it stands now."""
         self._note_counts()
         error = self._error
+        runtime = self._built.runtime if self._built is not None else None
+        parked_records, parked_keys = runtime.parked if isinstance(runtime, SinkRuntime) else (0, 0)
         return Report(
             pipeline=self.name,
             kind=self.manifest.kind,
@@ -120,6 +129,8 @@ class PipelineHost:
             restart_at=self._restart_at,
             restart=self._wish.restart,
             breaker=self._breaker(),
+            parked_records=parked_records,
+            parked_keys=parked_keys,
             waiting=self._waiting(),
             per_second=round(self._pace.per_second, 1),
             progress=self._progress(),

@@ -218,15 +218,16 @@ class KafkaSettings:
         eof: bool = False,
         idle_fetch_ms: int = 50,
         fetch_bytes: int = 2 * 2**20,
+        group: str = "trunkline-reader",
     ) -> Consumer:
         """A consumer without a group's rights, for reading topics by assignment: `fetch_bytes` at a time of a partition.
 
-        The end of a topic is said when a fetch found nothing for `idle_fetch_ms`.
+        The end of a topic is said when a fetch found nothing for `idle_fetch_ms`. `group` matters to who asks for its commits.
         """
         return Consumer(
             {
                 **self._base(),
-                "group.id": "trunkline-reader",
+                "group.id": group,
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
                 "auto.offset.reset": "error",

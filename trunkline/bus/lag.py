@@ -14,7 +14,6 @@ from typing import Any
 
 from confluent_kafka import (
     Consumer,
-    ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
     KafkaException,
@@ -22,6 +21,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
+from trunkline.bus.commits import Positions, positions
 from trunkline.bus.kafka import EARLIEST, LATEST, KafkaSettings, translate
 from trunkline.bus.names import Names
 from trunkline.core.metrics import gauge
@@ -69,15 +69,14 @@ class PartitionLag:
 class LagReader:
     """Measures lag, and remembers timestamps between measurements."""
 
-    def __init__(self, settings: KafkaSettings, names: Names) -> None:
+    def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
-        self._names = names
         self._admin = settings.admin()
         self._timestamps: dict[tuple[str, int, int], float] = {}
 
-    def measure(self, pipelines: Sequence[str]) -> list[PartitionLag]:
-        """The lag of every partition that these pipelines have committed. Raises our error for Kafka's."""
-        offsets = self.offsets(pipelines)
+    def measure(self, committed: Mapping[str, Positions]) -> list[PartitionLag]:
+        """The lag behind what these pipelines have committed. Raises our error for Kafka's."""
+        offsets = self.offsets(committed)
         self._read_timestamps({(*one.place, one.first) for one in offsets if one.committed < one.end})
         now = time.time()
         found = []
@@ -89,37 +88,21 @@ class LagReader:
                 found.append(replace(one, seconds=max(0.0, now - stamp) if stamp is not None else None))
         return found
 
-    def offsets(self, pipelines: Sequence[str]) -> list[PartitionLag]:
-        """The lag in offsets alone: three questions to the cluster, however many partitions there are. Raises our error for Kafka's."""
+    def offsets(self, committed: Mapping[str, Positions]) -> list[PartitionLag]:
+        """The lag in offsets alone: two questions to the cluster, however many partitions there are. Raises our error for Kafka's."""
         try:
-            committed = self._committed(pipelines)
-            partitions = sorted({(part.topic, part.partition) for parts in committed.values() for part in parts})
+            partitions = sorted({place for places in committed.values() for place in places})
             # Both are asked before either is waited for.
             latest, earliest = self._ask(partitions, LATEST), self._ask(partitions, EARLIEST)
             ends, starts = _offsets(latest), _offsets(earliest)
         except KafkaException as error:
             raise translate(error, "the lag can't be measured") from error
         found = []
-        for pipeline, parts in committed.items():
-            for part in parts:
-                place = (part.topic, part.partition)
-                lost = max(0, starts.get(place, 0) - part.offset)
-                found.append(PartitionLag(pipeline, *place, part.offset, ends.get(place, part.offset), None, lost))
+        for pipeline, places in committed.items():
+            for place, offset in places.items():
+                lost = max(0, starts.get(place, 0) - offset)
+                found.append(PartitionLag(pipeline, *place, offset, ends.get(place, offset), None, lost))
         return found
-
-    def _committed(self, pipelines: Sequence[str]) -> dict[str, list[TopicPartition]]:
-        groups = {pipeline: self._names.group(pipeline) for pipeline in pipelines}
-        # One group a call, says Kafka's client; the calls are under way together.
-        asked = {
-            pipeline: self._admin.list_consumer_group_offsets(
-                [ConsumerGroupTopicPartitions(group)], request_timeout=TIMEOUT
-            )[group]
-            for pipeline, group in groups.items()
-        }
-        return {
-            pipeline: [part for part in future.result(TIMEOUT).topic_partitions if part.offset >= 0]
-            for pipeline, future in asked.items()
-        }
 
     def _ask(self, partitions: Sequence[Partition], spec: OffsetSpec) -> Mapping[TopicPartition, Future[Any]]:
         if not partitions:
@@ -182,12 +165,13 @@ class LagMetrics:
     """Keeps the lag gauges up to date."""
 
     def __init__(self, settings: KafkaSettings, names: Names) -> None:
-        self._reader = LagReader(settings, names)
+        self._settings = settings
+        self._reader = LagReader(settings)
         self._names = names
 
-    def update(self, pipelines: Sequence[str]) -> None:
-        """Measures, and sets the gauges."""
-        found = self._reader.measure(pipelines)
+    def update(self, committed: Mapping[str, Positions], unknown: Sequence[str] = ()) -> None:
+        """Measures, and sets the gauges; of the `unknown` pipelines Kafka is asked first. Raises our error for Kafka's."""
+        found = self._reader.measure({**committed, **positions(self._settings, self._names, unknown)})
         records, seconds = gauge("kafka_consumergroup_lag"), gauge("kafka_consumergroup_group_lag_seconds")
         largest: dict[str, float] = {}
         for one in found:

@@ -70,6 +70,20 @@ class Lanes:
             self._advance(delivery.lane)
             delivery.lane = None
 
+    def divert(self, first: Delivery, taken: Callable[[Delivery], bool]) -> None:
+        """Lets go of what waits behind the first of a lane and is taken, asked in its order, by somebody else."""
+        waiting = self._lanes.get(first.lane) if first.lane is not None else None
+        if not waiting:
+            return
+        kept: deque[Delivery] = deque()
+        for delivery in waiting:
+            if taken(delivery):
+                self.held -= 1
+                self.held_bytes -= delivery.size
+            else:
+                kept.append(delivery)
+        self._lanes[first.lane] = kept
+
     def forget(self, gone: Callable[[Ticket], bool]) -> None:
         """Drops what waits of partitions that went away. What is under way ends, and is released by its owner."""
         for lane, waiting in self._lanes.items():

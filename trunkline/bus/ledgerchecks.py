@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from confluent_kafka import Consumer
 
+from trunkline.bus.commits import Positions, committed
 from trunkline.bus.intake import Partition
 from trunkline.bus.kafka import KafkaSettings, read_range, watermarks
 from trunkline.bus.ledger import Ledger
 from trunkline.bus.names import Names
-from trunkline.bus.offsetadmin import committed
 from trunkline.bus.reconcile import RangeSum
 from trunkline.bus.topics import topic_states
 from trunkline.core.log import get_logger
@@ -45,8 +45,11 @@ class LedgerChecks:
         self._wrong: set[Place] = set()
         self._compacted: dict[str, bool] = {}
 
-    def update(self, pipelines: Mapping[str, Collection[Partition]]) -> None:
-        """Checks these partitions of these pipelines, and sets the gauge. Raises our error for Kafka's."""
+    def update(self, pipelines: Mapping[str, Positions]) -> None:
+        """Checks these partitions of these pipelines, and sets the gauge. Raises our error for Kafka's.
+
+        The positions are where the worker stands: what has not moved since the last look is not asked for (-1: it is not known).
+        """
         self._forget(pipelines)
         busy = self._look(pipelines)
         if busy:
@@ -61,9 +64,9 @@ class LedgerChecks:
         self._known = {place: known for place, known in self._known.items() if place in ours}
         self._wrong &= ours
 
-    def _look(self, pipelines: Mapping[str, Collection[Partition]]) -> dict[str, list[Partition]]:
+    def _look(self, pipelines: Mapping[str, Positions]) -> dict[str, dict[Partition, int]]:
         """Checks what can be checked, and gives the partitions that went too far since the last look."""
-        busy: dict[str, list[Partition]] = {}
+        busy: dict[str, dict[Partition, int]] = {}
         waiting = list(self._moved(pipelines))
         if not waiting:
             return busy
@@ -72,7 +75,7 @@ class LedgerChecks:
             for place, before, now in waiting:
                 pipeline, partition = place
                 if now.offset - before.offset > RANGE:
-                    busy.setdefault(pipeline, []).append(partition)
+                    busy.setdefault(pipeline, {})[partition] = -1  # asked for again
                 elif not self._agrees(reader, partition, before, now):
                     self._wrong.add(place)
                     log.error(
@@ -88,10 +91,16 @@ class LedgerChecks:
             reader.close()
         return busy
 
-    def _moved(self, pipelines: Mapping[str, Collection[Partition]]) -> Iterator[tuple[Place, _Commit, _Commit]]:
+    def _seen(self, pipeline: str, partition: Partition, offset: int) -> bool:
+        known = self._known.get((pipeline, partition))
+        return known is not None and known.offset == offset
+
+    def _moved(self, pipelines: Mapping[str, Positions]) -> Iterator[tuple[Place, _Commit, _Commit]]:
         """The partitions whose commit is further than at the last look, with both commits."""
         for pipeline, partitions in pipelines.items():
-            commits = committed(self._settings, self._names, pipeline, admin=self._admin)
+            if all(self._seen(pipeline, place, offset) for place, offset in partitions.items()):
+                continue
+            commits = committed(self._settings, self._names, pipeline, partitions)
             self._learn({topic for topic, _ in commits})
             for partition in partitions:
                 if partition not in commits or self._compacted.get(partition[0], True):

@@ -83,6 +83,11 @@ class Names:
         return self._named("_trunkline.audit")
 
     @property
+    def decisions(self) -> str:
+        """What people decided about parked records and nobody has carried out yet; compacted by pipeline and decision."""
+        return self._named("_trunkline.decisions")
+
+    @property
     def jobs(self) -> str:
         """Jobs, what people want of them and how far they are; compacted. Also the group of the workers that run them."""
         return self._named("_trunkline.jobs")

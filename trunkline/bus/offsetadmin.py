@@ -7,9 +7,9 @@ from dataclasses import replace
 from datetime import datetime
 
 from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
 
 from trunkline.bus.board import Report
+from trunkline.bus.commits import committed
 from trunkline.bus.intake import Partition
 from trunkline.bus.kafka import EARLIEST, LATEST, KafkaSettings, patiently, translate
 from trunkline.bus.ledger import Ledger
@@ -17,26 +17,6 @@ from trunkline.bus.names import Names
 from trunkline.core.errors import ConfigurationError
 
 TIMEOUT = 15.0
-
-
-def committed(
-    settings: KafkaSettings, names: Names, pipeline: str, *, admin: AdminClient | None = None
-) -> dict[Partition, tuple[int, Ledger]]:
-    """The committed offset and the ledger of every partition that a pipeline has read."""
-    group = names.group(pipeline)
-    admin = admin or settings.admin()
-
-    def ask() -> dict[Partition, tuple[int, Ledger]]:
-        future = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=TIMEOUT)[
-            group
-        ]
-        parts = [part for part in future.result(TIMEOUT).topic_partitions if part.offset >= 0]
-        return {
-            (part.topic, part.partition): (part.offset, Ledger.from_metadata(part.metadata, part.offset)[0])
-            for part in parts
-        }
-
-    return patiently(ask, f"the offsets of {pipeline} can't be read")
 
 
 def saved_positions(reports: list[Report]) -> dict[str, dict[Partition, int]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass
 from typing import Protocol
 
 from trunkline.bus.deadletters import Failure
+from trunkline.bus.intake import Partition
 from trunkline.bus.ledger import Outcome
 from trunkline.core.event import Event
 
@@ -19,6 +20,9 @@ class Ticket(Protocol):
 
     def save_dead(self, failure: Failure) -> None:
         """Saves the record as a dead letter, and settles it when the broker has acknowledged that."""
+
+    def belongs(self, partitions: Collection[Partition]) -> bool:
+        """Whether it goes away with these partitions."""
 
     @property
     def current(self) -> bool:
@@ -36,3 +40,5 @@ class Delivery:
     first_failed_at: float | None = None
     lane: Hashable = None
     ready_at: float = 0.0
+    doubtful: bool = False
+    """It failed often enough before: that it fails again says nothing of the account."""

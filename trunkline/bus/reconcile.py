@@ -14,10 +14,10 @@ from typing import Any
 
 from confluent_kafka import Consumer, Message
 
+from trunkline.bus.commits import committed
 from trunkline.bus.kafka import KafkaSettings, offset_of, read_all, read_range, watermarks
 from trunkline.bus.ledger import OUTCOMES, Ledger
 from trunkline.bus.names import Names
-from trunkline.bus.offsetadmin import committed
 from trunkline.bus.settledoffsets import Named, name_offsets
 from trunkline.bus.topics import topic_states
 

@@ -14,18 +14,24 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from trunkline.bus.breaker import Breaker, BreakerState
 from trunkline.bus.budget.gate import BudgetGate
 from trunkline.bus.contiguous import ContiguousDelivering
 from trunkline.bus.deadletters import Failure, idempotency_key
 from trunkline.bus.delivery import Delivering, in_flight_limit
+from trunkline.bus.exhausted import dead_letter
 from trunkline.bus.gates import Gate
 from trunkline.bus.intake import POLL_SECONDS, Assigned, Intake, Partition, Reading
 from trunkline.bus.kafka import LazyProducer, headers_of, offset_of, translate
 from trunkline.bus.ledger import Ledger
-from trunkline.bus.outgoing import Delivery
+from trunkline.bus.outgoing import Delivery, Ticket
+from trunkline.bus.parking.decisions import Decision
+from trunkline.bus.parking.orders import Order
+from trunkline.bus.parking.park import Park
+from trunkline.bus.parking.parking import Parking
+from trunkline.bus.state import Changelog
 from trunkline.bus.threads import in_own_thread
 from trunkline.bus.threshold import DeadLetterThreshold
 from trunkline.bus.tickets import SinkTicket, Tickets, Work
@@ -68,6 +74,7 @@ class SinkRuntime:
         gates: Sequence[Gate],
         threshold: DeadLetterThreshold,
         when: Callable[[Any, Any], Any] | None = None,
+        parked: Changelog | None = None,
     ) -> None:
         self._reading = reading
         self._names = reading.names
@@ -79,6 +86,9 @@ class SinkRuntime:
         self._decode = decode
         self._topic_ids = topic_ids
         self._when = when
+        self._parked = parked
+        self._parking: Parking | None = None
+        self._park: Park | None = None
         self._stop = threading.Event()
         self._paused = threading.Event()
         self._backlogged = False
@@ -116,13 +126,35 @@ class SinkRuntime:
             self._delivering: Delivering | ContiguousDelivering = self._contiguous
         else:
             self._contiguous = None
-            self._delivering = Delivering(self._sink, self._spec, self._pipeline, gates=self._gates, failed=self._fail)
+            exhausted = self._begin_parking(self._parked) if self._parked is not None else dead_letter
+            self._delivering = Delivering(
+                self._sink, self._spec, self._pipeline, gates=self._gates, failed=self._fail, exhausted=exhausted
+            )
+            if self._parking is not None:
+                self._parking.attach(self._delivering.submit)
         delivering = self._delivering
         gauge("trunkline_held_records").labels(self._pipeline).set_function(lambda: delivering.held)
         gauge("trunkline_held_bytes").labels(self._pipeline).set_function(lambda: delivering.held_bytes)
         await in_own_thread(self._run_thread, f"sink-{self._pipeline}")
         if self._failure is not None:
             raise self._failure
+
+    def _begin_parking(self, changelog: Changelog) -> Parking:
+        limit = in_flight_limit(self._sink, self._spec)
+        orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
+        parking = Parking(self._spec, self._pipeline, limit=limit, ask=orders.put)
+        park = Park(
+            self._reading,
+            changelog,
+            self._tickets,
+            parking,
+            orders,
+            self,
+            attempts=self._spec.retry.attempts,
+            topic_ids=self._topic_ids,
+        )
+        self._parking, self._park = parking, park
+        return parking
 
     def stop(self) -> None:
         """Asks `run` to settle what is in flight, commit, and return."""
@@ -152,6 +184,16 @@ class SinkRuntime:
     def breaker(self) -> BreakerState | None:
         """How the breaker of the account stands; None where the pipeline passes none."""
         return next((gate.state for gate in self._gates if isinstance(gate, Breaker)), None)
+
+    def decide(self, decision: Decision) -> None:
+        """A person decided on a parked key; the worker that has its partition carries it out. On the event loop."""
+        if self._parking is not None:
+            self._parking.decide(decision)
+
+    @property
+    def parked(self) -> tuple[int, int]:
+        """How many records are parked on this worker, and how many keys."""
+        return (self._parking.records, self._parking.keys) if self._parking is not None else (0, 0)
 
     @property
     def waiting(self) -> str:
@@ -198,18 +240,22 @@ class SinkRuntime:
 
     def _poll_seconds(self) -> float:
         """Not long while deliveries are held: what they settle is to be committed, and what they ask to be answered."""
-        if not self._requests.empty():
+        if not self._requests.empty() or (self._park is not None and self._park.waiting):
             return 0.0
-        return POLL_SECONDS if self._held()[0] else self._intake.patience
+        parked = self._parking is not None and self._parking.holding
+        return POLL_SECONDS if self._held()[0] or parked else self._intake.patience
 
     def _held(self) -> tuple[int, int]:
-        """Records and bytes that deliveries hold, with those on their way to the event loop."""
+        """Records and bytes that deliveries hold, with those on their way to the event loop or into the park."""
         handed, taken, delivering = self._handed, self._taken, self._delivering
-        return delivering.held + handed[0] - taken[0], delivering.held_bytes + handed[1] - taken[1]
+        pending = self._parking.pending if self._parking is not None else 0
+        return delivering.held + pending + handed[0] - taken[0], delivering.held_bytes + handed[1] - taken[1]
 
     def _end(self) -> None:
         """Intake ends, what is in flight settles to a deadline, offsets are committed, the group is left."""
         try:
+            if self._parking is not None:
+                self._on_loop(self._parking.close)
             drained = asyncio.run_coroutine_threadsafe(self._delivering.drain(DRAIN_SECONDS), self._loop)
             self._serve_until(drained.done, DRAIN_SECONDS + 10)
             self._producer.flush(10)
@@ -218,6 +264,8 @@ class SinkRuntime:
             log.warning("the last offsets were not committed", pipeline=self._pipeline, error=str(error))
         finally:
             self._intake.close()
+            if self._park is not None:
+                self._park.close()
             self._producer.flush(5)
 
     def _serve(self) -> None:
@@ -227,6 +275,8 @@ class SinkRuntime:
             partition, first, last, answer = self._requests.get()
             if answer.set_running_or_notify_cancel():
                 answer.set_result(self._write_plan(partition, first, last))
+        if self._park is not None:
+            self._park.serve()
 
     def _serve_until(self, done: Callable[[], bool], seconds: float) -> bool:
         deadline = time.monotonic() + seconds
@@ -353,6 +403,9 @@ class SinkRuntime:
         if not event.headers or event.headers[0][0] != CE_SPECVERSION:
             event.headers = with_envelope(event)
         ticket = SinkTicket(work, message, offset, event.correlation_id, self._tickets)
+        if self._park is not None and self._park.knows(work.partition, offset):
+            ticket.settle("parked", detail="read again")
+            return None
         try:
             if raw is None:
                 raise RejectedError(f"a record without a value (a tombstone) in {topic}", code="record.tombstone")
@@ -365,6 +418,28 @@ class SinkRuntime:
             return None
         event.idempotency_key = idempotency_key(self._names.namespace, self._pipeline, event)
         return Delivery(event, ticket, len(raw))
+
+    # --- what the park asks for ---
+
+    def decode(self, event: Event) -> None:
+        """See `Surroundings`."""
+        event.schema, event.value = self._decode(event)
+        if not event.headers or event.headers[0][0] != CE_SPECVERSION:
+            event.headers = with_envelope(event)
+        event.idempotency_key = idempotency_key(self._names.namespace, self._pipeline, event)
+
+    def commit_now(self) -> None:
+        """See `Surroundings`."""
+        self._commit(wait=True)
+
+    def post(self, function: Callable[..., object], *arguments: object) -> None:
+        """See `Surroundings`."""
+        self._loop.call_soon_threadsafe(function, *arguments)
+
+    @property
+    def group_member(self) -> Consumer:
+        """See `Surroundings`."""
+        return self._intake.consumer
 
     # --- committing ---
 
@@ -394,6 +469,8 @@ class SinkRuntime:
     def assigned(self, partitions: Sequence[Assigned]) -> None:
         """Takes partitions up where the group left them."""
         self._tickets.take(partitions)
+        if self._park is not None:
+            self._park.assigned(partitions)
         if self._contiguous is not None:
             for one in partitions:
                 self._loop.call_soon_threadsafe(
@@ -409,9 +486,11 @@ class SinkRuntime:
         """Lets what is in flight end, to a deadline; commits; forgets the partitions."""
         mine = set(partitions)
 
-        def of_these(ticket: object) -> bool:
-            return isinstance(ticket, SinkTicket) and ticket.work.partition in mine
+        def of_these(ticket: Ticket) -> bool:
+            return ticket.belongs(mine)
 
+        if self._parking is not None:
+            self._on_loop(self._parking.withdraw, {number for _, number in partitions})
         self._on_loop(self._delivering.forget, of_these)
         self._serve_until(lambda: not self._delivering.under_way(of_these), REVOKE_SECONDS)
         self._producer.flush(5)
@@ -424,10 +503,18 @@ class SinkRuntime:
 
     def _let_go(self, partitions: Sequence[Partition]) -> None:
         self._tickets.let_go(partitions)
+        if self._park is not None and self._parking is not None:
+            numbers = {number for _, number in partitions}
+            self._park.let_go(numbers)
+            self._on_loop(self._parking.forget, numbers)
         self._on_loop(self._delivering.forget, lambda ticket: not ticket.current)
         if self._contiguous is not None:
             for partition in partitions:
                 self._loop.call_soon_threadsafe(self._contiguous.end, partition)
+        left = sorted({number for _, number in partitions} & {number for _, number in self._tickets.works})
+        if self._park is not None and left and not self._stop.is_set():
+            # Their park is closed, and another worker may have it: what is still read here could not be held back.
+            raise RetriableError(f"the inputs' partitions {left} went to different workers", code="parked.divided")
 
     def _on_loop(self, function: Callable[..., object], *arguments: object) -> None:
         """Runs a function on the event loop and waits until it ran, serving requests meanwhile."""

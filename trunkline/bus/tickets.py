@@ -6,7 +6,7 @@ Tickets come back on the event loop or, for dead letters, on the polling thread;
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
@@ -52,6 +52,10 @@ class SinkTicket:
     def current(self) -> bool:
         """See `Ticket`."""
         return self.work.current
+
+    def belongs(self, partitions: Collection[Partition]) -> bool:
+        """See `Ticket`."""
+        return self.work.partition in partitions
 
     def settle(self, outcome: Outcome, *, detail: str | None = None) -> None:
         """See `Ticket`."""
@@ -199,6 +203,15 @@ class Tickets:
             self._producer.produce(self._names.trace, record)
         return commits
 
+    def standing(self, numbers: Collection[int]) -> list[TopicPartition]:
+        """The commits of all partitions of these numbers, as they are now, for a transaction that has to hold them."""
+        with self.lock:
+            return [
+                TopicPartition(*partition, work.tracker.commit, work.tracker.ledger.to_metadata(work.plan))
+                for partition, work in self.works.items()
+                if partition[1] in numbers
+            ]
+
     def ended(self) -> tuple[int, int]:
         """How many records ended since this was asked last, and how many of them as dead letters."""
         with self.lock:
@@ -207,7 +220,7 @@ class Tickets:
         return found
 
     def _count(self, work: Work) -> None:
-        for outcome in ("delivered", "filtered", "dead"):
+        for outcome in ("delivered", "filtered", "dead", "parked"):
             count = getattr(work.tracker.ledger, outcome) - getattr(work.reported, outcome)
             if count:
                 self._settled.labels(self._pipeline, outcome).inc(count)

@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._resource import ResourceType
-from confluent_kafka.cimpl import NewTopic
+from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from trunkline.bus.kafka import KafkaSettings, translate
 from trunkline.bus.names import Names
@@ -25,6 +25,9 @@ COMPACTED = {
     "segment.ms": str(3_600_000),
     "min.cleanable.dirty.ratio": "0.1",
 }
+TOMBSTONE_MS = 24 * 3_600_000
+"""How long Kafka keeps a deletion after it compacted what was deleted."""
+KEPT_DELETIONS = {"delete.retention.ms": str(TOMBSTONE_MS)}
 BUDGETS = {
     **COMPACTED,
     "cleanup.policy": "compact,delete",
@@ -104,6 +107,8 @@ def internal_topics(names: Names) -> list[TopicPlan]:
             config={**COMPACTED, "cleanup.policy": "compact,delete", "retention.ms": str(8 * 24 * 3_600_000)},
         ),
         TopicPlan(names.audit, 1, config=NEVER_EXPIRES),
+        # A decision may hold an edited record.
+        TopicPlan(names.decisions, 1, config={**COMPACTED, "max.message.bytes": str(32 * 2**20)}),
         TopicPlan(
             names.trace, 4, config={"retention.ms": str(TRACE_RETENTION_MS), "max.message.bytes": str(16 * 2**20)}
         ),
@@ -178,6 +183,24 @@ def ensure_topics(settings: KafkaSettings, plans: Iterable[TopicPlan]) -> list[D
     return [
         difference for plan in plans if plan.name in existing for difference in _differences(plan, existing[plan.name])
     ]
+
+
+def grow_topics(settings: KafkaSettings, wanted: Mapping[str, int]) -> None:
+    """Raises topics to so many partitions. Raises our error for Kafka's."""
+    if not wanted:
+        return
+    admin = settings.admin()
+    futures = admin.create_partitions(
+        [NewPartitions(name, count) for name, count in wanted.items()],
+        operation_timeout=TIMEOUT,
+        request_timeout=TIMEOUT,
+    )
+    for name, future in futures.items():
+        try:
+            future.result(TIMEOUT)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.INVALID_PARTITIONS:  # another worker was faster
+                raise translate(error, f"the topic {name} can't be given more partitions") from error
 
 
 def topic_states(

@@ -22,7 +22,8 @@ from trunkline.bus.accounts import Gates
 from trunkline.bus.applied import pipeline_identity, project_of, read_applied
 from trunkline.bus.board import Board, Report, Wish, parse_wish
 from trunkline.bus.budget.budgets import Budgets
-from trunkline.bus.build import Builder, partitions_of, source_publisher
+from trunkline.bus.build import Builder, positions_in, source_publisher
+from trunkline.bus.commits import Positions
 from trunkline.bus.deliveries import AcceptedDeliveries
 from trunkline.bus.follower import Follower
 from trunkline.bus.host import PipelineHost
@@ -35,6 +36,8 @@ from trunkline.bus.listen import Ports, listen
 from trunkline.bus.memory import DEFAULT_MEMORY, Shares, divide
 from trunkline.bus.names import Names
 from trunkline.bus.offsetadmin import saved_positions
+from trunkline.bus.parking.decisions import Decision
+from trunkline.bus.parking.decisions import waiting as waiting_decisions
 from trunkline.bus.publish import Publisher
 from trunkline.bus.redrive_job import Surroundings
 from trunkline.bus.states import State
@@ -58,6 +61,7 @@ from trunkline.registry.service import registry_app
 log = get_logger(__name__)
 REPORT_SECONDS = 5.0
 LAG_SECONDS = 10.0
+_AT_WORK = {State.RUNNING, State.PAUSED}
 LEDGER_SECONDS = 60.0
 GC_THRESHOLDS = (50_000, 20, 50)
 
@@ -178,9 +182,17 @@ class Worker:
             project = project_of(await loop.run_in_executor(None, read_applied, kafka, names))
         self._budgets.start()
         await self.run_project(project)
-        topics = [names.control, names.budgets, *([names.manifests] if self._following_manifests else [])]
+        topics = [
+            names.control,
+            names.budgets,
+            names.decisions,
+            *([names.manifests] if self._following_manifests else []),
+        ]
         self._follower = Follower(kafka, topics, self._followed, loop)
         await loop.run_in_executor(None, self._follower.start)
+        # What was decided after a pipeline had looked and before anybody followed.
+        for decision in await loop.run_in_executor(None, waiting_decisions, kafka, names):
+            self._decided(decision)
         self._jobs = JobRunner(Surroundings(kafka, names, self._registry, self._publisher, self.id))
         self._jobs.start()
         self._background = [
@@ -318,25 +330,37 @@ class Worker:
         measure = lag.LagMetrics(self._settings.kafka, self._settings.names)
         while True:
             try:
-                names = [name for name, host in self._hosts.items() if host.manifest.kind != "Source"]
                 # Shielded: `close` waits for the thread, which would ask a broker in vain that ends after the worker.
-                self._measuring = asyncio.get_running_loop().run_in_executor(None, measure.update, names)
+                self._measuring = asyncio.get_running_loop().run_in_executor(
+                    None, measure.update, self._running_positions(), self._standing_still()
+                )
                 await asyncio.shield(self._measuring)
             except TrunklineError as error:
                 log.warning("the lag can't be measured", reason=str(error))
             await asyncio.sleep(LAG_SECONDS)
 
+    def _running_positions(self) -> dict[str, Positions]:
+        """How far the pipelines that run here have committed the partitions that they have here."""
+        return {
+            name: positions_in(host.report().positions)
+            for name, host in self._hosts.items()
+            if host.manifest.kind != "Source" and host.state in _AT_WORK
+        }
+
+    def _standing_still(self) -> list[str]:
+        """The pipelines that do not run here: of them only Kafka knows."""
+        return [
+            name for name, host in self._hosts.items() if host.manifest.kind != "Source" and host.state not in _AT_WORK
+        ]
+
     async def _check_ledgers(self) -> None:
         checks = LedgerChecks(self._settings.kafka, self._settings.names)
         while True:
             await asyncio.sleep(LEDGER_SECONDS)
-            held = {
-                name: partitions_of(host.report().positions)
-                for name, host in self._hosts.items()
-                if host.manifest.kind != "Source" and host.state in {State.RUNNING, State.PAUSED}
-            }
             try:
-                self._checking = asyncio.get_running_loop().run_in_executor(None, checks.update, held)
+                self._checking = asyncio.get_running_loop().run_in_executor(
+                    None, checks.update, self._running_positions()
+                )
                 await asyncio.shield(self._checking)
             except TrunklineError as error:
                 log.warning("the ledgers can't be checked", reason=str(error))
@@ -354,8 +378,16 @@ class Worker:
                 if key in self._hosts:
                     self._hosts[key].wish(wish)
             return
+        if topic == self._settings.names.decisions:
+            if value is not None:
+                self._decided(Decision.parse(key, value))
+            return
         if self._follower is not None:
             self._background.append(asyncio.create_task(self._reload()))
+
+    def _decided(self, decision: Decision) -> None:
+        if decision.pipeline in self._hosts:
+            self._hosts[decision.pipeline].decide(decision)
 
     async def _reload(self) -> None:
         """Manifests changed: runs what is applied now. A bad state leaves the last good one running."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from trunkline.bus.board import Board
+from trunkline.bus.commits import positions
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.lag import LagReader
 from trunkline.bus.names import Names
@@ -40,8 +41,9 @@ class Finish:
 
     def __init__(self, kafka: KafkaSettings, names: Names, project: Project, standings: Standings) -> None:
         self._kafka = kafka
+        self._names = names
         self._standings = standings
-        self._lag = LagReader(kafka, names)
+        self._lag = LagReader(kafka)
         self._polled = [
             name
             for name, source in project.sources.items()
@@ -79,7 +81,8 @@ class Finish:
             for state in states.values():
                 if any(state.name == one or (one.endswith(".*") and state.name.startswith(one[:-1])) for one in inputs):
                     wanted |= {(name, state.name, partition) for partition in range(state.partitions)}
-        lags = self._lag.measure(list(self._inputs))
+        committed = positions(self._kafka, self._names, self._inputs)
+        lags = self._lag.measure(committed)
         if wanted - {(lag.pipeline, lag.topic, lag.partition) for lag in lags}:
             return False  # what was never committed was never assigned
         return all(lag.seconds == 0.0 for lag in lags)
@@ -99,12 +102,12 @@ def reports_of_board(kafka: KafkaSettings, names: Names) -> Standings:
     board, begun = Board(kafka, names), time.time()
 
     def standings() -> Mapping[str, Standing]:
-        positions = read_positions(kafka, names)
+        splits_at = read_positions(kafka, names)
         found: dict[str, Standing] = {}
         for report in board.reports():
             if report.at < begun:
                 continue
-            splits = [one.finished for (pipeline, _), one in positions.items() if pipeline == report.pipeline]
+            splits = [one.finished for (pipeline, _), one in splits_at.items() if pipeline == report.pipeline]
             worst = (
                 State.FAILED
                 if State.FAILED in {report.state, getattr(found.get(report.pipeline), "state", None)}

@@ -16,6 +16,7 @@ from trunkline.cli import (
     manifest,
     mock,
     offsets,
+    parked,
     pipeline,
     run,
     schema,
@@ -65,7 +66,22 @@ def _before(
     shared_options(ctx, output, debug, home, bootstrap, registry, namespace)
 
 
-for noun in (demo_command, run, manifest, pipeline, offsets, topic, schema, connector, dlq, job, budget, mock, doctor):
+for noun in (
+    demo_command,
+    run,
+    manifest,
+    pipeline,
+    offsets,
+    topic,
+    schema,
+    connector,
+    dlq,
+    parked,
+    job,
+    budget,
+    mock,
+    doctor,
+):
     noun.register(app)
 
 

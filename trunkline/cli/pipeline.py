@@ -99,12 +99,14 @@ def lag(
     partitions: Annotated[bool, typer.Option("--partitions", "-p", help="Show each partition.")] = False,
 ) -> None:
     """Show how far pipelines are behind, in records and in seconds; of one pipeline for each partition."""
+    from trunkline.bus.commits import positions
     from trunkline.bus.lag import LagReader
     from trunkline.cli.standing import known_pipelines
 
     kafka, names = session.kafka(), session.names()
     kinds = known_pipelines(session, kafka, names, pipeline)
-    found = LagReader(kafka, names).measure([name for name, kind in kinds.items() if kind != "Source"])
+    readers = [name for name, kind in kinds.items() if kind != "Source"]
+    found = LagReader(kafka).measure(positions(kafka, names, readers))
     if partitions or pipeline is not None:
         data = [one.as_dict() for one in found]
         columns = ["PIPELINE", "TOPIC", "PARTITION", "COMMITTED", "END", "RECORDS", "SECONDS", "LOST"]

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
-
 from trunkline.bus.applied import read_applied
 from trunkline.bus.board import Board, Report
+from trunkline.bus.commits import all_committed, positions_of
+from trunkline.bus.intake import Partition
 from trunkline.bus.jobs import JobLog
-from trunkline.bus.kafka import KafkaSettings, translate
+from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.lag import LagReader, PartitionLag
 from trunkline.bus.ledger import OUTCOMES, Ledger, total
 from trunkline.bus.names import Names
@@ -38,7 +38,6 @@ STATUS_COLUMNS = (
     "LEDGER",
     "PROGRESS",
 )
-_TIMEOUT = 15.0
 _WORST = (State.FAILED, State.RESTARTING, State.RUNNING, State.PAUSED, State.STOPPED, State.UNASSIGNED)
 """What one word says of several workers: the first of these that any of them is in."""
 _HELD_BACK = ("open", "half-open")
@@ -65,6 +64,9 @@ class Standing:
     lag_records: int = 0
     lag_seconds: float | None = None
     restart_at: float | None = None
+    parked_records: int = 0
+    """Records that wait in the park now."""
+    parked_keys: int = 0
     redriven: int = 0
     dead_waiting: int = 0
     breaker: str = ""
@@ -108,6 +110,8 @@ class Standing:
         letters = (self.redriven, self.dead_waiting) if self.counts else (None, None)
         if self.breaker in _HELD_BACK:
             state += f" (breaker {self.breaker})"
+        if self.parked_records:
+            state += f" ({self.parked_records} parked)"
         head = (self.pipeline, self.kind, state, age, self.workers)
         return (*head, *counts, *letters, *lag, ledger, self.progress_text)
 
@@ -156,8 +160,9 @@ def standings(session: Session, only: str | None = None) -> list[Standing]:
     reports = Board(kafka, names).reports()
     kinds = _chosen({report.pipeline: report.kind for report in reports}, applied_pipelines(kafka, names), only)
     readers = [name for name, kind in kinds.items() if kind != "Source"]
-    ledgers = committed_ledgers(kafka, names, readers)
-    lags = LagReader(kafka, names).measure(readers)
+    commits = all_committed(kafka, names, readers)
+    ledgers = committed_ledgers(names, commits)
+    lags = LagReader(kafka).measure({name: positions_of(found) for name, found in commits.items()})
     sources = _source_counts(kafka, names)
     redriven = JobLog.read(kafka, names, patient=False).redriven
     found = []
@@ -200,6 +205,8 @@ def _standing(
         open=left_open,
         lag_records=sum(lag.records for lag in lags if lag.seconds != 0.0),
         lag_seconds=max(seconds, default=None),
+        parked_records=sum(report.parked_records for report in fresh),
+        parked_keys=sum(report.parked_keys for report in fresh),
         breaker=next((word for word in _BREAKERS if any(report.breaker == word for report in fresh)), ""),
         per_second=sum(report.per_second for report in fresh),
         progress=[one for report in fresh for one in report.progress],
@@ -208,30 +215,15 @@ def _standing(
 
 
 def committed_ledgers(
-    kafka: KafkaSettings, names: Names, pipelines: Sequence[str]
+    names: Names, commits: Mapping[str, Mapping[Partition, tuple[int, Ledger]]]
 ) -> dict[str, tuple[dict[str, int], int]]:
     """Counts, and how many records they can't account for, of the ledgers in the groups' commits.
 
     What came again through the retry topic has a ledger of its own and is not counted twice: of it `dead_again` failed again.
     """
-    admin = kafka.admin()
-    futures = {
-        name: admin.list_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(names.group(name))], request_timeout=_TIMEOUT
-        )[names.group(name)]
-        for name in pipelines
-    }
     found = {}
-    for name, future in futures.items():
-        try:
-            parts = future.result(_TIMEOUT).topic_partitions
-        except KafkaException as error:
-            raise translate(error, f"the commits of {name} can't be read") from error
-        ledgers = [
-            (part.topic == names.retry(name), Ledger.from_metadata(part.metadata, part.offset)[0])
-            for part in parts
-            if part.offset >= 0
-        ]
+    for name, parts in commits.items():
+        ledgers = [(topic == names.retry(name), ledger) for (topic, _), (_, ledger) in parts.items()]
         if ledgers:
             summed = total(ledger for again, ledger in ledgers if not again)
             counts = {one: getattr(summed, one) for one in ("read", *OUTCOMES, "outputs")}

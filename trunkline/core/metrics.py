@@ -119,6 +119,20 @@ TABLE: tuple[Metric, ...] = (
         "Input records that the ledger can't account for: 0 when it closes.",
         ("pipeline",),
     ),
+    Metric("trunkline_parked_records", "gauge", "Records that wait in the park now.", ("pipeline",)),
+    Metric("trunkline_parked_keys", "gauge", "Keys that are held back now.", ("pipeline",)),
+    Metric(
+        "trunkline_parked_settled_total",
+        "counter",
+        "Parked records that were tried again and settled: delivered, or dead.",
+        ("pipeline", "outcome"),
+    ),
+    Metric(
+        "trunkline_state_restore_remaining",
+        "gauge",
+        "Offsets of a changelog partition that are still to be read before its state is complete.",
+        ("pipeline", "partition"),
+    ),
     Metric(
         "trunkline_ledger_mismatch",
         "gauge",

@@ -37,7 +37,7 @@ class Broker:
             # The port of the talk with itself is free: it is used by brokers with users only.
             self.proxy = TcpProxy((HOST, ports.internal))
             own |= _listeners(ports.client, ports.controller, ports.internal, self.proxy.start())
-        self._kafka = EmbeddedKafka(home, EmbeddedOptions(overrides=own))
+        self._kafka = EmbeddedKafka(home, EmbeddedOptions(overrides=own, start_timeout=180.0))
 
     @property
     def bootstrap(self) -> str:

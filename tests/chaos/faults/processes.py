@@ -60,7 +60,7 @@ class Fleet:
         home.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-m", "trunkline.cli.main", "run", "--file", str(self._project)]
         command += ["--bootstrap", self._bootstrap, "--home", str(home)]
-        command += ["--log-level", "info", "--log-style", "text", *self._arguments]
+        command += ["--log-level", "info", "--log-style", "json", *self._arguments]
         with self.log_file(number).open("ab") as log:
             self._processes[number] = subprocess.Popen(
                 command,

@@ -8,7 +8,7 @@ import time
 from tests.chaos.campaign import Run, row
 from tests.chaos.faults.http_sink import HttpSinkServer
 from tests.chaos.history import Effect, History, Placed
-from tests.chaos.scene import Scene
+from tests.chaos.scene import PATIENCE, Scene
 
 
 @row(
@@ -17,7 +17,7 @@ from tests.chaos.scene import Scene
     load="{events:,} events of 1 KB, {partitions} partitions, {routes} routes file → stream → http",
     fault="none",
     full={"events": 60_000, "partitions": 12, "routes": 3},
-    short={"events": 1_500, "partitions": 4, "routes": 3},
+    short={"events": 600, "partitions": 4, "routes": 3},
     minutes=6,
 )
 async def no_fault(run: Run) -> None:
@@ -28,7 +28,7 @@ async def no_fault(run: Run) -> None:
         project = await asyncio.to_thread(scene.prepare)
         begun = time.monotonic()
         with scene.fleet(project) as workers:
-            await scene.until_settled(300, workers)
+            await scene.until_settled(PATIENCE, workers)
             run.note("events/s with start", round(run["events"] / (time.monotonic() - begun)))
         history = await scene.history()
         run.judge(history, scene.promises(most_repeats=0))

@@ -9,7 +9,7 @@ from tests.chaos.campaign import Run, row
 from tests.chaos.faults.http_sink import HttpSinkServer
 from tests.chaos.faults.processes import KILL
 from tests.chaos.history import Attempt
-from tests.chaos.scene import HELD_AT_MOST, Scene
+from tests.chaos.scene import HELD_AT_MOST, PATIENCE, Scene
 
 
 @row(
@@ -18,7 +18,7 @@ from tests.chaos.scene import HELD_AT_MOST, Scene
     load="{events:,} events, {routes} routes file → stream → http, {workers} workers",
     fault="kill -9 of a random worker, {kills} times",
     full={"events": 60_000, "routes": 3, "workers": 2, "kills": 30},
-    short={"events": 3_000, "routes": 1, "workers": 1, "kills": 1},
+    short={"events": 1_200, "routes": 1, "workers": 1, "kills": 1},
     minutes=8,
 )
 async def killed_workers(run: Run) -> None:
@@ -32,10 +32,10 @@ async def killed_workers(run: Run) -> None:
             for number in range(run["kills"]):
                 # Spread over the work: the n-th kill comes when about n of `kills` parts of it are done.
                 mark = int(run["events"] * (number + run.chance.random()) / (run["kills"] + 1))
-                await scene.until_effects(mark, 120, workers)
+                await scene.until_effects(mark, PATIENCE, workers)
                 killed = await asyncio.to_thread(workers.kill_any, run.chance)
                 workers.start_one(killed)
-            await scene.until_settled(180, workers)
+            await scene.until_settled(PATIENCE, workers)
             run.fires(workers.fired)
             run.claim(not workers.crashed, f"workers died by themselves: {workers.crashed}")
             run.must_fire(KILL, run["kills"])

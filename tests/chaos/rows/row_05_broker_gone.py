@@ -10,7 +10,7 @@ from tests.chaos.faults.brokers import FREEZE, KILL, Broker
 from tests.chaos.faults.http_sink import HttpSinkServer
 from tests.chaos.faults.processes import Fleet
 from tests.chaos.gather import Ledgers
-from tests.chaos.scene import HELD_AT_MOST, Scene
+from tests.chaos.scene import HELD_AT_MOST, PATIENCE, Scene
 from trunkline.bus.kafka import KafkaSettings
 
 RECOVERY_SECONDS = 30.0
@@ -22,7 +22,7 @@ RECOVERY_SECONDS = 30.0
     load="{events:,} events, {routes} routes file → stream → http",
     fault="broker kill -9, {kills} times, and SIGSTOP for {seconds} s, {freezes} times",
     full={"events": 40_000, "routes": 2, "kills": 6, "freezes": 4, "seconds": 10},
-    short={"events": 2_000, "routes": 1, "kills": 1, "freezes": 0, "seconds": 2},
+    short={"events": 1_200, "routes": 1, "kills": 1, "freezes": 0, "seconds": 2},
     minutes=8,
 )
 async def broker_gone(run: Run) -> None:
@@ -38,10 +38,10 @@ async def broker_gone(run: Run) -> None:
         with scene.fleet(project) as workers:
             for number, fault in enumerate(faults):
                 mark = int(run["events"] * (number + run.chance.random()) / (len(faults) + 1))
-                await scene.until_effects(max(1, mark), 120, workers)
+                await scene.until_effects(max(1, mark), PATIENCE, workers)
                 await asyncio.to_thread(_break, broker, fault, run["seconds"])
                 slowest = max(slowest, await _recovery(scene, workers))
-            await scene.until_settled(180, workers)
+            await scene.until_settled(PATIENCE, workers)
             run.claim(not workers.crashed, f"the worker died with the broker: {workers.crashed}")
         run.must_fire(KILL, run["kills"])
         run.must_fire(FREEZE, run["freezes"])
@@ -75,7 +75,7 @@ async def _recovery(scene: Scene, workers: Fleet) -> float:
         return read > first[0] or read >= count
 
     try:
-        await scene.until(moved, "a commit after the broker came back", 120, workers=workers)
+        await scene.until(moved, "a commit after the broker came back", PATIENCE, workers=workers)
     finally:
         await asyncio.to_thread(ledgers.close)
     return time.monotonic() - begun

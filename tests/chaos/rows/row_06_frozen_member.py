@@ -7,7 +7,7 @@ import asyncio
 from tests.chaos.campaign import Run, row
 from tests.chaos.faults.http_sink import HttpSinkServer, Rule
 from tests.chaos.faults.processes import FREEZE, Fleet
-from tests.chaos.scene import HELD_AT_MOST, Scene
+from tests.chaos.scene import HELD_AT_MOST, PATIENCE, Scene
 
 MOVED = "partitions moved"
 
@@ -30,7 +30,7 @@ async def frozen_member(run: Run) -> None:
         with scene.fleet(project, workers=2) as workers:
             for number in range(run["freezes"]):
                 mark = int(run["events"] * (number + run.chance.random()) / (run["freezes"] + 1))
-                await scene.until_effects(max(1, mark), 120, workers)
+                await scene.until_effects(max(1, mark), PATIENCE, workers)
                 await _both_assigned(scene, workers)
                 frozen = run.chance.randrange(2)
                 before = _assigned(workers, 1 - frozen)
@@ -39,11 +39,11 @@ async def frozen_member(run: Run) -> None:
                     await scene.until(
                         lambda other=other, before=before: _assigned(workers, other) > before,  # type: ignore[misc]
                         "the other worker with the partitions",
-                        60,
+                        PATIENCE,
                         workers=workers,
                     )
                     run.fires({MOVED: 1})
-            await scene.until_settled(180, workers)
+            await scene.until_settled(PATIENCE, workers)
             run.claim(not workers.crashed, f"workers died by themselves: {workers.crashed}")
             run.fires(workers.fired)
         run.must_fire(FREEZE, run["freezes"])
@@ -56,7 +56,10 @@ async def frozen_member(run: Run) -> None:
 async def _both_assigned(scene: Scene, workers: Fleet) -> None:
     """Waits until both workers were given partitions of the sink's topic at some time."""
     await scene.until(
-        lambda: all(_assigned(workers, number) for number in range(2)), "both workers assigned", 60, workers=workers
+        lambda: all(_assigned(workers, number) for number in range(2)),
+        "both workers assigned",
+        PATIENCE,
+        workers=workers,
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 from trunkline.core.errors import ConfigurationError
 from trunkline.core.manifests import ManifestError, Problem, load_text
 from trunkline.core.manifests.check import check
+from trunkline.core.manifests.models import DeliverySpec
 
 TOPICS = """apiVersion: trunkline/v1
 kind: Topic
@@ -197,3 +198,26 @@ def test_a_pipeline_whose_dead_letters_would_be_read_as_a_familys_member_is_refu
     problems = _problems(text)
     assert {(one.field, one.code) for one in problems} == {("metadata.name", "manifest.family")}
     assert "billing.dlq" in problems[0].message
+
+
+@pytest.mark.parametrize(
+    ("delivery", "problem"),
+    [
+        ("{order: none, exhausted: park}", "only a key can be parked, and the order is none"),
+        ("{order: partition, exhausted: park}", "only a key can be parked, and the order is partition"),
+        ("{exhausted: park}", "'file' writes ranges of a partition, and no key can be held back from one"),
+    ],
+)
+def test_what_can_not_be_parked_is_refused(delivery: str, problem: str) -> None:
+    with pytest.raises((ManifestError, ConfigurationError), match=problem):
+        check(load_text(TOPICS + SINK + f"  delivery: {delivery}\n"))
+
+
+@pytest.mark.parametrize(
+    ("delivery", "parks"),
+    [({}, True), ({"order": "none"}, False), ({"order": "partition"}, False), ({"exhausted": "dead-letter"}, False)],
+)
+def test_a_sink_parks_where_its_order_is_that_of_keys_unless_it_says_otherwise(
+    delivery: dict[str, str], parks: bool
+) -> None:
+    assert DeliverySpec.model_validate(delivery).parks is parks

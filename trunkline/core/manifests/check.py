@@ -81,6 +81,9 @@ def build_sink(project: Project, manifest: models.Sink) -> Sink:
     """The sink plug-in with its settings. Raises `ManifestError`."""
     plugin = _build(project, manifest, "sink")
     assert isinstance(plugin, Sink)
+    if plugin.promises.contiguous and manifest.spec.delivery.exhausted == "park":
+        message = f"{manifest.spec.connector!r} writes ranges of a partition, and no key can be held back from one"
+        raise _at(project, manifest, ("spec", "delivery", "exhausted"), message, "remove it, or choose dead-letter")
     return plugin
 
 

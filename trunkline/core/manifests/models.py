@@ -268,6 +268,11 @@ class DeliverySpec(Model):
         "retry",
         description="What a sink that is not idempotent does with a record whose outcome is unknown: send it again, or dead-letter it.",
     )
+    exhausted: Literal["park", "dead-letter"] | None = Field(
+        None,
+        description="A record whose attempts are used up: park it and what follows of its key until it is settled, or dead-letter "
+        "it. Where absent: park where the order is that of keys, else dead-letter.",
+    )
     hold: Size = Field(
         32 * 2**20,
         ge=1,
@@ -279,6 +284,19 @@ class DeliverySpec(Model):
         ge=2,
         description="So many refusals in a row (403, 404) of two or more keys stop the pipeline instead of dead-lettering.",
     )
+
+    @model_validator(mode="after")
+    def _only_keys_park(self) -> DeliverySpec:
+        if self.exhausted == "park" and self.order != "key":
+            raise ValueError(
+                f"only a key can be parked, and the order is {self.order}: choose order: key or exhausted: dead-letter"
+            )
+        return self
+
+    @property
+    def parks(self) -> bool:
+        """Whether a key is held back when the attempts of its record are used up."""
+        return self.order == "key" and self.exhausted != "dead-letter"
 
 
 class FallbackSpec(Model):

@@ -1,0 +1,81 @@
+"""What groups have committed, asked by a consumer that never joins them.
+
+The administrator's call for this (`list_consumer_group_offsets`) ends the process by SIGSEGV in librdkafka 2.16 while the group's
+coordinator is not ready, as after a broker's start (librdkafka#5040).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+from confluent_kafka import TopicPartition
+
+from trunkline.bus.intake import Partition
+from trunkline.bus.kafka import KafkaSettings, patiently
+from trunkline.bus.ledger import Ledger
+from trunkline.bus.names import Names
+
+TIMEOUT = 15.0
+AT_ONCE = 8
+
+Positions = Mapping[Partition, int]
+"""Committed offsets by partition."""
+
+
+def committed(
+    settings: KafkaSettings, names: Names, pipeline: str, partitions: Collection[Partition] | None = None
+) -> dict[Partition, tuple[int, Ledger]]:
+    """The committed offset and the ledger of these partitions of a pipeline; of every one that it has read where none are named.
+
+    A partition without a commit is left out. Costs a connection of its own. Raises our error for Kafka's.
+    """
+    group = names.group(pipeline)
+
+    def ask() -> dict[Partition, tuple[int, Ledger]]:
+        # Not read_committed: that waits for the end of every transaction that is about to move an offset.
+        consumer = settings.reader(committed_only=False, group=group)
+        try:
+            wanted = (
+                _every_partition(consumer.list_topics(timeout=TIMEOUT).topics) if partitions is None else partitions
+            )
+            parts = consumer.committed([TopicPartition(*place) for place in wanted], timeout=TIMEOUT) if wanted else []
+        finally:
+            consumer.close()
+        return {
+            (part.topic, part.partition): (part.offset, Ledger.from_metadata(part.metadata, part.offset)[0])
+            for part in parts
+            if part.offset >= 0
+        }
+
+    return patiently(ask, f"the offsets of {pipeline} can't be read")
+
+
+def all_committed(
+    settings: KafkaSettings, names: Names, pipelines: Iterable[str]
+) -> dict[str, dict[Partition, tuple[int, Ledger]]]:
+    """As `committed`, of several pipelines, some of them at once."""
+    wanted = list(pipelines)
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="commits") as pool:
+        found = pool.map(lambda pipeline: committed(settings, names, pipeline), wanted)
+        return dict(zip(wanted, found, strict=True))
+
+
+def positions_of(commits: Mapping[Partition, tuple[int, Ledger]]) -> dict[Partition, int]:
+    """The offsets alone."""
+    return {place: offset for place, (offset, _) in commits.items()}
+
+
+def positions(settings: KafkaSettings, names: Names, pipelines: Iterable[str]) -> dict[str, Positions]:
+    """The committed offsets of several pipelines. Raises our error for Kafka's."""
+    return {pipeline: positions_of(commits) for pipeline, commits in all_committed(settings, names, pipelines).items()}
+
+
+def _every_partition(topics: Mapping[str, object]) -> list[Partition]:
+    """What a pipeline may have read: Kafka's own topics (`__consumer_offsets`) are never read by one."""
+    return [
+        (name, number)
+        for name, topic in topics.items()
+        if not name.startswith("__")
+        for number in getattr(topic, "partitions", {})
+    ]

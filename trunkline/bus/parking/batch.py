@@ -1,0 +1,138 @@
+"""One transaction of parking, made of the orders that wait: what it writes, and what is said once it committed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import orjson
+
+from trunkline.bus import audit
+from trunkline.bus.deadletters import dead_letter_headers
+from trunkline.bus.intake import Partition
+from trunkline.bus.kafka import headers_of
+from trunkline.bus.ledger import Outcome
+from trunkline.bus.names import Names
+from trunkline.bus.parking.decisions import Decision
+from trunkline.bus.parking.lot import Lot
+from trunkline.bus.parking.orders import Carry, Hold, Key, Settle
+from trunkline.bus.parking.records import ParkedRecord
+from trunkline.bus.parking.writing import Outgoing
+from trunkline.bus.tickets import SinkTicket, Tickets
+from trunkline.core.log import get_logger
+
+log = get_logger(__name__)
+PLACES = 20
+"""How many places of dropped records the audit trail names."""
+
+
+class Batch:
+    """The records of one transaction. `passed` is, by input partition, the offset that it commits."""
+
+    def __init__(
+        self, names: Names, pipeline: str, worker: str, tickets: Tickets, passed: Mapping[Partition, int]
+    ) -> None:
+        self._names = names
+        self._pipeline = pipeline
+        self._worker = worker
+        self._tickets = tickets
+        self._passed = passed
+        self._lots: list[Lot] = []
+        self.records: list[Outgoing] = []
+        self.committed: list[Callable[[], object]] = []
+        """What is to be done once it committed."""
+        self.decided: list[tuple[Key, int, bool]] = []
+        """By decision: the key, how many records it settled, and whether the head is to be tried now."""
+
+    def add(self, lot: Lot, order: Hold | Settle | Carry) -> None:
+        """Adds an order."""
+        if lot not in self._lots:
+            self._lots.append(lot)
+        if isinstance(order, Hold):
+            self._hold(lot, order)
+        elif isinstance(order, Settle):
+            self._settle(lot, order)
+        else:
+            self._carry_out(lot, order.decision)
+
+    def complete(self, topic: str, lots: Sequence[Lot]) -> None:
+        """Adds what is due besides: marks that this transaction's offsets pass, and then the changelog of all that changed."""
+        for lot in lots:
+            lot.remove_passed_marks(self._passed)
+            for store_key, entry in lot.changed():
+                value, headers = (entry.value, entry.headers) if entry is not None else (None, [])
+                self.records.append(Outgoing(topic, value, store_key, headers, lot.number))
+
+    def _hold(self, lot: Lot, order: Hold) -> None:
+        event, ticket, failure = order.delivery.event, order.delivery.ticket, order.failure
+        assert isinstance(ticket, SinkTicket)
+        lot.put(ParkedRecord.parked(event, lot.next_sequence(), headers_of(ticket.message), failure))
+        self.committed.append(lambda: ticket.settle("parked", detail=failure.reason))
+
+    def _settle(self, lot: Lot, order: Settle) -> None:
+        record = order.ticket.record
+        lot.settle(record, self._passed)
+        if order.failure is not None:
+            origin = record.origin
+            headers = dead_letter_headers(
+                record.headers,
+                pipeline=self._pipeline,
+                task=self._worker,
+                topic=origin.topic,
+                partition=origin.partition,
+                offset=origin.offset,
+                failure=order.failure,
+            )
+            destination = self._names.dead_letters(self._pipeline)
+            self.records.append(Outgoing(destination, record.value, record.key, headers, lot.number))
+            log.warning("dead letter", pipeline=self._pipeline, place=origin.place, reason=order.failure.reason)
+        self._trace(record, order.outcome, order.detail)
+
+    def _carry_out(self, lot: Lot, decision: Decision) -> None:
+        known = lot.first(decision.key)
+        settled: list[ParkedRecord] = []
+        found = bool(known)
+        if decision.action == "drop":
+            settled = [record for record in known if record.sequence <= decision.upto]
+            found = bool(settled)
+            for record in settled:
+                lot.settle(record, self._passed)
+                self._trace(record, "filtered", f"dropped by {decision.by}: {decision.reason}")
+        elif decision.action == "edit":
+            edited = [record for record in known if record.sequence == decision.upto]
+            found = bool(edited)
+            for record in edited:
+                lot.put(record.edited(decision.value, decision.by))
+        self.records.append(Outgoing(self._names.decisions, None, decision.record_key, []))
+        self.records.append(self._audit(decision, settled, found))
+        self.decided.append(((lot.number, decision.key), len(settled), found and decision.action != "drop"))
+        log.info(
+            "a decision on a parked key",
+            pipeline=self._pipeline,
+            action=decision.action,
+            by=decision.by,
+            settled=len(settled),
+        )
+
+    def _audit(self, decision: Decision, settled: Sequence[ParkedRecord], found: bool) -> Outgoing:
+        details: dict[str, Any] = {
+            "key": decision.key.decode("utf-8", "backslashreplace"),
+            "partition": decision.partition,
+            "reason": decision.reason,
+            "decision": decision.id,
+            "decided_at": decision.at,
+            "outcome": "done" if found else "nothing was left to do",
+        }
+        if decision.action == "drop":
+            details |= {"count": len(settled), "places": [record.origin.place for record in settled[:PLACES]]}
+        entry = audit.record(f"parked.{decision.action}", who=decision.by, pipeline=self._pipeline, details=details)
+        return Outgoing(self._names.audit, orjson.dumps(entry), self._pipeline.encode(), [])
+
+    def _trace(self, record: ParkedRecord, outcome: Outcome, detail: str | None) -> None:
+        origin, correlation = record.origin, record.event().correlation_id
+
+        def note() -> None:
+            with self._tickets.lock:
+                self._tickets.trace.add(origin.topic, origin.partition, origin.offset, correlation, outcome, detail)
+
+        self.committed.append(note)

@@ -1,0 +1,84 @@
+"""What people decide about parked records. A decision is a record that waits until the owner of the partition has carried it out.
+
+The owner removes the decision in the transaction that carries it out, so a decision made while no worker runs is carried out
+later, and none is carried out twice.
+"""
+
+from __future__ import annotations
+
+import base64
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import orjson
+
+from trunkline.bus.kafka import KafkaSettings, end_offsets, produce_and_wait, read_all
+from trunkline.bus.names import Names
+from trunkline.core.errors import ConfigurationError
+
+VERSION = 1
+Action = Literal["retry", "drop", "edit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Retry a key's head now, drop its records up to the sequence number `upto`, or give the record `upto` another value.
+
+    What is meant is named by its number: where that record was settled meanwhile, the decision changes nothing.
+    """
+
+    pipeline: str
+    partition: int
+    key: bytes
+    action: Action
+    by: str
+    upto: int = 0
+    reason: str = ""
+    value: bytes = b""
+    at: float = field(default_factory=time.time)
+    id: str = field(default_factory=lambda: uuid.uuid4().hex[:16])
+
+    @property
+    def record_key(self) -> bytes:
+        """The key of its record."""
+        return f"{self.pipeline}/{self.id}".encode()
+
+    def to_value(self) -> bytes:
+        """The value of its record."""
+        data = {name: getattr(self, name) for name in ("pipeline", "partition", "action", "by", "upto", "reason", "at")}
+        data["key"], data["value"] = base64.b64encode(self.key).decode(), base64.b64encode(self.value).decode()
+        return orjson.dumps({"v": VERSION, **data})
+
+    @classmethod
+    def parse(cls, record_key: str, value: bytes) -> Decision:
+        """The decision in a record. Raises `ConfigurationError` for one of a newer version."""
+        data: dict[str, Any] = orjson.loads(value)
+        if data.pop("v") > VERSION:
+            raise ConfigurationError(
+                f"the decision {record_key} was made by a newer Trunkline",
+                hint="run that version",
+                code="parked.version",
+            )
+        data["key"], data["value"] = base64.b64decode(data["key"]), base64.b64decode(data["value"])
+        return cls(**data, id=record_key.rpartition("/")[2])
+
+
+def decide(settings: KafkaSettings, names: Names, decision: Decision) -> None:
+    """Writes a decision; returns when every replica has it."""
+    produce_and_wait(settings.producer(), names.decisions, decision.to_value(), decision.record_key)
+
+
+def waiting(settings: KafkaSettings, names: Names, pipeline: str | None = None) -> list[Decision]:
+    """The decisions that nobody has carried out yet, in the order they were made; of one pipeline where named."""
+    if not any(end_offsets(settings, names.decisions).values()):
+        return []  # as nearly always: the reader that is not made is one for each pipeline that starts
+    found: dict[str, bytes] = {}
+    for message in read_all(settings, names.decisions):
+        key, value = (message.key() or b"").decode(), message.value()
+        found.pop(key, None)
+        if value is not None:
+            found[key] = value
+    made = [Decision.parse(key, value) for key, value in found.items()]
+    return [one for one in made if pipeline is None or one.pipeline == pipeline]

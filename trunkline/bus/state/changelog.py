@@ -1,0 +1,138 @@
+"""The changelog of a store: its topic, and how a partition's state is brought back from it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from confluent_kafka import Consumer, Message
+
+from trunkline.bus.kafka import KafkaSettings, closing, end_offsets, headers_of, offset_of, read_range, watermarks
+from trunkline.bus.state.changes import Record
+from trunkline.bus.state.entry import Entry
+from trunkline.bus.state.store import Identity, StateStore
+from trunkline.bus.topics import COMPACTED, KEPT_DELETIONS, NEVER_EXPIRES, TOMBSTONE_MS
+from trunkline.core.log import get_logger
+from trunkline.core.metrics import gauge
+
+log = get_logger(__name__)
+CHECKPOINT_LIFE = TOMBSTONE_MS / 1000 / 2
+"""Seconds after which a checkpoint is not trusted: a deletion made since may be gone from the changelog already."""
+BATCH = 1000
+PROGRESS_SECONDS = 5.0
+
+
+def changelog_config(max_message_bytes: int) -> dict[str, str]:
+    """The topic settings of a changelog: compacted, never expiring."""
+    return {
+        **COMPACTED,
+        **NEVER_EXPIRES,
+        **KEPT_DELETIONS,
+        "max.message.bytes": str(max_message_bytes),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Changelog:
+    """A changelog topic, and where this worker keeps the stores that copy it. Blocks; belongs in the pipeline's thread.
+
+    `topic_id` is Kafka's. `folder` has a subfolder a partition, and is this worker's own.
+    """
+
+    settings: KafkaSettings
+    pipeline: str
+    topic: str
+    topic_id: str
+    folder: Path
+
+    def open(self, partitions: Iterable[int]) -> dict[int, StateStore]:
+        """The stores of partitions that came to this worker, complete up to the stable end of the changelog.
+
+        Each goes on from its local checkpoint; where that is missing, damaged, too old or of another topic, from the whole
+        changelog. What an unfinished transaction has written is waited for. Raises `RetriableError`, also while another process
+        has a store open, and `FatalError` for what Kafka refuses.
+        """
+        ends = end_offsets(self.settings, self.topic)
+        opened: dict[int, StateStore] = {}
+        try:
+            with closing(self.settings.reader(eof=True)) as reader:
+                for partition in partitions:
+                    opened[partition] = self._usable(reader, partition, ends.get(partition, 0))
+                    self._replay(reader, opened[partition], ends.get(partition, 0))
+        except BaseException:
+            for store in opened.values():
+                store.close()
+            raise
+        return opened
+
+    def catch_up(self, store: StateStore) -> None:
+        """Brings an open store up to the stable end: after a transaction of which nobody knows whether it committed."""
+        end = end_offsets(self.settings, self.topic).get(store.identity.partition, 0)
+        with closing(self.settings.reader(eof=True)) as reader:
+            self._replay(reader, store, end)
+
+    def _usable(self, reader: Consumer, partition: int, end: int) -> StateStore:
+        identity = Identity(self.topic, self.topic_id, partition)
+        folder = self.folder / str(partition)
+        store = StateStore.open(folder, identity)
+        unusable = self._doubt(reader, store, end)
+        if unusable is None:
+            return store
+        store.throw_away(unusable)
+        return StateStore.open(folder, identity)
+
+    def _doubt(self, reader: Consumer, store: StateStore, end: int) -> str | None:
+        """Why a checkpoint can't be gone on from; None where it can."""
+        if store.offset == 0:
+            return None
+        if store.offset > end:
+            return f"it stands at offset {store.offset}, the changelog ends at {end}"
+        if store.offset < watermarks(reader, self.topic, store.identity.partition)[0]:
+            return f"the changelog after its offset {store.offset} is not whole any more"
+        if time.time() - store.updated_at > CHECKPOINT_LIFE:
+            return f"its checkpoint is older than {CHECKPOINT_LIFE / 3600:g} hours"
+        return None
+
+    def _replay(self, reader: Consumer, store: StateStore, end: int) -> None:
+        partition, first = store.identity.partition, store.offset
+        remaining = gauge("trunkline_state_restore_remaining").labels(self.pipeline, str(partition))
+        begun = said = time.monotonic()
+        count = 0
+        remaining.set(end - first)
+        messages = read_range(reader, self.topic, partition, first, end)
+        while batch := list(islice(messages, BATCH)):
+            reached = offset_of(batch[-1]) + 1
+            store.write(_records(batch), reached)
+            count += len(batch)
+            remaining.set(end - reached)
+            if time.monotonic() - said > PROGRESS_SECONDS:
+                said = time.monotonic()
+                log.info(
+                    "restoring state",
+                    pipeline=self.pipeline,
+                    topic=self.topic,
+                    partition=partition,
+                    records=count,
+                    remaining=end - reached,
+                )
+        store.write((), end)
+        remaining.set(0)
+        if count:
+            log.info(
+                "state restored",
+                pipeline=self.pipeline,
+                topic=self.topic,
+                partition=partition,
+                records=count,
+                from_offset=first,
+                seconds=round(time.monotonic() - begun, 3),
+            )
+
+
+def _records(messages: Iterable[Message]) -> Iterator[Record]:
+    for message in messages:
+        value = message.value()
+        yield message.key() or b"", Entry(value, headers_of(message)) if value is not None else None
