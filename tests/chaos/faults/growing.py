@@ -69,7 +69,7 @@ class GrowingFolder:
     def _rotate(self) -> None:
         self._rotations += 1
         name = f"app.{self._rotations:04}.log"
-        os.rename(self.folder / "app.log", self.folder / name)
+        (self.folder / "app.log").rename(self.folder / name)
         self._write(b"".join(self._lines(1, "log")))  # a program goes on writing to the file that it has open
         self._log.close()
         self._log = (self.folder / "app.log").open("ab")

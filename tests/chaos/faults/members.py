@@ -136,19 +136,28 @@ class WatchedConsumer(Consumer):
         return super().commit(*arguments, **named)
 
     def subscribe(
-        self, topics: list[str], on_assign: Rebalance, on_revoke: Rebalance, on_lost: Rebalance
+        self,
+        topics: list[str],
+        on_assign: Rebalance | None = None,
+        on_revoke: Rebalance | None = None,
+        on_lost: Rebalance | None = None,
     ) -> None:
+        assert on_assign is not None, "the engine answers rebalances itself"
+        assert on_revoke is not None, "the engine answers rebalances itself"
+        assert on_lost is not None, "the engine answers rebalances itself"
+        assign, revoke, lose = on_assign, on_revoke, on_lost
+
         def assigned(consumer: Consumer, partitions: list[TopicPartition]) -> None:
             self._watch.owns(self, partitions, self.name)
-            on_assign(consumer, partitions)
+            assign(consumer, partitions)
 
         def revoked(consumer: Consumer, partitions: list[TopicPartition]) -> None:
-            on_revoke(consumer, partitions)
+            revoke(consumer, partitions)
             self._watch.owns(self, partitions, "")
 
         def lost(consumer: Consumer, partitions: list[TopicPartition]) -> None:
             self._watch.owns(self, partitions, "")
-            on_lost(consumer, partitions)
+            lose(consumer, partitions)
 
         super().subscribe(topics, on_assign=assigned, on_revoke=revoked, on_lost=lost)
 

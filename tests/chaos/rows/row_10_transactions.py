@@ -94,9 +94,7 @@ spec:
         await self._victim.lives()
         ledgers = gather.Ledgers(self._made.settings, self._made.names)
         try:
-            await self._made.until(
-                lambda: asyncio.to_thread(self._is_read, ledgers), f"the end of {self._stream}", 150
-            )
+            await self._made.until(lambda: asyncio.to_thread(self._is_read, ledgers), f"the end of {self._stream}", 150)
             filtered = await asyncio.to_thread(self._filtered, ledgers)
         finally:
             await asyncio.to_thread(ledgers.close)

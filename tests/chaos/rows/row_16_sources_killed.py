@@ -143,7 +143,6 @@ def _judge(run: Run, made: Bus, trial: _Trial) -> None:
     run.claim(len(history.of(Effect)) > 0, f"{trial.source} published nothing")
 
 
-
 def _id(message: Message) -> str:
     found: str = unframed(message.value() or b"", ITEM)["id"]
     return found
