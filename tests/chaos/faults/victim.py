@@ -1,7 +1,6 @@
 """A worker as a process of its own that kills itself at a chosen point: `victim.py ORDERS`, a JSON object.
 
 The points are moments of a transaction of Kafka's, seen from the client: the engine is the real one, only its producer counts.
-The process ends when its standard input does, so that it never outlives who started it.
 """
 
 from __future__ import annotations
@@ -97,12 +96,6 @@ def _die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _end_with_parent() -> None:
-    while os.read(0, 1):  # not `sys.stdin`: its lock would be missed at the interpreter's end
-        pass
-    _die()
-
-
 async def main() -> None:
     """Runs the worker until it is told to end."""
     said = ORDERS.said
@@ -124,5 +117,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     asyncio.run(main())

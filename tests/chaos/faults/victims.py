@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.chaos.faults.tied import ROOT, lifeline, tied
 from trunkline.bus.names import Names
 
-ROOT = Path(__file__).resolve().parents[3]
 LIFE_SECONDS = 120.0
 SHORTEST, LONGEST = 0.0005, 0.02
 """Seconds from the beginning of a commit within which a worker dies that is to die in the middle of it."""
@@ -81,11 +80,8 @@ class Victim:
         }
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "tests.chaos.faults.victim",
-                json.dumps(orders),
-                stdin=asyncio.subprocess.PIPE,
+                *tied("tests.chaos.faults.victim", json.dumps(orders)),
+                stdin=lifeline(),
                 stdout=log,
                 stderr=log,
                 cwd=ROOT,
