@@ -12,7 +12,9 @@ from pathlib import Path
 from tests.chaos.faults.tied import ROOT, lifeline, tied
 from trunkline.bus.names import Names
 
-LIFE_SECONDS = 120.0
+LIFE_SECONDS = 180.0
+STARTS = 5
+END_SECONDS = 30.0
 SHORTEST, LONGEST = 0.0005, 0.02
 """Seconds from the beginning of a commit within which a worker dies that is to die in the middle of it."""
 
@@ -29,32 +31,47 @@ class Victim:
     read_at_once: int = 2000
     fired: Counter[str] = field(default_factory=Counter)
     _process: asyncio.subprocess.Process | None = None
+    _keeper: asyncio.Task[None] | None = None
 
     async def dies(self, point: str, passing: int, chance: float) -> None:
-        """Lets it live until it has passed a point so often. `chance` (0 to 1) says when in the course of a commit."""
-        process = await self._start(point, passing, SHORTEST + chance * (LONGEST - SHORTEST))
+        """Lets it live until it has passed a point so often. `chance` (0 to 1) says when in the course of a commit.
+
+        Who ends by himself, because the cluster does not answer for a while, is started again, as a supervisor does.
+        """
         async with asyncio.timeout(LIFE_SECONDS):
-            code = await process.wait()
+            for _ in range(STARTS):
+                process = await self._start(point, passing, SHORTEST + chance * (LONGEST - SHORTEST))
+                code = await process.wait()
+                if code <= 0:
+                    break
         if code != -signal.SIGKILL:
             raise AssertionError(f"the worker ended with {code} instead of dying at {point!r}\n{self.log[-4000:]}")
         self.fired[f"killed at {point}"] += 1
 
     async def lives(self) -> None:
-        """Starts it for good."""
-        await self._start("", 0, 0.0)
+        """Starts it for good, and again where it ends by itself."""
 
-    async def end(self) -> int:
-        """SIGTERM, and its exit code; who does not end is killed."""
-        process, self._process = self._process, None
+        async def live() -> None:
+            for _ in range(STARTS):
+                await (await self._start("", 0, 0.0)).wait()
+
+        self._keeper = asyncio.create_task(live())
+
+    async def end(self) -> None:
+        """SIGTERM; who does not end by that is killed."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait({self._keeper})
+        process = self._process
         if process is None or process.returncode is not None:
-            return process.returncode or 0 if process is not None else 0
+            return
         process.terminate()
         try:
-            async with asyncio.timeout(30):
-                return await process.wait()
+            async with asyncio.timeout(END_SECONDS):
+                await process.wait()
         except TimeoutError:
             process.kill()
-            return await process.wait()
+            await process.wait()
 
     @property
     def log(self) -> str:

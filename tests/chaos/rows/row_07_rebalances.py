@@ -21,7 +21,7 @@ MEMBERS = 3
     fault="{changes} joins and leaves of each group",
     full={"events": 300, "protocols": 3, "changes": 12},
     short={"events": 60, "protocols": 3, "changes": 1},
-    minutes=8,
+    minutes=12,
 )
 async def joining_and_leaving(run: Run) -> None:
     """Nothing is lost, repeated or swapped, and no commit passes what is not settled or is made by who does not own it."""

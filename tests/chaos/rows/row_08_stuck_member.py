@@ -27,7 +27,7 @@ POLL_MS = 3_000
     fault="a member joins while another one is stuck past its poll interval, {stucks} times in each group",
     full={"events": 200, "protocols": 3, "stucks": 5},
     short={"events": 100, "protocols": 1, "stucks": 1},
-    minutes=8,
+    minutes=12,
 )
 async def member_stuck(run: Run) -> None:
     """Who was stuck commits nothing of what another one owns by then, and in the end each has a part again."""

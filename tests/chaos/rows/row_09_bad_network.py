@@ -39,7 +39,7 @@ PLAIN = "plain-producer"
     fault="{injections} times one of reset, black hole (up to {hole} s), a delay of 500 ms, answers lost",
     full={"events": 30_000, "injections": 60, "hole": 12},
     short={"events": 800, "injections": 4, "hole": 1},
-    minutes=9,
+    minutes=12,
 )
 async def bad_network(run: Run) -> None:
     """Nothing acknowledged is lost, and no producer's second try stands in a topic beside its first."""

@@ -27,7 +27,7 @@ PARTITIONS, CUSTOMERS = 4, 50
     fault="kill -9 at points of the transaction, {points} points × {kills}",
     full={"inputs": 20_000, "points": 5, "kills": 10, "read": 100},
     short={"inputs": 1_200, "points": 2, "kills": 1, "read": 60},
-    minutes=8,
+    minutes=12,
 )
 async def transactions_cut(run: Run) -> None:
     """What readers of committed records see is the work on the input exactly: each once, in order, and nothing else."""

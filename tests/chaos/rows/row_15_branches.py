@@ -29,7 +29,7 @@ LEFT_OUT = "event.sequence % 10 < 3"
     fault="kill -9 of a random worker, {kills} times; one branch answers 503 to everything for a third of the time, and 400 to 5 %",
     full={"events": 20_000, "workers": 2, "kills": 10},
     short={"events": 1_500, "workers": 1, "kills": 1},
-    minutes=8,
+    minutes=12,
 )
 async def branch_failing(run: Run) -> None:
     """Every event that is not filtered ends on every branch, as an effect or as a dead letter, and the failing one delays no other."""

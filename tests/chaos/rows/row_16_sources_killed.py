@@ -35,7 +35,7 @@ STEP_SECONDS = 0.1
     fault="kill -9 at {points} points (read, produce, position, ack) of each kind, {kills} times",
     full={"points": 4, "kills": 5, "step": 6, "passings": 4},
     short={"points": 1, "kills": 1, "step": 3, "passings": 2},
-    minutes=8,
+    minutes=12,
 )
 async def sources_killed(run: Run) -> None:
     """What was written comes into the topic, each event once, whatever the worker was about to do when it died."""
