@@ -29,9 +29,7 @@ async def joining_and_leaving(run: Run) -> None:
     watch = Watch()
     with HttpSinkServer(run.folder, seed=run.seed, rules=(Rule(200, delay=0.01),)) as server:
         async with groups(kafka, server, run.folder, run.chance, PROTOCOLS[: run["protocols"]], watch) as made:
-            async with asyncio.TaskGroup() as together:
-                for group in made:
-                    together.create_task(_changes(run, group))
+            await run.beside_each_other(_changes(run, group) for group in made)
             repeated = 0
             for group in made:
                 history = await asyncio.to_thread(group.history)

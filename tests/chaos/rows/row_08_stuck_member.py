@@ -36,9 +36,7 @@ async def member_stuck(run: Run) -> None:
     watch = Watch(_shorter)
     with HttpSinkServer(run.folder, seed=run.seed, rules=(Rule(200, delay=0.01),)) as server:
         async with groups(kafka, server, run.folder, run.chance, protocols, watch) as made:
-            async with asyncio.TaskGroup() as together:
-                for group in made:
-                    together.create_task(_stucks(run, group))
+            await run.beside_each_other(_stucks(run, group) for group in made)
             for group in made:
                 history = await asyncio.to_thread(group.history)
                 run.judge(history, [group.promise])

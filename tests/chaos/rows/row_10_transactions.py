@@ -38,9 +38,7 @@ async def transactions_cut(run: Run) -> None:
         orders = [order(number, f"c{run.chance.randrange(CUSTOMERS)}", number) for number in range(run["inputs"])]
         await made.send_orders(topic, orders)
         trials = [_Trial(run, made, point, orders) for point in POINTS[: run["points"]]]
-        async with asyncio.TaskGroup() as together:
-            for trial in trials:
-                together.create_task(trial.go())
+        await run.beside_each_other(trial.go() for trial in trials)
         for point in POINTS[: run["points"]]:
             run.must_fire(f"killed at {point}", run["kills"])
         aborted = sum(trial.aborted for trial in trials)

@@ -43,9 +43,7 @@ async def sources_killed(run: Run) -> None:
     async with bus(kafka.bootstrap, run.folder / "nobody") as made:
         points = run.chance.sample(POINTS, run["points"])
         trials = [await _trial(run, made, kind, point) for kind, point in product(KINDS, points)]
-        async with asyncio.TaskGroup() as together:
-            for trial in trials:
-                together.create_task(_go(run, made, trial))
+        await run.beside_each_other(_go(run, made, trial) for trial in trials)
         for point in points:
             run.must_fire(f"killed at {point}", len(KINDS) * run["kills"])
         for what in (ROTATED, HALF_WRITTEN, EQUAL_TIMES):
