@@ -12,7 +12,7 @@ import pkgutil
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -118,6 +118,15 @@ class Run:
         self.stack.push_async_callback(asyncio.to_thread, close)
         await asyncio.to_thread(broker.start)
         return broker
+
+    async def beside_each_other(self, works: Iterable[Coroutine[Any, Any, None]]) -> None:
+        """Runs several works at the same time. The first that fails ends the others, and is what is raised."""
+        try:
+            async with asyncio.TaskGroup() as together:
+                for work in works:
+                    together.create_task(work)
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from failed
 
     def note(self, name: str, value: object) -> None:
         """Something measured, for the report."""

@@ -33,6 +33,11 @@ def published(settings: KafkaSettings, topic: str, route: str, name: Naming) -> 
         yield Effect(name(message), route, _moment(message))
 
 
+def committed(settings: KafkaSettings, topic: str) -> list[Message]:
+    """Every committed record of a topic. A broker that just came back is asked again."""
+    return _read(settings, topic)
+
+
 def dead_letters(
     settings: KafkaSettings, names: Names, pipeline: str, name: Callable[[Letter], str]
 ) -> Iterator[DeadLetter]:

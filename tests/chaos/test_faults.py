@@ -6,6 +6,8 @@ import contextlib
 import http.client
 import json
 import socket
+import subprocess
+import sys
 import threading
 import time
 import urllib.error
@@ -18,6 +20,7 @@ import pytest
 from tests.chaos.faults import proxy as tcp
 from tests.chaos.faults.brokers import Broker
 from tests.chaos.faults.http_sink import HttpSinkServer, Rule
+from tests.chaos.faults.tied import ROOT
 from trunkline.bus.kafka import KafkaSettings, produce_and_wait, read_all
 from trunkline.bus.topics import TopicPlan, ensure_topics
 
@@ -41,6 +44,19 @@ def echo() -> Iterator[tuple[str, int]]:
     yield server.getsockname()
     server.shutdown(socket.SHUT_RDWR)
     server.close()
+
+
+def test_a_tied_process_ends_with_the_one_that_started_it() -> None:
+    starter = (
+        "import subprocess, threading; from tests.chaos.faults.tied import *;"
+        "child = subprocess.Popen(tied('http.server', '0'), stdin=lifeline(), cwd=ROOT);"
+        "print('started', flush=True); threading.Event().wait()"
+    )
+    with subprocess.Popen([sys.executable, "-c", starter], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+        process.kill()
+        process.stdout.read()  # comes to its end when both have ended
 
 
 @pytest.fixture

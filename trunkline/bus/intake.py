@@ -80,6 +80,7 @@ class Intake:
     def __init__(self, reading: Reading, member: Member) -> None:
         self._saved = reading.saved or {}
         self._pipeline = reading.pipeline
+        self._settings = reading.settings
         self._consumer: Consumer = reading.settings.consumer(reading.names.group(reading.pipeline))
         self._start = reading.start
         self._started_at = reading.started_at if reading.started_at is not None else time.time()
@@ -157,7 +158,7 @@ class Intake:
                 return
             assigned = self._positions(consumer, partitions)
             self._first_run = False
-            consumer.incremental_assign([TopicPartition(*one.partition, one.position) for one in assigned])
+            self._settings.take(consumer, [TopicPartition(*one.partition, one.position) for one in assigned])
             self._member.assigned(assigned)
         except Exception as error:  # noqa: BLE001 (raised again by poll)
             self._failure = error
@@ -169,7 +170,7 @@ class Intake:
         except Exception as error:  # noqa: BLE001
             self._failure = error
         finally:
-            consumer.incremental_unassign(partitions)
+            self._settings.give_up(consumer, partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         try:
@@ -177,7 +178,7 @@ class Intake:
         except Exception as error:  # noqa: BLE001
             self._failure = error
         finally:
-            consumer.incremental_unassign(partitions)
+            self._settings.give_up(consumer, partitions)
 
     def _positions(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[Assigned]:
         """Committed positions, and for partitions never read the manifest's start, committed at once.

@@ -89,9 +89,8 @@ class JobRunner:
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         # All of a partition is read at each assignment: nothing is ever committed, and it is compacted.
-        consumer.incremental_assign(
-            [TopicPartition(part.topic, part.partition, OFFSET_BEGINNING) for part in partitions]
-        )
+        beginnings = [TopicPartition(part.topic, part.partition, OFFSET_BEGINNING) for part in partitions]
+        self._around.settings.take(consumer, beginnings)
         came = {part.partition for part in partitions}
         self._owned |= came
         self._unread |= came
@@ -102,7 +101,7 @@ class JobRunner:
         self._unread -= gone
         self._leave(gone)
         self._log.forget(gone)
-        consumer.incremental_unassign(partitions)
+        self._around.settings.give_up(consumer, partitions)
 
     def _leave(self, partitions: Iterable[int]) -> None:
         gone = set(partitions)

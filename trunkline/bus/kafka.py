@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 from weakref import WeakValueDictionary
 
 from confluent_kafka import (
@@ -99,6 +99,8 @@ class KafkaSettings:
     options: Mapping[str, str] = field(default_factory=dict)
     consumer_protocol: bool = True
     """Whether the brokers speak KIP-848 (Kafka 4.0 and later)."""
+    classic_assignor: Literal["range", "cooperative-sticky"] = "range"
+    """How partitions are shared where they do not. Only `range` gives the same partitions of several topics to one member."""
     shares: Shares = field(default_factory=Shares)
     """How much the clients may hold."""
 
@@ -188,10 +190,26 @@ class KafkaSettings:
             # The same partition of co-partitioned topics must come to the same worker: the default (uniform) does not see to that.
             config["group.remote.assignor"] = "range"
         else:
-            config["partition.assignment.strategy"] = "range"
+            config["partition.assignment.strategy"] = self.classic_assignor
             config["max.poll.interval.ms"] = 300_000
         config.update(self.options)
         return Consumer(config)
+
+    def take(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Reads these partitions from now on, in answer to a member's `on_assign`."""
+        (consumer.assign if self._all_at_once else consumer.incremental_assign)(partitions)
+
+    def give_up(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Reads these partitions no more, in answer to a member's `on_revoke` or `on_lost`."""
+        if self._all_at_once:
+            consumer.unassign()
+        else:
+            consumer.incremental_unassign(partitions)
+
+    @property
+    def _all_at_once(self) -> bool:
+        """Whether a rebalance takes and gives all partitions: librdkafka refuses the incremental calls then."""
+        return not self.consumer_protocol and self.classic_assignor == "range"
 
     def reader(
         self,

@@ -128,7 +128,7 @@ class SourceRuntime:
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         # Nothing is ever read from the lease topic: any valid offset does.
-        consumer.incremental_assign([TopicPartition(part.topic, part.partition, 0) for part in partitions])
+        self._settings.take(consumer, [TopicPartition(part.topic, part.partition, 0) for part in partitions])
         consumer.pause(partitions)
         held = {part.partition for part in partitions}
         for split in self._source.splits():
@@ -140,7 +140,7 @@ class SourceRuntime:
         splits = [split for split in list(self._tasks) if lease_of(split) in gone]
         with contextlib.suppress(Exception):
             asyncio.run_coroutine_threadsafe(self._end_splits(splits), self._loop).result(TIMEOUT)
-        consumer.incremental_unassign(partitions)
+        self._settings.give_up(consumer, partitions)
 
     # --- splits: the event loop ---
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import urllib.request
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -16,11 +15,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, NamedTuple, Self
 
+from tests.chaos.faults.tied import ROOT, lifeline, tied
 from tests.chaos.history import Attempt, Effect, Fact
 
 Answer = int | Literal["time-out", "reset", "garbage", "effect-then-drop"]
 """A status, or: no answer at all, a cut connection, bytes that are no HTTP, a cut connection after the effect took place."""
-SERVER = Path(__file__).with_name("http_sink_server.py")
+SERVER = "tests.chaos.faults.http_sink_server"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +83,15 @@ class HttpSinkServer:
 
     def start(self) -> None:
         """Starts the server, or starts it again with all it knew."""
-        command = [sys.executable, str(SERVER), str(self.port), str(self._journal), str(self._script)]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+        files = [str(file.absolute()) for file in (self._journal, self._script)]
+        self._process = subprocess.Popen(
+            tied(SERVER, str(self.port), *files),
+            stdin=lifeline(),
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            start_new_session=True,
+        )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:

@@ -6,7 +6,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,8 +14,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.chaos.faults.tied import ROOT, lifeline, tied
+
 KILL, FREEZE = "kill -9", "SIGSTOP"
-ROOT = Path(__file__).resolve().parents[3]
 
 
 class Fleet:
@@ -58,13 +58,13 @@ class Fleet:
             return
         home = self._folder / f"worker-{number}"
         home.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "trunkline.cli.main", "run", "--file", str(self._project)]
+        command = [*tied("trunkline.cli.main", "run", "--file", str(self._project))]
         command += ["--bootstrap", self._bootstrap, "--home", str(home)]
         command += ["--log-level", "info", "--log-style", "json", *self._arguments]
         with self.log_file(number).open("ab") as log:
             self._processes[number] = subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
+                stdin=lifeline(),
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=ROOT,
