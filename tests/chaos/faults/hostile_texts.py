@@ -16,6 +16,8 @@ from trunkline.core.expressions import ExpressionError, compile_expression
 from trunkline.core.manifests import load_text
 from trunkline.core.template import compile_template
 
+Case = tuple[str, Callable[[], bool]]
+"""What it is called, and whether it went well."""
 WATCHED = (
     "os.",
     "subprocess.",
