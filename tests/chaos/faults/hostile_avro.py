@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 from tests.chaos.faults.child import Meter, answer_with
@@ -48,6 +49,10 @@ def _tried(read: Callable[[bytes], Any] | None, value: bytes) -> Any:
         return read(value)
     except Exception:  # noqa: BLE001
         return REFUSED
+
+
+def _plainly(decoder: Decoder, value: bytes) -> Any:
+    return _tried(decoder.plain_reader(value), value)
 
 
 class Bench:
@@ -100,9 +105,9 @@ def work(order: dict[str, Any]) -> dict[str, Any]:
     for number in range(order["mutated"]):
         bench, whole = benches[number % 2]
         value = mutated(chance, whole)
-        found = meter.run(f"mutated {number}", lambda bench=bench, value=value: bench.differences(value))
+        found = meter.run(f"mutated {number}", partial(bench.differences, value))
         if number % 2:
-            found += meter.run(f"streams {number}", lambda value=value: _streams_differ(value))
+            found += meter.run(f"streams {number}", partial(_streams_differ, value))
         counts["decoded" if _read(bench.unguarded, value) is not REFUSED else "refused"] += 1
         wrong += [f"{what}: {value.hex()}" for what in found]
     cases = crafted()
@@ -110,9 +115,8 @@ def work(order: dict[str, Any]) -> dict[str, Any]:
         shelf, value = SchemaShelf(schema), frame(1, body)
         for trust in TRUST:
             decoder = Decoder(shelf, trust=trust)
-            found = meter.run(f"{name}, {trust}", lambda decoder=decoder, value=value: _read(decoder, value))
-            reads = lambda decoder=decoder, value=value: _tried(decoder.plain_reader(value), value)  # noqa: E731
-            short = meter.run(f"{name}, {trust}, plain", reads)
+            found = meter.run(f"{name}, {trust}", partial(_read, decoder, value))
+            short = meter.run(f"{name}, {trust}, plain", partial(_plainly, decoder, value))
             if trust in trusts and not (found is REFUSED and short is REFUSED):
                 wrong.append(f"{name} was read on an {trust} topic")
     return {"wrong": wrong[:20], "crafted": len(cases), "mutated": order["mutated"], **counts, **meter.told()}

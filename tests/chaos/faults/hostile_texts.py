@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from tests.chaos.faults.child import Meter, answer_with
@@ -83,32 +84,38 @@ def _expression(text: str, value: Any) -> Any:
         return None
 
 
-def _template(text: str) -> bool:
-    """Whether it gave anything at all."""
+def _is_harmless(text: str) -> bool:
+    return harmless(_expression(text, EVENT))
+
+
+def _is_refused_expression(text: str) -> bool:
+    return _expression(text, LARGE) is None
+
+
+def _is_refused_template(text: str) -> bool:
     try:
         compile_template(text, "spec.text").render(Event(VALUE))
     except TrunklineError:
-        return False
-    return True
+        return True
+    return False
 
 
-def _manifest(text: str) -> bool:
-    """Whether it was taken."""
+def _is_refused_manifest(text: str) -> bool:
     try:
         load_text(text, "bomb.yaml")
     except TrunklineError:
-        return False
-    return True
+        return True
+    return False
 
 
 def work(order: dict[str, Any]) -> dict[str, Any]:
     """Every escape once, and so many bombs by chance."""
     chance = random.Random(order["seed"])
-    escapes: list[Case] = [(text, lambda text=text: harmless(_expression(text, EVENT))) for text in attempts()]
-    escapes += [(text, lambda text=text: not _template(text)) for text in ESCAPES]
-    bombs: list[Case] = [(name, lambda text=text: not _manifest(text)) for name, text in YAML.items()]
-    bombs += [(text, lambda text=text: _expression(text, LARGE) is None) for text in (*NESTED, *BUSY)]
-    bombs += [(text, lambda text=text: not _template(text)) for text in BOMBS]
+    escapes: list[Case] = [(text, partial(_is_harmless, text)) for text in attempts()]
+    escapes += [(text, partial(_is_refused_template, text)) for text in ESCAPES]
+    bombs: list[Case] = [(name, partial(_is_refused_manifest, text)) for name, text in YAML.items()]
+    bombs += [(text, partial(_is_refused_expression, text)) for text in (*NESTED, *BUSY)]
+    bombs += [(text, partial(_is_refused_template, text)) for text in BOMBS]
     chance.shuffle(escapes)
     chance.shuffle(bombs)
     watch, meter = Watch(), Meter()
@@ -120,7 +127,7 @@ def work(order: dict[str, Any]) -> dict[str, Any]:
     tried = {"escapes": escapes[: order["escapes"]], "bombs": bombs[: order["bombs"]]}
     for cases in tried.values():
         for name, case in cases:
-            if not meter.run(name, lambda case=case: watch.during(case)):
+            if not meter.run(name, partial(watch.during, case)):
                 broken.append(name[:120])
     if (repr(EVENT), repr(VALUE)) != before:
         broken.append("an event was changed")
