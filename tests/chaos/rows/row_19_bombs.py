@@ -28,6 +28,8 @@ GIB = 2**30
 ALLOWED_MIB = 64.0
 REFUSED_SECONDS = 5.0
 BOMB, SLOW, GOOD = "bombs", "slow clients", "good requests"
+HUNG_UP = 0
+"""What `knock` gives where a worker ends the connection without an answer."""
 KINDS = ("gzip", "zstd", "deep JSON", "chunked")
 
 
@@ -103,7 +105,7 @@ async def bombs_and_slow_clients(run: Run) -> None:
     run.judge(history, [Promise(f"{DOOR}-topic", (DOOR,))])
     wrong = {answer: times for answer, times in answers.items() if answer != "202"}
     run.claim(not wrong, f"good requests were answered {wrong}")
-    taken = {status: times for status, times in refused.items() if status not in {400, 413, 415}}
+    taken = {status: times for status, times in refused.items() if status not in {HUNG_UP, 400, 413, 415}}
     run.claim(not taken, f"bombs were answered {taken}")
     run.claim(grown <= ALLOWED_MIB, f"the worker's memory grew by {grown:.0f} MiB")
     if run.full:
@@ -168,9 +170,9 @@ async def _poured(url: str, request: Request, bomb: Bomb) -> int:
                 break
     try:
         line = await asyncio.wait_for(answer, 60)
-        return int(line.split()[1]) if line.startswith(b"HTTP/1.") else 0
+        return int(line.split()[1]) if line.startswith(b"HTTP/1.") else HUNG_UP
     except ConnectionError:
-        return 0
+        return HUNG_UP
     finally:
         writer.close()
 
