@@ -18,6 +18,7 @@ from requests.adapters import HTTPAdapter
 from sinks.google_sheets.mock import GoogleSheetsMock, GoogleSheetsMockSettings
 from sinks.google_sheets.settings import GoogleSheetsConnection, GoogleSheetsSettings
 from sinks.google_sheets.sink import GoogleSheetsSink
+from tests.unit.sinks.hostile_texts import FORMULAS
 from trunkline.core.contracts import Batch, PluginContext
 from trunkline.core.envelope import Envelope, envelope_to_headers
 from trunkline.core.errors import ConfigurationError, FatalError, RetriableError
@@ -233,24 +234,16 @@ async def test_columns_of_people_are_left_alone(sheets: GoogleSheetsMock) -> Non
 
 
 async def test_200_formulas_stay_texts(sheets: GoogleSheetsMock) -> None:
-    shapes = [
-        '=HYPERLINK("https://evil.test/{0}","bank")',
-        "+{0}",
-        "@SUM(A{0})",
-        "=IMPORTXML(A{0},B1)",
-        "-{0}+cmd|'/c calc'!A0",
-    ]
-    formulas = [shape.format(number) for number in range(40) for shape in shapes]
     sink, other = await opened(sheets), await upserting(sheets, worksheet="it's 2013!")
     for writer in (sink, other):
-        batch = Batch([event(number, minutes=text) for number, text in enumerate(formulas)])
+        batch = Batch([event(number, minutes=text) for number, text in enumerate(FORMULAS)])
         assert all(isinstance(verdict, Ok) for verdict in await writer.write(batch))
         assert all(isinstance(verdict, Ok) for verdict in await writer.write(batch))
         await writer.close()
-    assert len(formulas) == 200
+    assert len(FORMULAS) == 200
     assert sheets.formulas() == []
-    assert [row[1] for row in sheets.contents()["Sheet1"][1:]] == formulas
-    assert [row[1] for row in sheets.contents()["it's 2013!"][1:]] == formulas
+    assert [row[1] for row in sheets.contents()["Sheet1"][1:]] == FORMULAS
+    assert [row[1] for row in sheets.contents()["it's 2013!"][1:]] == FORMULAS
 
 
 async def test_one_bad_event_of_200_is_dead_and_199_are_rows(sheets: GoogleSheetsMock) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from hostile_requests import CRLF
 from http_counterpart import LOOPBACK, raw_serving, read_request, serving
 
 from trunkline.core.errors import ConfigurationError, FatalError, RetriableError
@@ -29,23 +30,6 @@ from trunkline.core.http import (
     OAuth2Auth,
 )
 from trunkline.core.secret import Secret
-
-BREAKS = [
-    "\r\n",
-    "\n",
-    "\r",
-    "\0",
-    "\r\n\r\nGET / HTTP/1.1",
-    "\x0b",
-    "\x0c",
-    "\x1b",
-    "\x7f",
-    "\x08",
-    "\r\nSet-Cookie: a=b",
-    "\ud800",
-]
-PLACES = ["{}", "a{}", "{}b", "a{}b", "%0d{}"]
-CRLF = [place.format(text) for text in BREAKS for place in PLACES]
 
 
 async def echo(request: web.Request) -> web.Response:

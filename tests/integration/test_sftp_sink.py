@@ -20,7 +20,7 @@ import asyncssh
 import fastavro
 import pytest
 from pydantic import ValidationError
-from sftp_servers import Server, mocked, openssh
+from sftp_servers import CutLine, Server, mocked, openssh
 
 from sinks.sftp.settings import SftpConnection, SftpSinkSettings
 from sinks.sftp.sink import SftpSink
@@ -168,60 +168,6 @@ async def test_a_folder_is_made_only_on_request(server: Server) -> None:
 
 
 # --- crashes ----------------------------------------------------------------------------------------------------------
-
-
-class CutLine:
-    """A line to the server that breaks when a number of bytes went one way. `passed` counts them."""
-
-    def __init__(self, port: int, way: str = "up", limit: int | None = None) -> None:
-        self._target = port
-        self._way = way
-        self._limit = limit
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._writers: set[asyncio.StreamWriter] = set()
-        self.passed = {"up": 0, "down": 0}
-        self.cut = False
-        self.port = 0
-
-    async def __aenter__(self) -> CutLine:
-        self._server = await asyncio.start_server(self._came, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None
-        self._server.close()
-        self._break()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
-
-    async def _came(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        near, far = await asyncio.open_connection("127.0.0.1", self._target)
-        self._writers |= {writer, far}
-        for way, source, sink in (("up", reader, far), ("down", near, writer)):
-            task = asyncio.create_task(self._carry(way, source, sink))
-            self._tasks.add(task)
-
-    async def _carry(self, way: str, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        try:
-            while data := await source.read(65536):
-                if way == self._way and self._limit is not None and self.passed[way] + len(data) > self._limit:
-                    sink.write(data[: max(0, self._limit - self.passed[way])])
-                    await sink.drain()
-                    self.cut = True
-                    break
-                self.passed[way] += len(data)
-                sink.write(data)
-                await sink.drain()
-        except OSError:
-            pass
-        finally:
-            self._break()
-
-    def _break(self) -> None:
-        for writer in self._writers:
-            writer.close()
 
 
 @pytest.mark.parametrize("way", ["up", "down"])

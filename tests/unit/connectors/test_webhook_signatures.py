@@ -12,7 +12,22 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 from standardwebhooks import Webhook
-from webhook_requests import NOW, SECRET, WHSEC, github, hex_mac, post, slack, source, standard, stripe
+from webhook_requests import (
+    GENERIC,
+    NOW,
+    SECRET,
+    WHSEC,
+    generic,
+    github,
+    hex_mac,
+    mutated,
+    plain_headers,
+    post,
+    slack,
+    source,
+    standard,
+    stripe,
+)
 
 from connectors.webhook.settings import WebhookSettings
 from trunkline.core.contracts import Request
@@ -25,22 +40,6 @@ TIMED: list[tuple[str, Signed, str]] = [
     ("stripe", stripe, SECRET),
     ("standard_webhooks", standard, WHSEC),
 ]
-
-
-def generic(body: bytes, stamp: int = NOW, secret: str = SECRET) -> Request:
-    mac = hex_mac(secret, b"%d.%s.%s" % (stamp, b"e1", body), "sha512")
-    return post(body, {"X-Sig": f"v={mac}", "X-Time": str(stamp), "X-Id": "e1"})
-
-
-GENERIC = {
-    "provider": "hmac",
-    "header": "X-Sig",
-    "algorithm": "sha512",
-    "prefix": "v=",
-    "signed": "{timestamp}.{id}.{body}",
-    "timestamp_header": "X-Time",
-    "id_header": "X-Id",
-}
 
 
 @pytest.mark.parametrize(
@@ -142,35 +141,6 @@ async def test_a_refusal_does_not_tell_a_forger_what_was_wrong() -> None:
     assert SECRET not in str(stale)
 
 
-def _mutated(random_: random.Random, request: Request) -> Request:
-    """One change to what is signed or to the signature."""
-    headers = dict(request.headers)
-    name = random_.choice([name for name in headers if name != "content-type" and not name.startswith("x-github")])
-    kind = random_.choice(["body", "flip", "cut", "drop", "pad", "empty", "wild", "repeat"])
-    value = headers[name]
-    if kind == "body" or name == "content-type":
-        body = bytearray(request.body)
-        body[random_.randrange(len(body))] ^= 1 << random_.randrange(8)
-        return replace(request, body=bytes(body))
-    # Some providers' own format names versions that are passed over; only a change behind the last "=" or "," counts.
-    start = max(value.rfind("="), value.rfind(","), value.rfind("v0=") - 1) + 1 if kind == "flip" else 0
-    at = random_.randrange(min(start, len(value) - 1), len(value))
-    changes = {
-        "flip": value[:at] + random_.choice("0123456789abcdefXYZ+/") + value[at + 1 :],
-        "cut": value[:at],
-        "pad": value + random_.choice(["0", "=", "\x00", "\u2028", "%00"]),
-        "empty": "",
-        "wild": "".join(chr(random_.randrange(1, 0x2FF)) for _ in range(random_.randrange(80))),
-        # Stripe's header is a list in which any good signature counts: the same twice would still hold one.
-        "repeat": "" if name == "stripe-signature" else value * 2,
-    }
-    if kind == "drop":
-        del headers[name]
-    else:
-        headers[name] = changes[kind]
-    return replace(request, headers=headers)
-
-
 async def test_of_500_forged_or_mutated_requests_none_is_accepted() -> None:
     seed = 20_260_101
     random_ = random.Random(seed)
@@ -179,9 +149,12 @@ async def test_of_500_forged_or_mutated_requests_none_is_accepted() -> None:
         ({"provider": "slack", "secrets": [SECRET]}, lambda: slack(BODY)),
         (
             {"provider": "standard_webhooks", "secrets": [WHSEC]},
-            lambda: replace(standard(BODY), headers=_plain(standard(BODY))),
+            lambda: replace(standard(BODY), headers=plain_headers(standard(BODY))),
         ),
-        ({"provider": "stripe", "secrets": [SECRET]}, lambda: replace(stripe(BODY), headers=_plain(stripe(BODY)))),
+        (
+            {"provider": "stripe", "secrets": [SECRET]},
+            lambda: replace(stripe(BODY), headers=plain_headers(stripe(BODY))),
+        ),
         ({**GENERIC, "secrets": [SECRET]}, lambda: generic(BODY)),
     ]
     doors = [(await source(verify), request_of) for verify, request_of in cases]
@@ -189,23 +162,13 @@ async def test_of_500_forged_or_mutated_requests_none_is_accepted() -> None:
     while tried < 500:
         door, request_of = doors[tried % len(doors)]
         good = request_of()
-        request = _mutated(random_, good)
+        request = mutated(random_, good)
         if request == good:
             continue
         answer = await door.receive(request)
         assert answer.status == 401, (seed, tried, request)
         assert not answer.events
         tried += 1
-
-
-def _plain(request: Request) -> dict[str, str]:
-    """The headers with the one signature that counts."""
-    headers = dict(request.headers)
-    if "stripe-signature" in headers:
-        headers["stripe-signature"] = headers["stripe-signature"].partition(",v0=")[0]
-    if "webhook-signature" in headers:
-        headers["webhook-signature"] = headers["webhook-signature"].partition(" ")[2]
-    return headers
 
 
 async def test_a_message_id_with_a_full_stop_is_refused_because_it_blurs_where_the_timestamp_begins() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +72,58 @@ def standard(body: bytes, stamp: int = NOW, secret: str = WHSEC, message_id: str
         body,
         {"webhook-id": message_id, "webhook-timestamp": str(stamp), "webhook-signature": f"v1a,zzz v1,{mac.decode()}"},
     )
+
+
+def generic(body: bytes, stamp: int = NOW, secret: str = SECRET, message_id: str = "e1") -> Request:
+    mac = hex_mac(secret, b"%d.%s.%s" % (stamp, message_id.encode(), body), "sha512")
+    return post(body, {"X-Sig": f"v={mac}", "X-Time": str(stamp), "X-Id": message_id})
+
+
+GENERIC = {
+    "provider": "hmac",
+    "header": "X-Sig",
+    "algorithm": "sha512",
+    "prefix": "v=",
+    "signed": "{timestamp}.{id}.{body}",
+    "timestamp_header": "X-Time",
+    "id_header": "X-Id",
+}
+
+
+def mutated(random_: random.Random, request: Request) -> Request:
+    """One change to what is signed or to the signature."""
+    headers = dict(request.headers)
+    name = random_.choice([name for name in headers if name != "content-type" and not name.startswith("x-github")])
+    kind = random_.choice(["body", "flip", "cut", "drop", "pad", "empty", "wild", "repeat"])
+    value = headers[name]
+    if kind == "body" or name == "content-type":
+        body = bytearray(request.body)
+        body[random_.randrange(len(body))] ^= 1 << random_.randrange(8)
+        return replace(request, body=bytes(body))
+    # Some providers' own format names versions that are passed over; only a change behind the last "=" or "," counts.
+    start = max(value.rfind("="), value.rfind(","), value.rfind("v0=") - 1) + 1 if kind == "flip" else 0
+    at = random_.randrange(min(start, len(value) - 1), len(value))
+    changes = {
+        "flip": value[:at] + random_.choice("0123456789abcdefXYZ+/") + value[at + 1 :],
+        "cut": value[:at],
+        "pad": value + random_.choice(["0", "=", "\x00", "\u2028", "%00"]),
+        "empty": "",
+        "wild": "".join(chr(random_.randrange(1, 0x2FF)) for _ in range(random_.randrange(80))),
+        # Stripe's header is a list in which any good signature counts: the same twice would still hold one.
+        "repeat": "" if name == "stripe-signature" else value * 2,
+    }
+    if kind == "drop":
+        del headers[name]
+    else:
+        headers[name] = changes[kind]
+    return replace(request, headers=headers)
+
+
+def plain_headers(request: Request) -> dict[str, str]:
+    """The headers with the one signature that counts, without those of other versions that are passed over."""
+    headers = dict(request.headers)
+    if "stripe-signature" in headers:
+        headers["stripe-signature"] = headers["stripe-signature"].partition(",v0=")[0]
+    if "webhook-signature" in headers:
+        headers["webhook-signature"] = headers["webhook-signature"].partition(" ")[2]
+    return headers

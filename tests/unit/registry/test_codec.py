@@ -16,22 +16,13 @@ from trunkline.registry.precise import PreciseEncoder
 from trunkline.registry.schema import Schema
 from trunkline.registry.wire import frame, prefix, schema_id, unframe
 
+from .damage import BROKEN, DECIMAL, ENUM, FIXED_DECIMAL, TREE, TRUST, logical
 from .sources import SchemaShelf, decoded, record, through, zigzag
 
 UTC = dt.UTC
 MOMENT = dt.datetime(2013, 1, 1, 10, 20, 30, 123456, tzinfo=UTC)
 LONG = {"type": "long"}
 
-
-def logical(kind: str, meaning: str, **more: Any) -> dict[str, Any]:
-    return {"type": kind, "logicalType": meaning, **more}
-
-
-DECIMAL = logical("bytes", "decimal", precision=6, scale=2)
-FIXED_DECIMAL = logical("fixed", "decimal", precision=6, scale=2, name="Money", size=4)
-ENUM = {"type": "enum", "name": "Carrier", "symbols": ["UA", "DL"]}
-TREE = record(("v", "int"), ("next", ["null", "test.R"], None))
-TRUST: tuple[Any, ...] = ("internal", "external")
 
 ROUND_TRIPS: list[tuple[Any, Any]] = [
     ("null", None),
@@ -242,43 +233,6 @@ def test_frames_are_taken_apart_as_they_were_put_together() -> None:
     assert schema_id(frame(7, b"")) == 7
     with pytest.raises(ValueError, match="schema id"):
         prefix(-1)
-
-
-NULLS = {"type": "array", "items": "null"}
-
-BROKEN: list[tuple[str, Any, bytes, tuple[str, ...]]] = [
-    ("a truncated int", "int", b"\x80", TRUST),
-    ("a missing value", "int", b"", TRUST),
-    ("a truncated string", "string", zigzag(10) + b"abc", TRUST),
-    ("a string of negative size", "string", zigzag(-3) + b"abc", TRUST),
-    ("a string of 2^62 bytes", "string", zigzag(2**62) + b"abc", TRUST),
-    ("a string that is no UTF-8", "string", zigzag(2) + b"\xff\xfe", TRUST),
-    ("a truncated fixed", {"type": "fixed", "name": "F", "size": 4}, b"ab", TRUST),
-    ("a truncated double", "double", b"abcd", TRUST),
-    ("trailing bytes", "int", zigzag(1) + b"\x00", TRUST),
-    ("trailing bytes after null", "null", b"\x00", TRUST),
-    ("a union index too high", ["null", "int"], zigzag(7) + zigzag(1), TRUST),
-    ("an enum index too high", ENUM, zigzag(2), TRUST),
-    ("an array that ends early", {"type": "array", "items": "int"}, zigzag(3) + zigzag(1), TRUST),
-    ("a timestamp beyond the year 9999", logical("long", "timestamp-micros"), zigzag(2**62), TRUST),
-    ("a uuid that is none", logical("string", "uuid"), zigzag(2) + b"zz", TRUST),
-    ("a negative union index", ["null", "int"], zigzag(-1) + zigzag(3), TRUST[1:]),
-    ("a negative enum index", ENUM, zigzag(-1), TRUST[1:]),
-    ("an over-long varint", "long", b"\x80" * 11 + b"\x00", TRUST[1:]),
-    ("a varint of more than 64 bits", "long", b"\xff" * 9 + b"\x7f", TRUST[1:]),
-    ("an int of 41 bits", "int", zigzag(2**40), TRUST[1:]),
-    ("a boolean of 5", "boolean", b"\x05", TRUST[1:]),
-    ("a time of -5", logical("int", "time-millis"), zigzag(-5), TRUST[1:]),
-    ("a decimal of too many digits", DECIMAL, zigzag(4) + b"\x7f\xff\xff\xff", TRUST[1:]),
-    ("a block whose size is wrong", {"type": "array", "items": "int"}, zigzag(-1) + zigzag(9) + zigzag(1) + zigzag(0), TRUST[1:]),
-    ("a block of -2^63 items", {"type": "array", "items": "int"}, zigzag(-(2**63)) + zigzag(1) + zigzag(1) + zigzag(0), TRUST[1:]),
-    ("5,000 levels of recursion", TREE, (zigzag(1) + zigzag(1)) * 5000 + zigzag(1) + zigzag(0), TRUST),
-    ("100,000 levels of recursion", TREE, (zigzag(1) + zigzag(1)) * 100_000 + zigzag(1) + zigzag(0), TRUST),
-    ("2^31 nulls", NULLS, zigzag(2**31) + zigzag(0), TRUST),
-    ("2^31 nulls in many blocks", NULLS, zigzag(2**20) * 2048 + zigzag(0), TRUST),
-    ("2^40 empty records", {"type": "array", "items": record(name="E")}, zigzag(2**40) + zigzag(0), TRUST),
-    ("-2^62 nulls", NULLS, zigzag(-(2**62)) + zigzag(0) + zigzag(0), TRUST),
-]  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,6 +13,7 @@ from trunkline.registry.precise import PreciseEncoder
 from trunkline.registry.schema import Schema
 from trunkline.registry.wire import prefix
 
+from .damage import busy_datum, busy_schema, mutated
 from .generated import pairs
 from .sources import SchemaShelf, record
 
@@ -72,60 +72,15 @@ def test_whatever_is_encoded_comes_back_and_all_else_is_rejected(data: st.DataOb
     assert Encoder(shelf.schemas[1]).encode(found) == value
 
 
-def _busy_schema() -> dict[str, Any]:
-    leg = record(
-        ("delay", ["null", "int"]), ("carrier", {"type": "enum", "name": "C", "symbols": ["UA", "DL"]}), name="Leg"
-    )
-    return record(
-        ("id", "long"),
-        ("name", "string"),
-        ("when", {"type": "long", "logicalType": "timestamp-micros"}),
-        ("cost", {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 2}),
-        ("legs", {"type": "array", "items": leg}),
-        ("tags", {"type": "map", "values": ["null", "string", "double"]}),
-        ("nothing", {"type": "array", "items": "null"}),
-        ("next", ["null", "test.R"], None),
-    )
-
-
 def test_twenty_thousand_mutated_data_are_each_decoded_or_rejected() -> None:
-    import datetime as dt
-    from decimal import Decimal
-
-    shelf = SchemaShelf(_busy_schema())
-    encoder = Encoder(shelf.schemas[1])
-    datum: dict[str, Any] = {
-        "id": 2**40,
-        "name": "Zürich",
-        "when": dt.datetime(2013, 1, 1, tzinfo=dt.UTC),
-        "cost": Decimal("12.34"),
-        "legs": [{"delay": 5, "carrier": "UA"}, {"delay": None, "carrier": "DL"}],
-        "tags": {"a": None, "b": "x", "c": 1.5},
-        "nothing": [None] * 3,
-        "next": None,
-    }
-    datum["next"] = {**datum, "next": None}
-    good = encoder.encode(datum)
+    shelf, datum = SchemaShelf(busy_schema()), busy_datum()
+    good = Encoder(shelf.schemas[1]).encode(datum)
     decoders = [Decoder(shelf), Decoder(shelf, trust="external")]
     chance = random.Random(20)
     decoded = rejected = 0
     for number in range(20_000):
-        body = bytearray(good)
-        for _ in range(chance.randint(1, 4)):
-            place = chance.randrange(5, len(body))
-            match chance.randrange(4):
-                case 0:
-                    body[place] = chance.randrange(256)
-                case 1:
-                    body[place] ^= 1 << chance.randrange(8)
-                case 2:
-                    del body[place : place + chance.randint(1, 8)]
-                case _:
-                    body[place:place] = chance.randbytes(chance.randint(1, 8))
-            if len(body) < 7:
-                break
         try:
-            _, found = decoders[number % 2].decode(bytes(body))
+            _, found = decoders[number % 2].decode(mutated(chance, good))
         except RejectedError as refused:
             assert refused.code == "record.undecodable"  # noqa: PT017 (either outcome is right)
             rejected += 1
