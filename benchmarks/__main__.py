@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-TABLES = ("expressions", "transform", "http", "latency", "growth", "files", "salesforce", "sftp")
+TABLES = ("expressions", "transform", "http", "webhook", "latency", "growth", "files", "salesforce", "sftp")
 
 
 def main() -> None:
@@ -42,6 +42,11 @@ def main() -> None:
 
         print("\n## HTTP sink, 64 in flight\n", flush=True)
         print("\n".join(http_sink.run(arguments.rounds, arguments.latency)))
+    if "webhook" in wanted:
+        from benchmarks import webhook
+
+        print("\n## Webhook\n", flush=True)
+        print("\n".join(webhook.run(arguments.rounds)))
     if "latency" in wanted:
         from benchmarks import latency
 

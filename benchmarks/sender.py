@@ -11,16 +11,35 @@ import sys
 import time
 import urllib.parse
 import uuid
-from typing import cast
+from typing import Protocol, cast
 
 CONNECTIONS = 32
 KEY = "latency-benchmark"
 
 
-class _Line(asyncio.Protocol):
+class Answered(Protocol):
+    """Who is told what becomes of requests."""
+
+    def answered(self, line: Line, status: int) -> None:
+        """The request of this connection was answered."""
+
+    def lost(self, error: Exception | None) -> None:
+        """A connection ended."""
+
+
+def head_of(url: str) -> bytes:
+    """A request up to the number of its body's bytes."""
+    parts = urllib.parse.urlsplit(url)
+    return (
+        f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nX-Key: {KEY}\r\n"
+        "Content-Type: application/json\r\nContent-Length: "
+    ).encode()
+
+
+class Line(asyncio.Protocol):
     """One connection: a request at a time; what comes due meanwhile goes by another one, or waits."""
 
-    def __init__(self, sender: Sender) -> None:
+    def __init__(self, sender: Answered) -> None:
         self._sender = sender
         self._buffer = b""
 
@@ -49,13 +68,10 @@ class Sender:
     def __init__(self, url: str, rate: int, count: int) -> None:
         parts = urllib.parse.urlsplit(url)
         self._host, self._port = parts.hostname or "", parts.port or 80
-        self._head = (
-            f"POST {parts.path} HTTP/1.1\r\nHost: {parts.netloc}\r\nX-Key: {KEY}\r\n"
-            "Content-Type: application/json\r\nContent-Length: "
-        ).encode()
+        self._head = head_of(url)
         self._rate, self._count = rate, count
         self._run = uuid.uuid4().hex[:8]
-        self._free: list[_Line] = []
+        self._free: list[Line] = []
         self._due: list[bytes] = []
         self._open = 0
         self._refused: dict[int, int] = {}
@@ -66,7 +82,7 @@ class Sender:
         """Sends everything and waits for the answers. Raises SystemExit when one was no 202."""
         loop = asyncio.get_running_loop()
         for _ in range(CONNECTIONS):
-            _, line = await loop.create_connection(lambda: _Line(self), self._host, self._port)
+            _, line = await loop.create_connection(lambda: Line(self), self._host, self._port)
             self._free.append(line)
         begun = time.time()
         sent = 0
@@ -95,7 +111,7 @@ class Sender:
             self._open += 1
             self._free.pop().transport.write(self._due.pop(0))
 
-    def answered(self, line: _Line, status: int) -> None:
+    def answered(self, line: Line, status: int) -> None:
         """A connection is free again."""
         self._open -= 1
         if status != 202:

@@ -19,17 +19,65 @@ from trunkline.bus.names import Names
 
 SWEEP_SECONDS = 60.0
 FOLLOW_SECONDS = 0.5
-_UNTIL = struct.Struct(">d")
+SHELVES = 4096
+_ENTRY = struct.Struct(">16sd")
+
+
+class Windows:
+    """Keys, each known until a time (Unix seconds), in 24 bytes a key: a day of deliveries is kept in memory.
+
+    A key's digest is its shelf and what is looked for on it. A search through the bytes of a shelf takes microseconds, and no
+    table has to be built anew when it is full.
+    """
+
+    def __init__(self) -> None:
+        self._shelves = [bytearray() for _ in range(SHELVES)]
+
+    def __len__(self) -> int:
+        return sum(map(len, self._shelves)) // _ENTRY.size
+
+    def until(self, key: bytes) -> float:
+        """Until when a key is known; 0 for one that is not."""
+        shelf, short = self._place(key)
+        at = _find(shelf, short)
+        return _ENTRY.unpack_from(shelf, at)[1] if at >= 0 else 0.0
+
+    def keep(self, key: bytes, until: float) -> None:
+        """Knows a key until then."""
+        shelf, short = self._place(key)
+        at = _find(shelf, short)
+        if at >= 0:
+            _ENTRY.pack_into(shelf, at, short, until)
+        else:
+            shelf += _ENTRY.pack(short, until)
+
+    def sweep(self, number: int, now: float) -> None:
+        """Forgets what ended before `now` on one shelf."""
+        shelf = self._shelves[number]
+        kept = [entry for entry in _ENTRY.iter_unpack(shelf) if entry[1] > now]
+        if len(kept) * _ENTRY.size < len(shelf):
+            self._shelves[number] = bytearray(b"".join(_ENTRY.pack(*entry) for entry in kept))
+
+    def _place(self, key: bytes) -> tuple[bytearray, bytes]:
+        short = hashlib.blake2b(key, digest_size=16).digest()
+        return self._shelves[int.from_bytes(short[:2], "big") % SHELVES], short
+
+
+def _find(shelf: bytearray, short: bytes) -> int:
+    """Where the entry of a digest begins; -1 where it is not there. What begins within an entry is chance."""
+    at = shelf.find(short)
+    while at >= 0 and at % _ENTRY.size:
+        at = shelf.find(short, at + 1)
+    return at
 
 
 class AcceptedDeliveries:
-    """The keys of deliveries whose window is open, of all push sources, each with the event that it became."""
+    """The keys of deliveries whose window is open, of all push sources."""
 
     def __init__(self, settings: KafkaSettings, names: Names) -> None:
         self._settings = settings
         self._topic = names.deliveries
-        # A day of deliveries is kept: bytes are half as large as the texts and tuples that they stand for.
-        self._known: dict[bytes, bytes] = {}
+        self._known = Windows()
         self._lock = threading.Lock()
         self._loading = threading.Lock()
         self._stop = threading.Event()
@@ -47,20 +95,19 @@ class AcceptedDeliveries:
             self._thread = threading.Thread(target=self._follow, args=(following,), name="deliveries", daemon=True)
             self._thread.start()
 
-    def known(self, pipeline: str, key: str) -> str | None:
-        """The event id that a delivery became, or None when it is new."""
+    def known(self, pipeline: str, key: str) -> bool:
+        """Whether a delivery was accepted before, within its window."""
         with self._lock:
-            found = self._known.get(_short(_record_key(pipeline, key)))
-        return found[8:].decode() if found is not None and _UNTIL.unpack_from(found)[0] > time.time() else None
+            return self._known.until(_record_key(pipeline, key)) > time.time()
 
     def record(self, pipeline: str, key: str, window: float, event_id: str) -> tuple[bytes, bytes]:
         """Key and value of the record that remembers a delivery."""
         return _record_key(pipeline, key), orjson.dumps({"v": 1, "until": time.time() + window, "id": event_id})
 
-    def add(self, pipeline: str, key: str, window: float, event_id: str) -> None:
+    def add(self, pipeline: str, key: str, window: float) -> None:
         """Remembers a delivery at once, before the topic's follower sees it."""
         with self._lock:
-            self._known[_short(_record_key(pipeline, key))] = _UNTIL.pack(time.time() + window) + event_id.encode()
+            self._known.keep(_record_key(pipeline, key), time.time() + window)
 
     def close(self) -> None:
         """Ends following."""
@@ -88,13 +135,13 @@ class AcceptedDeliveries:
             return
         data = orjson.loads(value)
         with self._lock:
-            self._known[_short(key)] = _UNTIL.pack(data["until"]) + data["id"].encode()
+            self._known.keep(key, data["until"])
 
     def _sweep(self) -> None:
         now = time.time()
-        with self._lock:
-            for key in [key for key, found in self._known.items() if _UNTIL.unpack_from(found)[0] <= now]:
-                del self._known[key]
+        for number in range(SHELVES):
+            with self._lock:
+                self._known.sweep(number, now)
 
 
 def digest(key: str) -> str:
@@ -104,7 +151,3 @@ def digest(key: str) -> str:
 
 def _record_key(pipeline: str, key: str) -> bytes:
     return f"{pipeline}/{key}".encode()
-
-
-def _short(record_key: bytes) -> bytes:
-    return hashlib.blake2b(record_key, digest_size=16).digest()

@@ -31,8 +31,9 @@ TIMEOUT = 8.0
 MAX_WAITING = 2000
 MAX_WAITING_BYTES = 64 * 2**20
 MAX_TRANSACTION = 500
-GATHER_SECONDS = 0.005
-"""Between two transactions requests gather: a transaction costs the broker much more than a record, and it is shared then."""
+CADENCE_SECONDS = 0.02
+"""From the begin of one transaction to that of the next at the least. Requests that come meanwhile share the next one: a
+transaction costs the broker as much as dozens of records. The first after a pause does not wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,15 +149,14 @@ class PushRuntime:
             return Answer(reception.status, body, reception.reply_type, reception.headers)
         key = digest(reception.dedupe_key) if reception.dedupe_key is not None else None
         if key is not None:
-            known = self._accepted.known(self._pipeline, key)
-            if known is not None:
+            if self._accepted.known(self._pipeline, key):
                 self._position = replace(self._position, duplicates=self._position.duplicates + 1)
-                return Answer(200, _body({"duplicate": True, "id": known}))
+                return _repeated(reception)
             first = self._under_way.get(key)
             if first is not None:
                 # The same delivery twice at once: what becomes of the first decides.
                 answer = await asyncio.shield(first)
-                return answer if answer.status >= 500 else Answer(200, _body({"duplicate": True}))
+                return answer if answer.status >= 500 else _repeated(reception)
         if len(self._waiting) >= MAX_WAITING or self._waiting_bytes + len(request.body) > MAX_WAITING_BYTES:
             return unavailable("too many requests wait for the broker")
         waiting = _Waiting(reception, len(request.body), asyncio.get_running_loop().create_future())
@@ -189,8 +189,9 @@ class PushRuntime:
                     await self._wake.wait()
                     self._wake.clear()
                     while self._waiting:
+                        begun = loop.time()
                         await self._publish_some(loop)
-                        await asyncio.sleep(GATHER_SECONDS)
+                        await asyncio.sleep(max(0.0, begun + CADENCE_SECONDS - loop.time()))
                     failures = 0
                 except RetriableError as error:
                     failures += 1
@@ -247,17 +248,15 @@ class PushRuntime:
         answers: list[Answer] = []
         counts = {"delivered": 0, "filtered": 0, "dead": 0}
         index, outputs, duplicates = self._position.read, 0, 0
-        accepted: list[tuple[str, float, str]] = []
-        keys: dict[str, str] = {}
+        accepted: dict[str, float] = {}
         try:
             producer.begin_transaction()
             for waiting in some:
                 reception = waiting.reception
                 key = digest(reception.dedupe_key) if reception.dedupe_key is not None else None
-                known = keys.get(key) or self._accepted.known(self._pipeline, key) if key is not None else None
-                if known is not None:
+                if key is not None and (key in accepted or self._accepted.known(self._pipeline, key)):
                     duplicates += 1
-                    answers.append(Answer(200, _body({"duplicate": True, "id": known})))
+                    answers.append(_repeated(reception))
                     continue
                 published = [self._publisher.publish(event) for event in reception.events]
                 published += [self._publisher.quarantine(rejected) for rejected in reception.rejected]
@@ -271,12 +270,11 @@ class PushRuntime:
                     )
                     index += 1
                 correlation = published[0].correlation_id
-                identity = next((event.id for event in reception.events if event.id), correlation)
+                identity = _own_id(reception) or correlation
                 if key is not None:
                     record_key, record = self._accepted.record(self._pipeline, key, reception.dedupe_window, identity)
                     producer.produce(self._names.deliveries, record, record_key)
-                    accepted.append((key, reception.dedupe_window, identity))
-                    keys[key] = identity
+                    accepted[key] = reception.dedupe_window
                 answer = {"id": identity, "correlation_id": correlation}
                 if all(one.outcome == "dead" for one in published):
                     answer["quarantined"] = published[0].detail or "it does not fit its schema"
@@ -302,8 +300,8 @@ class PushRuntime:
             raise RetriableError(
                 str(translate(error, f"the events of {self._pipeline} can't be written")), code="kafka.unavailable"
             ) from error
-        for key, window, identity in accepted:
-            self._accepted.add(self._pipeline, key, window, identity)
+        for key, window in accepted.items():
+            self._accepted.add(self._pipeline, key, window)
         self._seconds.observe(time.monotonic() - begun)
         self._read.inc(index - self._position.read)
         for outcome, count in counts.items():
@@ -315,6 +313,16 @@ class PushRuntime:
 def unavailable(reason: str) -> Answer:
     """503: nothing was accepted, the sender should try again."""
     return Answer(503, _body({"error": reason}), headers={"Retry-After": "5"})
+
+
+def _repeated(reception: Reception) -> Answer:
+    """What the sender of a delivery that came before is told, with the id that the delivery itself brings."""
+    own = _own_id(reception)
+    return Answer(200, _body({"duplicate": True, "id": own} if own else {"duplicate": True}))
+
+
+def _own_id(reception: Reception) -> str | None:
+    return next((event.id for event in reception.events if event.id), None)
 
 
 def _body(data: Mapping[str, object]) -> bytes:

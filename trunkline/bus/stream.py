@@ -33,6 +33,9 @@ SHORT_SECONDS = 0.02
 FLUSH_SECONDS = 1.0
 FEW = 200
 """A transaction with fewer records than this after SHORT_SECONDS is committed at once: the input is slow."""
+GATHER_SECONDS = 0.01
+"""The most that little input gathers after a commit, which is for as long as that took: a transaction costs the broker as much as
+dozens of records, and one that is busy is asked for fewer."""
 READ_AT_ONCE = 2000
 TRANSACTION_TIMEOUT = 15.0
 
@@ -92,6 +95,8 @@ class StreamRuntime:
         self._stop = threading.Event()
         self._paused = threading.Event()
         self._begun: float | None = None
+        self._not_before = 0.0
+        """When the next commit is due at the earliest, where little comes."""
         self._in_transaction = 0
         self._needs_rewind = False
         self._watching = False
@@ -167,7 +172,7 @@ class StreamRuntime:
                 self._commit()
                 self._apply_pause(paused)
                 applied_pause = paused
-            wait = self._intake.patience if self._begun is None else 0.0
+            wait = self._intake.patience if self._begun is None else max(0.0, self._not_before - time.monotonic())
             messages = self._intake.poll(READ_AT_ONCE, wait)
             if self._needs_rewind:
                 self._needs_rewind = False
@@ -183,10 +188,11 @@ class StreamRuntime:
 
     def _is_due(self, messages: list[Message]) -> bool:
         """Little to do: commit soon, for latency. Much to do: commit seldom, for throughput."""
+        now = time.monotonic()
         if not messages:
-            return True
+            return now >= self._not_before
         assert self._begun is not None
-        age = time.monotonic() - self._begun
+        age = now - self._begun
         self._in_transaction += len(messages)
         if age >= SHORT_SECONDS and self._in_transaction < FEW:
             return True
@@ -239,6 +245,7 @@ class StreamRuntime:
         if self._begun is None:
             return
         begun, self._begun = self._begun, None
+        asked = time.monotonic()
         ledgers = {partition: state.pending_ledger() for partition, state in self._states.items() if state.offsets}
         commits = [
             TopicPartition(*part, self._states[part].position, ledger.to_metadata()) for part, ledger in ledgers.items()
@@ -265,7 +272,9 @@ class StreamRuntime:
             self._states[partition].accept(ledger)
         self._in_transaction = 0
         self._watching = False
-        self._seconds.observe(time.monotonic() - begun)
+        ended = time.monotonic()
+        self._not_before = ended + min(ended - asked, GATHER_SECONDS)
+        self._seconds.observe(ended - begun)
         self._report(counts)
         self._threshold.note(counts["delivered"] + counts["filtered"] + counts["dead"], counts["dead"])
 

@@ -181,6 +181,8 @@ def jvm_arguments(heap: str, jars: list[Path], kafka: Path) -> str:
     arguments = [
         f"-Xmx{heap}",
         "-Xms128m",
+        # What the second compiler gains takes it minutes of a core to earn, and a small machine has no core to spare for that.
+        "-XX:TieredStopAtLevel=1",
         "-XX:-UsePerfData",
         "-XX:+ExitOnOutOfMemoryError",
         "-Djava.awt.headless=true",
