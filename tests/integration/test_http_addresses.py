@@ -12,6 +12,8 @@ from http_counterpart import Counterpart, serving
 
 from trunkline.core.http import AddressRefusedError, HttpClient, HttpOptions, NotSentError
 
+pytestmark = pytest.mark.usefixtures("both_ways_out")
+
 LOOPBACK_SPELLINGS = """
 127.0.0.1 127.0.0.2 127.1.2.3 127.255.255.254 127.1 127.0.1 2130706433 0x7f000001 0x7f.0.0.1 0x7f.1 0177.0.0.1 0177.1
 017700000001 127.0.0.0x1 127.00.00.01 0x7F000001 0x7f.0x0.0x0.0x1 0177.0.0.01 4294967295 0 0x0 00000000000 127.0.0.1.
@@ -137,7 +139,7 @@ async def test_a_name_server_that_changes_its_answer_gains_nothing(
             with pytest.raises(AddressRefusedError):
                 await client.request("GET", f"http://rebind.example:{canary.port}/")
             assert client._session is not None
-            client._session.connector.clear_dns_cache()  # type: ignore[union-attr]
+            client._session._session.connector.clear_dns_cache()  # type: ignore[union-attr]
     assert canary.requests == []
 
 

@@ -30,6 +30,8 @@ from trunkline.core.http import (
 )
 from trunkline.core.secret import Secret
 
+pytestmark = pytest.mark.usefixtures("both_ways_out")
+
 BREAKS = [
     "\r\n",
     "\n",

@@ -29,6 +29,8 @@ from trunkline.core.plugins import load_plugin
 from trunkline.core.secret import register_store
 from trunkline.core.verdicts import Dead, Ok, Retry, Unknown, Verdict
 
+pytestmark = pytest.mark.usefixtures("both_ways_out")
+
 CONTEXT = PluginContext("test", "to-http", Path(), structlog.get_logger())
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
