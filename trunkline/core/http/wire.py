@@ -21,6 +21,8 @@ MAX_HEAD = 2**16
 FRAMING_PER_BYTE = 16
 """Bytes of framing that each byte of the body may need on top: chunks of one byte need six."""
 
+_VERSIONS = frozenset({"1.0", "1.1"})
+
 
 class Wire(asyncio.Protocol):
     """A connection. `freed` is called when it may be used again, `gone` when it ended, both at once when that happens."""
@@ -170,6 +172,8 @@ class Wire(asyncio.Protocol):
         self._headers_done = True
         headers, status = self._headers, self._parser.get_status_code()
         length, coded = headers.get("Content-Length"), "Transfer-Encoding" in headers
+        if self._parser.get_http_version() not in _VERSIONS:
+            raise BadAnswerError
         if status < 200:
             if status == 101 or coded or length is not None:
                 raise BadAnswerError  # nobody asked for another protocol, and interim answers have no body
