@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import replace
 from threading import get_ident
@@ -200,7 +201,7 @@ class HttpClient:
             )
         if isinstance(error, TimeoutError):
             return NotSentError(f"{name}: no connection within {min(seconds, self.options.connect_timeout):g} s")
-        if isinstance(error, ValueError):
+        if isinstance(error, ValueError) and not isinstance(error, ssl.SSLError):  # a bad certificate is both
             return AddressRefusedError(f"{name}: the request can't be built ({type(error).__name__})")
         return NotSentError(redact(f"{name}: no connection: {cause(error)}"))
 

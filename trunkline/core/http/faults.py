@@ -53,7 +53,7 @@ class TooLongError(Exception):
 
 def cause(error: BaseException) -> str:
     """What went wrong in a few words, without the URL that aiohttp's own messages may quote."""
-    inner = getattr(error, "os_error", None) or error
+    inner = getattr(error, "os_error", None) or getattr(error, "certificate_error", None) or error
     if isinstance(inner, LostError):
         return str(inner)
     if isinstance(inner, ServerDisconnectedError):
