@@ -262,7 +262,8 @@ async def test_a_429_holds_everything_back_for_as_long_as_it_asks_and_uses_up_no
 async def test_attempts_that_are_used_up_make_a_dead_letter_that_counts_them(running: Bus, endpoint: Endpoint) -> None:
     endpoint.answers["/broken"] = lambda asked, _times: 500 if asked.json["id"] == 1 else 200
     topic = running.name("broken")
-    manifest = http_sink("broken", topic, connection="peer").replace("min_delay: 20ms", "attempts: 3, min_delay: 20ms")
+    retry, delivery = "attempts: 3, min_delay: 20ms, max_delay: 200ms", ", exhausted: dead-letter"
+    manifest = http_sink("broken", topic, connection="peer", retry=retry, delivery=delivery)
     await running.add(topic_manifest(topic) + manifest)
     await running.send_orders(topic, _customers(3))
     assert await _settled(running, "broken", 3) == {"delivered": 2, "filtered": 0, "dead": 1}

@@ -14,7 +14,7 @@ from tests.chaos.schedules import STEPS, run_schedules
     load="{schedules:,} schedules of up to " + str(STEPS) + " steps, by a hypothesis state machine",
     fault="failed, late and lost answers, revoked and lost partitions, kills, in any order",
     full={"schedules": 5000, "replayed": 250},
-    short={"schedules": 60, "replayed": 10},
+    short={"schedules": 50, "replayed": 5},
     minutes=10,
 )
 async def schedules(run: Run) -> None:

@@ -22,7 +22,7 @@ RECOVERY_SECONDS = 30.0
     load="{events:,} events, {routes} routes file → stream → http",
     fault="broker kill -9, {kills} times, and SIGSTOP for {seconds} s, {freezes} times",
     full={"events": 40_000, "routes": 2, "kills": 6, "freezes": 4, "seconds": 10},
-    short={"events": 2_000, "routes": 1, "kills": 1, "freezes": 0, "seconds": 2},
+    short={"events": 1_200, "routes": 1, "kills": 1, "freezes": 0, "seconds": 2},
     minutes=8,
 )
 async def broker_gone(run: Run) -> None:
