@@ -31,7 +31,7 @@ from trunkline.core.jsonable import to_json_bytes
 from trunkline.core.secret import redact
 
 MAX_REDIRECTS = 5
-DIRECT = frozenset({"POST", "PUT", "PATCH", "DELETE"})
+DIRECT = frozenset({"POST", "PUT", "PATCH", "DELETE", "HEAD"})
 """Methods whose requests go through the pool, which costs a fraction of aiohttp's session. What is read goes through the session:
 its answers may be large, and it asks for compressed ones."""
 FAULTS = (BadAnswerError, BadCodingError, LostError, TimeoutError, OSError, ValueError)

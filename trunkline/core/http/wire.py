@@ -25,7 +25,7 @@ _VERSIONS = frozenset({"1.0", "1.1"})
 
 
 class Wire(asyncio.Protocol):
-    """A connection. `freed` is called when it may be used again, `gone` when it ended, both at once when that happens."""
+    """A connection. It calls `freed` when an answer ended and another request may follow, and `gone` when it has ended itself."""
 
     __slots__ = (
         "_answer",
@@ -163,7 +163,7 @@ class Wire(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header, or after the body a trailer, which is passed over."""
         if not self._headers_done:
-            self._headers.add(name.decode("ascii"), value.decode("utf-8", "surrogateescape"))
+            self._headers.add(name.decode("ascii"), value.decode("utf-8", "replace"))
 
     def on_headers_complete(self) -> None:
         """The head is there: how the body is framed follows from it (RFC 9112, section 6.3)."""
