@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -61,7 +60,8 @@ def run_until_committed(
     timeout: float,
 ) -> Usage:
     """Runs a command until its group has committed all of a topic, then ends it. Raises SystemExit with its log when it fails."""
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    # Not the administrator's call: it may end the process while the coordinator is not ready (librdkafka#5040).
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": group})
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **env})
         try:
@@ -69,11 +69,12 @@ def run_until_committed(
             while time.monotonic() < deadline:
                 if process.poll() is not None:
                     raise SystemExit(f"{command[0]} ended with {process.returncode}:\n{log.read_text()[-2000:]}")
-                if _committed(admin, group, topic) >= count:
+                if _committed(consumer, topic) >= count:
                     return usage(process.pid)
                 time.sleep(0.1)
             raise SystemExit(f"{' '.join(command)} did not come to an end in {timeout:g} s:\n{log.read_text()[-2000:]}")
         finally:
+            consumer.close()
             process.send_signal(signal.SIGTERM)
             try:
                 process.wait(30)
@@ -82,9 +83,10 @@ def run_until_committed(
                 process.wait()
 
 
-def _committed(admin: AdminClient, group: str, topic: str) -> int:
+def _committed(consumer: Consumer, topic: str) -> int:
     try:
-        future = admin.list_consumer_group_offsets([ConsumerGroupTopicPartitions(group)], request_timeout=5)[group]
-        return sum(max(part.offset, 0) for part in future.result(6).topic_partitions if part.topic == topic)
+        found = consumer.list_topics(topic, timeout=6).topics[topic]
+        parts = [TopicPartition(topic, number) for number in found.partitions]
+        return sum(max(part.offset, 0) for part in consumer.committed(parts, timeout=6))
     except KafkaException:
         return 0

@@ -142,3 +142,12 @@ def make_topic(kafka_admin: AdminClient, namespace: str) -> MakeTopic:
         return topic
 
     return make
+
+
+@pytest.fixture(params=["pool", "session"])
+def both_ways_out(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """All requests of the HTTP client go through our own connections, or all through aiohttp."""
+    way = str(request.param)
+    direct = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"} if way == "pool" else set()
+    monkeypatch.setattr("trunkline.core.http.client.DIRECT", frozenset(direct))
+    return way

@@ -139,7 +139,9 @@ class HttpSink(Sink):
             except (KeyError, RetriableError):
                 # The record was delivered; an answer of another form takes nothing from that.
                 return None
-        return response.headers.get("Location")
+        location = response.headers.get("Location")
+        # Whatever bytes the server sent: the trace is UTF-8.
+        return location if location is None else location.encode("utf-8", "replace").decode()
 
 
 def _classes(settings: HttpSinkSettings) -> dict[int, str]:

@@ -13,6 +13,8 @@ from http_counterpart import Counterpart, serving
 
 from trunkline.core.http import AddressRefusedError, HttpClient, HttpOptions, NotSentError
 
+pytestmark = pytest.mark.usefixtures("both_ways_out")
+
 SCHEMES = [
     "ftp://127.0.0.1/",
     "file:///etc/passwd",
@@ -113,7 +115,7 @@ async def test_a_name_server_that_changes_its_answer_gains_nothing(
             with pytest.raises(AddressRefusedError):
                 await client.request("GET", f"http://rebind.example:{canary.port}/")
             assert client._session is not None
-            client._session.connector.clear_dns_cache()  # type: ignore[union-attr]
+            client._session._session.connector.clear_dns_cache()  # type: ignore[union-attr]
     assert canary.requests == []
 
 

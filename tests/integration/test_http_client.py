@@ -31,6 +31,8 @@ from trunkline.core.http import (
 )
 from trunkline.core.secret import Secret
 
+pytestmark = pytest.mark.usefixtures("both_ways_out")
+
 
 async def echo(request: web.Request) -> web.Response:
     return web.json_response({"path": request.path, "query": dict(request.query), "headers": dict(request.headers)})

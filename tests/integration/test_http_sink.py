@@ -29,6 +29,8 @@ from trunkline.core.plugins import load_plugin
 from trunkline.core.secret import register_store
 from trunkline.core.verdicts import Dead, Ok, Retry, Unknown, Verdict
 
+pytestmark = pytest.mark.usefixtures("both_ways_out")
+
 CONTEXT = PluginContext("test", "to-http", Path(), structlog.get_logger())
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -75,6 +77,18 @@ async def verdict_of(sink: HttpSink, what: Event) -> Verdict:
 
 async def accepted(_: web.Request) -> web.Response:
     return web.json_response({"data": {"id": 7}}, status=201, headers={"Location": "/orders/7"})
+
+
+async def test_a_reference_of_broken_text_can_be_written_into_the_trace() -> None:
+    async def broken(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(b"HTTP/1.1 201 Made\r\nLocation: /a\xff\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+
+    async with raw_serving(broken) as server, opened(server) as sink:
+        verdict = await verdict_of(sink, event())
+    assert isinstance(verdict, Ok)
+    assert (verdict.reference or "").encode().startswith(b"/a")
 
 
 def test_the_sink_is_found_by_its_entry_point() -> None:

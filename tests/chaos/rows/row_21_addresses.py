@@ -137,7 +137,7 @@ async def _rebound(run: Run, canary: Canary) -> None:
                 first = await client.request("GET", f"http://{name}:{door.port}/")
                 run.claim(first.text == "here", f"{name} was not reached at first")
                 assert client._session is not None
-                connector: Any = client._session.connector
+                connector: Any = client._session._session.connector
                 connector.clear_dns_cache()
                 await _refused(run, client, f"http://{name}:{canary.port}/")
                 run.fires({REBOUND: len(door.requests)})

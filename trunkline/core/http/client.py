@@ -3,39 +3,44 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import re
+import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from threading import get_ident
 from typing import Any, Final
 
 import aiohttp
-from aiohttp import ClientResponse
-from aiohttp.client import ClientTimeout
 from multidict import CIMultiDict
 from yarl import URL
 
 from trunkline.core.envelope import CORRELATION_HEADER
 from trunkline.core.http.address import AddressPolicy
 from trunkline.core.http.auth import AnyHttpAuth, Authorizer, OAuth2Auth, TokenAuthorizer, static_credentials
-from trunkline.core.http.connection import Call, LostError, cause, current_call, open_session
+from trunkline.core.http.dial import tls_of
 from trunkline.core.http.errors import AddressRefusedError, AnswerTooLargeError, NoAnswerError, NotSentError
+from trunkline.core.http.faults import BadAnswerError, BadCodingError, Call, LostError, TooLongError, cause
 from trunkline.core.http.oauth2 import fetch_token
 from trunkline.core.http.options import HttpOptions
+from trunkline.core.http.outgoing import Outgoing, Target
+from trunkline.core.http.pool import Pool
 from trunkline.core.http.response import HttpResponse
+from trunkline.core.http.session import Session
 from trunkline.core.http.url import check_header, check_headers, check_parsed, check_url, checked_text, place_of
 from trunkline.core.jsonable import to_json_bytes
 from trunkline.core.secret import redact
 
 MAX_REDIRECTS = 5
+DIRECT = frozenset({"POST", "PUT", "PATCH", "DELETE", "HEAD"})
+"""Methods whose requests go through the pool, which costs a fraction of aiohttp's session. What is read goes through the session:
+its answers may be large, and it asks for compressed ones."""
+FAULTS = (BadAnswerError, BadCodingError, LostError, TimeoutError, OSError, ValueError)
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _KEPT_ACROSS_ORIGINS = frozenset(
     {"accept", "accept-language", "content-type", "user-agent", "x-correlation-id", "traceparent"}
 )
 _CACHED = 512
-_AT_ONCE = 2**20
 _METHOD = re.compile(r"[A-Z]{1,20}")
 
 
@@ -44,34 +49,6 @@ class _Unset:
 
 
 _UNSET: Final = _Unset()
-
-
-class _Target:
-    """A URL that was checked. `own` says whether the connection's credentials may go there, `place` names it in messages."""
-
-    __slots__ = ("host", "own", "place", "url")
-
-    def __init__(self, url: URL, *, own: bool) -> None:
-        self.url = url
-        self.host = url.host or ""
-        self.own = own
-        self.place = place_of(url)
-
-
-@dataclass(slots=True)
-class _Outgoing:
-    """One request: what is sent, within how many seconds, and whether redirects are followed."""
-
-    method: str
-    target: _Target
-    headers: CIMultiDict[str]
-    content: bytes | None
-    seconds: float
-    follow: bool = False
-
-    @property
-    def name(self) -> str:
-        return f"{self.method} {self.target.place}"
 
 
 class HttpClient:
@@ -93,9 +70,9 @@ class HttpClient:
     ) -> None:
         self.options = options if options is not None else HttpOptions()
         self._policy = AddressPolicy(self.options.allow_private)
-        self._timeouts: dict[float, ClientTimeout] = {}
-        self._targets: dict[str, _Target] = {}
-        self._session: aiohttp.ClientSession | None = None
+        self._targets: dict[str, Target] = {}
+        self._pool: Pool | None = None
+        self._session: Session | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
         self._closed = False
@@ -120,9 +97,10 @@ class HttpClient:
     async def close(self) -> None:
         """Ends all connections. Requests under way fail with `NoAnswerError`. May be called again."""
         self._closed = True
-        session, self._session = self._session, None
-        if session is not None:
-            await session.close()
+        for way in (self._pool, self._session):
+            if way is not None:
+                await way.close()
+        self._pool = self._session = None
 
     async def request(
         self,
@@ -162,21 +140,21 @@ class HttpClient:
         check_headers(sent)
         if params or (self._query and target.own):
             extra = {**(params or {}), **(self._query if target.own else {})}
-            target = _Target(target.url.extend_query(extra), own=target.own)
+            target = Target(target.url.extend_query(extra), own=target.own)
         seconds = self.options.timeout if timeout is None else timeout
-        outgoing = _Outgoing(method, target, sent, content, seconds, follow_redirects)
+        outgoing = Outgoing(method, target, sent, content, seconds, follow_redirects)
         if self._authorizer is not None and target.own:
             return await self._authorized(self._authorizer, outgoing)
         return await (self._exchange(outgoing) if follow_redirects else self._send(outgoing))
 
-    async def _authorized(self, authorizer: Authorizer, outgoing: _Outgoing) -> HttpResponse:
+    async def _authorized(self, authorizer: Authorizer, outgoing: Outgoing) -> HttpResponse:
         credentials = await authorizer.headers()
         response = await self._exchange(_with_headers(outgoing, credentials))
         if response.status == 401 and authorizer.renew(credentials):
             response = await self._exchange(_with_headers(outgoing, await authorizer.headers()))
         return response
 
-    async def _exchange(self, outgoing: _Outgoing) -> HttpResponse:
+    async def _exchange(self, outgoing: Outgoing) -> HttpResponse:
         """The request and, where wanted, its redirects, within the time-out for each of them."""
         response = await self._send(outgoing)
         if not outgoing.follow:
@@ -190,56 +168,27 @@ class HttpClient:
             raise NoAnswerError(f"{outgoing.name}: more than {MAX_REDIRECTS} redirects", code="http.redirects")
         return response
 
-    async def _send(self, outgoing: _Outgoing) -> HttpResponse:
-        session = self._session
-        if session is None or not self._at_home():
-            session = self._opened()
-        target = outgoing.target
-        timeout = self._timeouts.get(outgoing.seconds) or self._timeout(outgoing.seconds)
-        call = Call(target.host)
-        current_call.set(call)
-        answer: ClientResponse | None = None
+    async def _send(self, outgoing: Outgoing) -> HttpResponse:
+        if self._session is None or not self._at_home():
+            self._open()
+        assert self._pool is not None
+        assert self._session is not None
+        call = Call(outgoing.target.host)
+        way = self._pool if outgoing.method in DIRECT and outgoing.framed_by_us else self._session
         try:
-            answer = await session.request(
-                outgoing.method,
-                target.url,
-                data=_body(outgoing.content),
-                headers=outgoing.headers,
-                allow_redirects=False,
-                timeout=timeout,
-                middlewares=_middlewares(outgoing.method),
-            )
-            body = await self._body(answer, outgoing)
-        except (aiohttp.ClientError, LostError, TimeoutError, OSError, ValueError) as error:
-            raise self._failure(error, call, outgoing) from None
-        finally:
-            # A connection whose answer was read to its end has gone back to the pool already; any other one ends here.
-            if answer is not None:
-                answer.close()
-        return HttpResponse(answer.status, answer.headers, body, request=outgoing.name, reason=answer.reason or "")
-
-    async def _body(self, answer: ClientResponse, outgoing: _Outgoing) -> bytes:
-        limit = self.options.max_response
-        content = answer.content
-        chunk = await content.readany()
-        size = len(chunk)
-        if size <= limit and content.at_eof():
-            return chunk
-        chunks = [chunk]
-        while chunk and size <= limit:
-            chunk = await content.readany()
-            chunks.append(chunk)
-            size += len(chunk)
-        if size > limit:
+            answer = await way.exchange(outgoing, call)
+        except TooLongError as error:
             raise AnswerTooLargeError(
-                f"{outgoing.name} answered {answer.status} with more than {limit} bytes",
-                status=answer.status,
+                f"{outgoing.name} answered {error.status} with more than {self.options.max_response} bytes",
+                status=error.status,
                 hint="ask for less at once, or raise http.max_response",
-            )
-        return b"".join(chunks)
+            ) from None
+        except (aiohttp.ClientError, *FAULTS) as error:
+            raise self._failure(error, call, outgoing) from None
+        return HttpResponse(answer.status, answer.headers, answer.body, request=outgoing.name, reason=answer.reason)
 
     def _failure(
-        self, error: Exception, call: Call, outgoing: _Outgoing
+        self, error: Exception, call: Call, outgoing: Outgoing
     ) -> AddressRefusedError | NotSentError | NoAnswerError:
         name, seconds = outgoing.name, outgoing.seconds
         if call.connected:
@@ -252,11 +201,11 @@ class HttpClient:
             )
         if isinstance(error, TimeoutError):
             return NotSentError(f"{name}: no connection within {min(seconds, self.options.connect_timeout):g} s")
-        if isinstance(error, ValueError):
+        if isinstance(error, ValueError) and not isinstance(error, ssl.SSLError):  # a bad certificate is both
             return AddressRefusedError(f"{name}: the request can't be built ({type(error).__name__})")
         return NotSentError(redact(f"{name}: no connection: {cause(error)}"))
 
-    def _target(self, url: str) -> _Target:
+    def _target(self, url: str) -> Target:
         if not self._base or url.startswith(("http://", "https://")):
             full = url
         elif not url or url.startswith("?"):
@@ -264,54 +213,36 @@ class HttpClient:
         else:
             full = f"{self._base}/{url.lstrip('/')}"
         checked = check_url(full)
-        target = _Target(checked, own=self._origin is None or checked.origin() == self._origin)
+        target = Target(checked, own=self._origin is None or checked.origin() == self._origin)
         if len(self._targets) >= _CACHED:
             self._targets.clear()
         self._targets[url] = target
         return target
 
-    def _timeout(self, seconds: float) -> ClientTimeout:
-        made = ClientTimeout(total=seconds, sock_connect=min(seconds, self.options.connect_timeout))
-        if len(self._timeouts) >= _CACHED:
-            self._timeouts.clear()
-        self._timeouts[seconds] = made
-        return made
-
-    def _opened(self) -> aiohttp.ClientSession:
+    def _open(self) -> None:
         if self._closed:
             raise RuntimeError("the HTTP client is closed")
         if self._session is not None:
             raise RuntimeError("an HTTP client belongs to one event loop: make another one for this loop")
+        context = tls_of(self.options.ca_file)
         self._loop, self._thread = asyncio.get_running_loop(), get_ident()
-        self._session = open_session(self.options, self._policy)
-        return self._session
+        self._pool = Pool(self.options, self._policy, context)
+        self._session = Session(self.options, self._policy, context)
 
     def _at_home(self) -> bool:
         """Whether this is the event loop of the first request: asked without the system call of `get_running_loop`."""
         return self._loop is not None and self._thread == get_ident() and self._loop.is_running()
 
     def _oauth2(self, settings: OAuth2Auth) -> TokenAuthorizer:
-        token_server = _Target(check_url(settings.token_url), own=False)
+        token_server = Target(check_url(settings.token_url), own=False)
 
         async def post(headers: dict[str, str], content: bytes) -> HttpResponse:
-            return await self._send(
-                _Outgoing("POST", token_server, CIMultiDict(headers), content, self.options.timeout)
-            )
+            return await self._send(Outgoing("POST", token_server, CIMultiDict(headers), content, self.options.timeout))
 
         return TokenAuthorizer(lambda: fetch_token(settings, post))
 
 
-def _body(content: bytes | None) -> bytes | io.BytesIO | None:
-    """A large body goes piece by piece: written at once it would hold up everything else on the event loop."""
-    return io.BytesIO(content) if content is not None and len(content) > _AT_ONCE else content
-
-
-def _middlewares(method: str) -> tuple[aiohttp.ClientMiddlewareType, ...] | None:
-    """None for the session's own, which keep aiohttp from sending again: it does so with idempotent methods only."""
-    return () if method in ("POST", "PATCH") else None
-
-
-def _with_headers(outgoing: _Outgoing, credentials: Mapping[str, str]) -> _Outgoing:
+def _with_headers(outgoing: Outgoing, credentials: Mapping[str, str]) -> Outgoing:
     headers = outgoing.headers.copy()
     for name, value in credentials.items():
         check_header(name, value)
@@ -323,7 +254,7 @@ def _redirects(response: HttpResponse) -> bool:
     return response.status in _REDIRECTS and bool(response.headers.get("Location"))
 
 
-def _redirected(outgoing: _Outgoing, response: HttpResponse) -> _Outgoing:
+def _redirected(outgoing: Outgoing, response: HttpResponse) -> Outgoing:
     """The request that follows a redirect (RFC 9110, section 15.4). Across origins it carries no credentials."""
     origin, status = outgoing.target, response.status
     location = checked_text(response.headers["Location"], f"the redirect of {origin.place}")
@@ -340,4 +271,4 @@ def _redirected(outgoing: _Outgoing, response: HttpResponse) -> _Outgoing:
     if (status == 303 and method != "HEAD") or (status in (301, 302) and method == "POST"):
         method, content = "GET", None
         headers.popall("Content-Type", None)
-    return replace(outgoing, method=method, content=content, headers=headers, target=_Target(url, own=False))
+    return replace(outgoing, method=method, content=content, headers=headers, target=Target(url, own=False))

@@ -30,7 +30,12 @@ class HttpOptions(Settings):
     max_response: Size = setting(
         16 * 2**20, ge=1, description="The largest answer that is read, after decompression. A larger one is an error."
     )
-    max_connections: int = setting(100, ge=1, le=10_000, description="Connections that may be open at once.")
+    max_connections: int = setting(
+        100,
+        ge=1,
+        le=10_000,
+        description="Connections that may be open at once: to read (GET), and as many to send.",
+    )
 
     @field_validator("allow_private")
     @classmethod
