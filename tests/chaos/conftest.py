@@ -16,14 +16,18 @@ if TYPE_CHECKING:
     from tests.conftest import KafkaUnderTest
 
 Short = Callable[[int], Awaitable[Result]]
+_LONG = {"test_faults.py", "test_row_03.py", "test_row_23.py"}
 SEED = int(os.environ.get("TRUNKLINE_CHAOS_SEED") or random.SystemRandom().randrange(10**6))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A row that hangs is ended by its own limit, which says more."""
+    """A row that hangs is ended by its own limit, which says more. Most take tens of seconds each: `make test-all` runs them."""
     for item in items:
+        if item.path.name in _LONG:
+            item.add_marker(pytest.mark.slow)
         if "short" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.timeout(SHORT_SECONDS + 60))
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from trunkline.registry.client import RegistryClient
 from trunkline.registry.codec import Encoder
 from trunkline.registry.schema import Schema
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 VICTIM = Path(__file__).with_name("redrive_victim.py")
 PARTITIONS = 2
 KEYS = 6

@@ -21,7 +21,7 @@ from trunkline.bus.names import Names
 from trunkline.registry.codec import Encoder
 from trunkline.registry.schema import Schema
 
-pytestmark = pytest.mark.kafka
+pytestmark = [pytest.mark.kafka, pytest.mark.slow]
 ORDER = {
     "type": "record",
     "name": "Order",
