@@ -149,7 +149,9 @@ def test_a_job_outlives_its_command_and_is_executed_by_whoever_resumes_it(letter
         return json.loads(result.stdout)
 
     assert job("pause", asked["job"])["progress"]["state"] == "PAUSED"
-    assert [(one["id"], one["left"]) for one in job("list", "out")] == [(asked["job"], None)]
+    [listed] = job("list", "out")
+    assert listed["id"] == asked["job"]
+    assert listed["left"] in {None, 3}  # counted or not: nobody has begun
     done = job("resume", asked["job"])
     assert (done["progress"]["state"], done["progress"]["sent"], done["left"]) == ("DONE", 3, 0)
     assert len(letters.retried()) == 3

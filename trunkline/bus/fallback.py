@@ -39,19 +39,23 @@ class FallbackSink(Sink):
         self._other = other
         self._after = after
         self._breaker = breaker
-        self._other_passage = Passage(other_gates, lambda: None)
+        self._other_gates = other_gates
+        self._other_passage: Passage | None = None
         self._failures: WeakKeyDictionary[Event, int] = WeakKeyDictionary()
         self._pipeline = ""
 
     async def open(self, context: PluginContext) -> None:
         """Opens both."""
+        # Here and not before: gates belong to the event loop, and a sink is made in a thread.
+        self._other_passage = Passage(self._other_gates, lambda: None)
         self._pipeline = context.pipeline
         await self._first.open(context)
         await self._other.open(context)
 
     async def close(self) -> None:
         """Closes both."""
-        self._other_passage.close()
+        if self._other_passage is not None:
+            self._other_passage.close()
         try:
             await self._first.close()
         finally:
@@ -91,6 +95,7 @@ class FallbackSink(Sink):
         return failures >= self._after
 
     async def _by_other(self, batch: Batch) -> Sequence[Verdict]:
+        assert self._other_passage is not None
         wait = self._other_passage.delay(len(batch.events))
         if wait > 0.0:
             return [Retry("the fallback's account takes nothing now either")] * len(batch.events)
