@@ -46,8 +46,6 @@ class FallbackSink(Sink):
 
     async def open(self, context: PluginContext) -> None:
         """Opens both."""
-        # Here and not before: gates belong to the event loop, and a sink is made in a thread.
-        self._other_passage = Passage(self._other_gates, lambda: None)
         self._pipeline = context.pipeline
         await self._first.open(context)
         await self._other.open(context)
@@ -95,16 +93,19 @@ class FallbackSink(Sink):
         return failures >= self._after
 
     async def _by_other(self, batch: Batch) -> Sequence[Verdict]:
-        assert self._other_passage is not None
-        wait = self._other_passage.delay(len(batch.events))
+        if self._other_passage is None:
+            # Here and not before: gates belong to the event loop, and a sink is made in a thread.
+            self._other_passage = Passage(self._other_gates, lambda: None)
+        passage = self._other_passage
+        wait = passage.delay(len(batch.events))
         if wait > 0.0:
             return [Retry("the fallback's account takes nothing now either")] * len(batch.events)
         verdicts: Sequence[Verdict] = ()
-        self._other_passage.started(len(batch.events))
+        passage.started(len(batch.events))
         try:
             verdicts = await verdicts_of(self._other, batch, self._pipeline)
         finally:
-            self._other_passage.ended(batch.events, verdicts)
+            passage.ended(batch.events, verdicts)
         return [
             Ok(DETAIL if verdict.reference is None else f"{DETAIL}: {verdict.reference}")
             if isinstance(verdict, Ok)
