@@ -13,8 +13,8 @@ from confluent_kafka import TopicPartition
 
 from benchmarks import latency, report, stand
 from benchmarks.sender import KEY
+from trunkline.bus.accounting.lag import LagReader
 from trunkline.bus.kafka import KafkaSettings
-from trunkline.bus.lag import LagReader
 from trunkline.bus.names import Names
 from trunkline.bus.topics import TopicPlan, ensure_topics
 

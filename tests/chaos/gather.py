@@ -12,7 +12,7 @@ from trunkline.bus.deadletters import DeadLetter as Letter
 from trunkline.bus.kafka import KafkaSettings, end_offsets, offset_of, read_all, translate
 from trunkline.bus.ledger import Ledger
 from trunkline.bus.names import Names
-from trunkline.bus.positions import read_positions
+from trunkline.bus.source.positions import read_positions
 from trunkline.core.errors import RetriableError
 
 OFFSETS_TOPIC = "__consumer_offsets"

@@ -22,7 +22,7 @@ from tests.chaos.faults.members import Watch, WatchedConsumer
 from tests.chaos.history import Acknowledged, Attempt, Effect, History, Sent
 from tests.integration.bus_harness import Bus, bus, http_connection, http_sink, order, topic_manifest, unframed
 from trunkline.bus.kafka import KafkaSettings
-from trunkline.bus.worker import Worker
+from trunkline.bus.worker.worker import Worker
 from trunkline.core.errors import RetriableError
 
 RANGE, COOPERATIVE, CONSUMER = "range", "cooperative-sticky", "kip-848"

@@ -15,16 +15,16 @@ from unittest.mock import patch
 from confluent_kafka import Message
 
 from tests.chaos.faults.http_sink import Rule
-from trunkline.bus import calls, tickets
-from trunkline.bus import delivery as delivery_room
 from trunkline.bus.deadletters import Failure, dead_letter_headers
-from trunkline.bus.delivery import Delivering
+from trunkline.bus.delivery import calls, tickets
+from trunkline.bus.delivery import delivery as delivery_room
+from trunkline.bus.delivery.delivery import Delivering
+from trunkline.bus.delivery.lanes import Lanes
+from trunkline.bus.delivery.offsets import OffsetTracker
+from trunkline.bus.delivery.outgoing import Delivery
+from trunkline.bus.delivery.tickets import SinkTicket, Tickets
 from trunkline.bus.kafka import headers_of, produce
-from trunkline.bus.lanes import Lanes
 from trunkline.bus.ledger import Outcome
-from trunkline.bus.offsets import OffsetTracker
-from trunkline.bus.outgoing import Delivery
-from trunkline.bus.tickets import SinkTicket, Tickets
 from trunkline.core.contracts import Batch, Sink
 from trunkline.core.verdicts import Verdict
 

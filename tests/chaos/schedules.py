@@ -32,12 +32,12 @@ from tests.chaos.history import (
     Sent,
 )
 from trunkline.bus.deadletters import Failure, idempotency_key
-from trunkline.bus.delivery import Delivering
-from trunkline.bus.gates import NamedWait
+from trunkline.bus.delivery.delivery import Delivering
+from trunkline.bus.delivery.gates import NamedWait
+from trunkline.bus.delivery.offsets import OffsetTracker
+from trunkline.bus.delivery.outgoing import Delivery
 from trunkline.bus.intake import Partition
 from trunkline.bus.ledger import Ledger, Outcome
-from trunkline.bus.offsets import OffsetTracker
-from trunkline.bus.outgoing import Delivery
 from trunkline.core.contracts import Batch, Promises, Sink
 from trunkline.core.errors import TrunklineError
 from trunkline.core.event import Event

@@ -23,14 +23,14 @@ from aiohttp import web
 from confluent_kafka import Message, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
-from trunkline.bus.board import Board, Report, Wish
 from trunkline.bus.deadletters import DeadLetter
 from trunkline.bus.kafka import KafkaSettings, headers_of, offset_of, produce, read_all
 from trunkline.bus.ledger import Ledger, Plan
 from trunkline.bus.names import Names
 from trunkline.bus.states import Desired, State
 from trunkline.bus.topics import TopicPlan, ensure_topics
-from trunkline.bus.worker import Worker, WorkerSettings
+from trunkline.bus.worker.board import Board, Report, Wish
+from trunkline.bus.worker.worker import Worker, WorkerSettings
 from trunkline.core.envelope import Headers
 from trunkline.core.manifests import load_text
 from trunkline.registry.client import RegistryClient

@@ -11,10 +11,12 @@ import signal
 import sys
 from typing import Any
 
-from trunkline.bus import redrive, redrive_job, redrive_plan
-from trunkline.bus.jobs import JobLog, Wish
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
+from trunkline.bus.redrive import job as redrive_job
+from trunkline.bus.redrive import plan as redrive_plan
+from trunkline.bus.redrive import transactions as redrive
+from trunkline.bus.redrive.jobs import JobLog, Wish
 from trunkline.registry.client import RegistryClient
 
 SMALL_BATCH = 5

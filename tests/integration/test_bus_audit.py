@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from conftest import KafkaUnderTest
 
-from trunkline.bus.audit import append, entries
+from trunkline.bus.accounting.audit import append, entries
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
 from trunkline.bus.topics import ensure_topics, internal_topics, topic_states

@@ -11,8 +11,8 @@ from bus_harness import Bus, Endpoint, bus, http_connection, http_sink, long_not
 from conftest import KafkaUnderTest
 from prometheus_client import REGISTRY
 
+from trunkline.bus.accounting.trace import find_hops
 from trunkline.bus.states import State
-from trunkline.bus.trace import find_hops
 
 pytestmark = [pytest.mark.kafka, pytest.mark.asyncio(loop_scope="module")]
 

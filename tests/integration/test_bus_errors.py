@@ -27,7 +27,7 @@ from conftest import KafkaUnderTest
 from trunkline.bus.kafka import KafkaSettings, ping
 from trunkline.bus.names import Names
 from trunkline.bus.states import State
-from trunkline.bus.worker import Worker, WorkerSettings
+from trunkline.bus.worker.worker import Worker, WorkerSettings
 from trunkline.core.errors import UnavailableError
 
 pytestmark = [pytest.mark.kafka, pytest.mark.asyncio(loop_scope="module")]

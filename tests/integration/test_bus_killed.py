@@ -23,9 +23,9 @@ import pytest_asyncio
 from bus_harness import Bus, Endpoint, bus, http_connection, order, text_headers, topic_manifest, unframed
 from conftest import KafkaUnderTest
 
+from trunkline.bus.accounting.reconcile import reconcile
 from trunkline.bus.kafka import end_offsets
-from trunkline.bus.positions import read_positions
-from trunkline.bus.reconcile import reconcile
+from trunkline.bus.source.positions import read_positions
 
 pytestmark = [pytest.mark.kafka, pytest.mark.asyncio(loop_scope="module")]
 

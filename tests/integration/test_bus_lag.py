@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from confluent_kafka import TopicPartition
 
-from trunkline.bus.commits import positions
+from trunkline.bus.accounting.commits import positions
+from trunkline.bus.accounting.lag import LagMetrics, LagReader, PartitionLag
 from trunkline.bus.kafka import KafkaSettings
-from trunkline.bus.lag import LagMetrics, LagReader, PartitionLag
 from trunkline.bus.names import Names
 from trunkline.bus.topics import TopicPlan, ensure_topics
 from trunkline.core.metrics import gauge

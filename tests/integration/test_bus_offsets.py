@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from bus_harness import Bus, Endpoint, bus, http_connection, http_sink, order, topic_manifest
 
-from trunkline.bus.board import Board
-from trunkline.bus.commits import committed
-from trunkline.bus.offsetadmin import saved_positions, set_offsets, wanted_offsets
-from trunkline.bus.reconcile import reconcile
+from trunkline.bus.accounting.commits import committed
+from trunkline.bus.accounting.reconcile import reconcile
+from trunkline.bus.worker.board import Board
+from trunkline.bus.worker.offsetadmin import saved_positions, set_offsets, wanted_offsets
 from trunkline.core.errors import ConfigurationError
 
 pytestmark = pytest.mark.kafka

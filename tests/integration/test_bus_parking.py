@@ -19,17 +19,17 @@ from bus_harness import Asked, Bus, Endpoint, bus, http_connection, http_sink, o
 from confluent_kafka import Consumer, TopicPartition
 from conftest import KafkaUnderTest
 
-from trunkline.bus.audit import entries
-from trunkline.bus.board import Board
+from trunkline.bus.accounting.audit import entries
+from trunkline.bus.accounting.reconcile import reconcile
 from trunkline.bus.kafka import KafkaSettings, read_all
 from trunkline.bus.names import Names
 from trunkline.bus.parking.decisions import Action, Decision, decide, waiting
 from trunkline.bus.parking.partitions import fit_parked_topic, parked_records
 from trunkline.bus.parking.records import ParkedRecord
 from trunkline.bus.parking.writing import Outgoing, Writer
-from trunkline.bus.reconcile import reconcile
 from trunkline.bus.state import changelog_config
 from trunkline.bus.topics import TopicPlan, ensure_topics, topic_states
+from trunkline.bus.worker.board import Board
 from trunkline.core.errors import ConfigurationError
 
 pytestmark = [pytest.mark.kafka, pytest.mark.asyncio(loop_scope="module")]

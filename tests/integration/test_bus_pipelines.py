@@ -24,13 +24,13 @@ from bus_harness import (
 )
 from conftest import KafkaUnderTest
 
-from trunkline.bus.board import Board
+from trunkline.bus.accounting.reconcile import reconcile
+from trunkline.bus.accounting.trace import find_hops
 from trunkline.bus.ledger import Ledger, Plan
-from trunkline.bus.reconcile import reconcile
-from trunkline.bus.redrive import Redrive
+from trunkline.bus.redrive.transactions import Redrive
 from trunkline.bus.states import Desired, State
 from trunkline.bus.topics import topic_states
-from trunkline.bus.trace import find_hops
+from trunkline.bus.worker.board import Board
 from trunkline.core.envelope import foreign_event_id
 
 pytestmark = [pytest.mark.kafka, pytest.mark.asyncio(loop_scope="module")]

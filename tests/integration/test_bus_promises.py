@@ -10,17 +10,17 @@ import pytest
 from confluent_kafka import TopicPartition
 
 from trunkline.bus.deadletters import Failure, dead_letter_headers
-from trunkline.bus.deliveries import AcceptedDeliveries
+from trunkline.bus.delivery.tickets import SinkTicket, Tickets
 from trunkline.bus.intake import Assigned, Intake, Partition, Reading
 from trunkline.bus.kafka import KafkaSettings, produce, read_all
 from trunkline.bus.ledger import Ledger
 from trunkline.bus.names import Names
-from trunkline.bus.positions import read_positions
-from trunkline.bus.publish import Publisher
-from trunkline.bus.push import PushRuntime
-from trunkline.bus.redrive import Redrive
-from trunkline.bus.source import SplitWriter
-from trunkline.bus.tickets import SinkTicket, Tickets
+from trunkline.bus.redrive.transactions import Redrive
+from trunkline.bus.source.deliveries import AcceptedDeliveries
+from trunkline.bus.source.poll import SplitWriter
+from trunkline.bus.source.positions import read_positions
+from trunkline.bus.source.publish import Publisher
+from trunkline.bus.source.push import PushRuntime
 from trunkline.bus.topics import TopicPlan, ensure_topics, internal_topics
 from trunkline.core.contracts import (
     PushSource,

@@ -20,9 +20,9 @@ import pytest_asyncio
 from bus_harness import Bus, Endpoint, bus, http_connection, http_sink, order, text_headers, topic_manifest, unframed
 from conftest import KafkaUnderTest
 
+from trunkline.bus.accounting.trace import find_hops
 from trunkline.bus.embedded import EmbeddedKafka
 from trunkline.bus.states import Desired, State
-from trunkline.bus.trace import find_hops
 
 pytestmark = [pytest.mark.kafka, pytest.mark.asyncio(loop_scope="module")]
 SECRET = "bus-webhook-secret-1138"
@@ -294,7 +294,7 @@ async def test_many_requests_at_once_are_each_answered_and_each_published_once(s
 async def test_while_the_broker_is_away_senders_get_503_and_nothing_acknowledged_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trunkline.bus.push.TIMEOUT", 2.0)
+    monkeypatch.setattr("trunkline.bus.source.push.TIMEOUT", 2.0)
     home = tmp_path / "broker"
     broker = EmbeddedKafka(home)
     started = await asyncio.to_thread(broker.start)

@@ -10,10 +10,10 @@ import pytest
 from conftest import KafkaUnderTest
 from typer.testing import CliRunner, Result
 
-from trunkline.bus.applied import read_applied
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
 from trunkline.bus.topics import topic_states
+from trunkline.bus.worker.applied import read_applied
 from trunkline.cli.main import app
 
 pytestmark = pytest.mark.kafka

@@ -10,11 +10,11 @@ import pytest
 from conftest import KafkaUnderTest
 from typer.testing import CliRunner, Result
 
-from trunkline.bus.applied import project_of, read_applied
 from trunkline.bus.deadletters import DeadLetter, Failure, dead_letter_headers
 from trunkline.bus.kafka import KafkaSettings, produce, read_all
 from trunkline.bus.names import Names
 from trunkline.bus.topics import ensure_topics, pipeline_topics
+from trunkline.bus.worker.applied import project_of, read_applied
 from trunkline.cli.main import app
 
 pytestmark = pytest.mark.kafka

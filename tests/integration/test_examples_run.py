@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 import pytest
 from aiohttp import web
 
+from trunkline.bus.accounting.trace import find_hops
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
 from trunkline.bus.states import State
-from trunkline.bus.trace import find_hops
-from trunkline.bus.worker import Worker, WorkerSettings
+from trunkline.bus.worker.worker import Worker, WorkerSettings
 from trunkline.core.http import HttpClient, HttpOptions
 from trunkline.core.manifests import load_files
 

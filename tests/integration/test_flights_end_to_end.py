@@ -19,10 +19,10 @@ from pathlib import Path
 import pytest
 from sftp_servers import Server, openssh
 
+from trunkline.bus.accounting.reconcile import reconcile
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
-from trunkline.bus.positions import SplitPosition, read_positions
-from trunkline.bus.reconcile import reconcile
+from trunkline.bus.source.positions import SplitPosition, read_positions
 
 ROOT = Path(__file__).parents[2]
 ALL_FLIGHTS = ROOT.parent / "shared" / "data" / "flights.csv.gz"

@@ -26,10 +26,10 @@ import requests
 from requests.adapters import HTTPAdapter
 from simple_salesforce import Salesforce
 
+from trunkline.bus.accounting.reconcile import reconcile
 from trunkline.bus.kafka import KafkaSettings, read_all
 from trunkline.bus.names import Names
-from trunkline.bus.positions import SplitPosition, read_positions
-from trunkline.bus.reconcile import reconcile
+from trunkline.bus.source.positions import SplitPosition, read_positions
 
 SEED = int(os.environ.get("TRUNKLINE_TEST_SEED", "20130101"))
 BIN = Path(sys.executable).parent / "trunkline"

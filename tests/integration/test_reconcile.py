@@ -12,15 +12,15 @@ from confluent_kafka import TopicPartition
 from conftest import KafkaUnderTest, MakeTopic
 from prometheus_client import REGISTRY
 
-from trunkline.bus import settledoffsets
-from trunkline.bus.commits import all_committed
+from trunkline.bus.accounting import settledoffsets
+from trunkline.bus.accounting.commits import all_committed
+from trunkline.bus.accounting.ledgerchecks import LedgerChecks
+from trunkline.bus.accounting.reconcile import PartitionCheck, parked_now, reconcile
+from trunkline.bus.accounting.trace import TraceBatch
 from trunkline.bus.kafka import KafkaSettings, patiently
 from trunkline.bus.ledger import Ledger
-from trunkline.bus.ledgerchecks import LedgerChecks
 from trunkline.bus.names import Names
-from trunkline.bus.reconcile import PartitionCheck, parked_now, reconcile
 from trunkline.bus.topics import COMPACTED, TopicPlan, ensure_topics, internal_topics
-from trunkline.bus.trace import TraceBatch
 from trunkline.cli.standing import committed_ledgers
 
 pytestmark = pytest.mark.kafka
@@ -110,7 +110,7 @@ def test_what_expired_can_not_be_verified_and_is_no_error(account: Account) -> N
 def test_a_range_is_summed_up_in_chunks_as_it_would_be_at_once(
     account: Account, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trunkline.bus.reconcile.CHUNK", 7)
+    monkeypatch.setattr("trunkline.bus.accounting.reconcile.CHUNK", 7)
     account.write(30)
     account.settle(range(30))
     assert account.ledger.checksum == zlib.crc32(array("q", range(30)).tobytes())
@@ -139,13 +139,13 @@ def test_a_worker_notices_a_ledger_that_does_not_close_until_its_epoch_ends(acco
 
 
 def test_of_a_busy_partition_a_short_stretch_is_looked_at(account: Account, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trunkline.bus.ledgerchecks.RANGE", 10)
+    monkeypatch.setattr("trunkline.bus.accounting.ledgerchecks.RANGE", 10)
     checks = LedgerChecks(account.settings, account.names)
     account.write(60)
     account.settle(range(5))
     checks.update({"out": {(account.topic, 0): -1}})
     account.settle(range(5, 40))
-    monkeypatch.setattr("trunkline.bus.ledgerchecks.time.sleep", lambda _seconds: account.settle([40, 42]))
+    monkeypatch.setattr("trunkline.bus.accounting.ledgerchecks.time.sleep", lambda _seconds: account.settle([40, 42]))
     checks.update({"out": {(account.topic, 0): -1}})
     assert REGISTRY.get_sample_value("trunkline_ledger_mismatch", {"pipeline": "out"}) == 1
 

@@ -16,15 +16,15 @@ import pytest
 from bus_harness import ORDER, Registry, order, unframed
 from conftest import KafkaUnderTest
 
-from trunkline.bus import audit
+from trunkline.bus.accounting import audit
 from trunkline.bus.deadletters import REDRIVES, DeadLetter, Failure, dead_letter_headers
-from trunkline.bus.edits import Edit
-from trunkline.bus.jobrunner import JobRunner, has_runner
-from trunkline.bus.jobs import Desired, Job, JobLog, JobRecords, JobState, Progress, RedriveOrder, Wish
 from trunkline.bus.kafka import KafkaSettings, end_offsets, produce, read_all
 from trunkline.bus.names import Names
-from trunkline.bus.redrive import Redrive, Sender, retry_way
-from trunkline.bus.redrive_job import RedriveExecution, Surroundings, plan_of
+from trunkline.bus.redrive.edits import Edit
+from trunkline.bus.redrive.job import RedriveExecution, Surroundings, plan_of
+from trunkline.bus.redrive.jobs import Desired, Job, JobLog, JobRecords, JobState, Progress, RedriveOrder, Wish
+from trunkline.bus.redrive.runner import JobRunner, has_runner
+from trunkline.bus.redrive.transactions import Redrive, Sender, retry_way
 from trunkline.bus.topics import TopicPlan, ensure_topics, internal_topics
 from trunkline.core.envelope import Headers
 from trunkline.core.errors import ConfigurationError, RetriableError
@@ -321,7 +321,7 @@ def test_a_job_that_ended_long_ago_is_forgotten(desk: Desk, monkeypatch: pytest.
     job, open_one = desk.ask(), desk.ask(rate=0.001)
     assert desk.execute(job).state is JobState.DONE
     desk.want(open_one, Desired.PAUSED)
-    monkeypatch.setattr("trunkline.bus.jobrunner.KEPT_SECONDS", 0.0)
+    monkeypatch.setattr("trunkline.bus.redrive.runner.KEPT_SECONDS", 0.0)
     runner = JobRunner(desk.around("worker 1"))
     runner.start()
     try:

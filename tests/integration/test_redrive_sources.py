@@ -16,10 +16,10 @@ from bus_harness import Bus, bus, text_headers, topic_manifest, unframed
 from conftest import KafkaUnderTest
 
 from trunkline.bus.deadletters import DeadLetter
-from trunkline.bus.edits import Edit
-from trunkline.bus.jobs import Job, JobLog, JobRecords, JobState, RedriveOrder
 from trunkline.bus.kafka import end_offsets
-from trunkline.bus.redrive import Redrive
+from trunkline.bus.redrive.edits import Edit
+from trunkline.bus.redrive.jobs import Job, JobLog, JobRecords, JobState, RedriveOrder
+from trunkline.bus.redrive.transactions import Redrive
 
 pytestmark = pytest.mark.kafka
 GOOD = {"id": 1, "customer": "c1", "amount": 5}

@@ -15,9 +15,9 @@ import pytest
 from bus_harness import topic_manifest, unframed
 from conftest import KafkaUnderTest
 
-from trunkline.bus.board import Board
 from trunkline.bus.kafka import KafkaSettings, produce, read_all
 from trunkline.bus.names import Names
+from trunkline.bus.worker.board import Board
 from trunkline.registry.codec import Encoder
 from trunkline.registry.schema import Schema
 

@@ -7,15 +7,15 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
-from trunkline.bus.applied import read_applied
 from trunkline.bus.deadletters import ATTEMPTS, EXCEPTION, FINGERPRINT, MESSAGE, PLACE, STAGE, DeadLetter
-from trunkline.bus.jobs import Job, RedriveOrder
 from trunkline.bus.kafka import KafkaSettings, end_offsets, read_all
-from trunkline.bus.letters import compile_filter, decoded_value, text_of
-from trunkline.bus.redrive import Redrive
-from trunkline.bus.redrive_job import plan_of, way_of
-from trunkline.bus.redrive_plan import Plan
+from trunkline.bus.redrive.job import plan_of, way_of
+from trunkline.bus.redrive.jobs import Job, RedriveOrder
+from trunkline.bus.redrive.letters import compile_filter, decoded_value, text_of
+from trunkline.bus.redrive.plan import Plan
+from trunkline.bus.redrive.transactions import Redrive
 from trunkline.bus.topics import ensure_topics, internal_topics
+from trunkline.bus.worker.applied import read_applied
 from trunkline.cli.jobs import attend, create, surroundings
 from trunkline.cli.session import Session
 from trunkline.cli.standing import known_pipelines

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from trunkline.bus.edits import Changes, Edit
+from trunkline.bus.redrive.edits import Changes, Edit
 from trunkline.core.errors import ConfigurationError
 
 

@@ -6,15 +6,15 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from trunkline.bus.board import Board
-from trunkline.bus.commits import positions
+from trunkline.bus.accounting.commits import positions
+from trunkline.bus.accounting.lag import LagReader
 from trunkline.bus.kafka import KafkaSettings
-from trunkline.bus.lag import LagReader
 from trunkline.bus.names import Names
-from trunkline.bus.positions import read_positions
+from trunkline.bus.source.positions import read_positions
 from trunkline.bus.states import State
 from trunkline.bus.topics import matching_topics, topic_states
-from trunkline.bus.worker import Worker
+from trunkline.bus.worker.board import Board
+from trunkline.bus.worker.worker import Worker
 from trunkline.core.contracts import PushSource
 from trunkline.core.errors import FatalError, RetriableError
 from trunkline.core.manifests import Project, Sink, Stream

@@ -28,7 +28,7 @@ def list_(
     pipeline: Annotated[str | None, typer.Argument(help="One pipeline; all without it.", metavar="PIPELINE")] = None,
 ) -> None:
     """List jobs with how far they are, the oldest first. Those that ended stay for 30 days."""
-    from trunkline.bus.jobs import JobLog
+    from trunkline.bus.redrive.jobs import JobLog
     from trunkline.cli.jobs import JOB_COLUMNS, job_row
 
     found = JobLog.read(session.kafka(), session.names(), patient=False).of(None if pipeline is None else [pipeline])
@@ -44,7 +44,7 @@ def show(session: Session, job: JobArgument) -> None:
 
 def pause(session: Session, job: JobArgument) -> None:
     """Let a job rest after the transaction under way."""
-    from trunkline.bus.jobs import Desired
+    from trunkline.bus.redrive.jobs import Desired
     from trunkline.cli.jobs import want
 
     _print(session, want(session, job, Desired.PAUSED))
@@ -52,7 +52,7 @@ def pause(session: Session, job: JobArgument) -> None:
 
 def resume(session: Session, job: JobArgument, detach: DetachOption = False) -> None:
     """Let a paused, failed or orphaned job go on, and follow it. Without any worker it is executed here."""
-    from trunkline.bus.jobs import Desired
+    from trunkline.bus.redrive.jobs import Desired
     from trunkline.cli.jobs import want
 
     _print(session, want(session, job, Desired.RUNNING, detach=detach))
@@ -60,14 +60,14 @@ def resume(session: Session, job: JobArgument, detach: DetachOption = False) -> 
 
 def cancel(session: Session, job: JobArgument) -> None:
     """End a job. What was sent stays sent; what was not keeps waiting."""
-    from trunkline.bus.jobs import Desired
+    from trunkline.bus.redrive.jobs import Desired
     from trunkline.cli.jobs import want
 
     _print(session, want(session, job, Desired.CANCELLED))
 
 
 def _print(session: Session, job: object) -> None:
-    from trunkline.bus.jobs import Job
+    from trunkline.bus.redrive.jobs import Job
     from trunkline.cli.jobs import JOB_COLUMNS, job_row
 
     assert isinstance(job, Job)

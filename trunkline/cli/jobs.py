@@ -15,15 +15,15 @@ from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 
-from trunkline.bus.applied import project_of, read_applied
-from trunkline.bus.build import source_publisher
-from trunkline.bus.jobrunner import has_runner
-from trunkline.bus.jobs import Desired, Job, JobLog, JobRecords, JobState, RedriveOrder, Wish, partition_of
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
-from trunkline.bus.publish import Publisher
-from trunkline.bus.redrive_job import RedriveExecution, Surroundings
+from trunkline.bus.redrive.job import RedriveExecution, Surroundings
+from trunkline.bus.redrive.jobs import Desired, Job, JobLog, JobRecords, JobState, RedriveOrder, Wish, partition_of
+from trunkline.bus.redrive.runner import has_runner
+from trunkline.bus.source.publish import Publisher
 from trunkline.bus.topics import ensure_topics, internal_topics
+from trunkline.bus.worker.applied import project_of, read_applied
+from trunkline.bus.worker.build import source_publisher
 from trunkline.cli.output import console
 from trunkline.cli.session import Session, user
 from trunkline.cli.standing import elapsed

@@ -21,8 +21,8 @@ def register(app: typer.Typer) -> None:
 
 def show(session: Session, pipeline: PipelineArgument) -> None:
     """Show the committed offset of every partition, and the second copy that workers reported."""
-    from trunkline.bus.commits import committed
-    from trunkline.bus.offsetadmin import saved_positions
+    from trunkline.bus.accounting.commits import committed
+    from trunkline.bus.worker.offsetadmin import saved_positions
     from trunkline.cli.standing import known_pipelines
 
     kafka, names = session.kafka(), session.names()
@@ -54,8 +54,8 @@ def set_(
     """Set the offsets of a stopped pipeline; its ledger begins a new epoch."""
     from datetime import datetime
 
-    from trunkline.bus.commits import committed
-    from trunkline.bus.offsetadmin import saved_positions, set_offsets, wanted_offsets
+    from trunkline.bus.accounting.commits import committed
+    from trunkline.bus.worker.offsetadmin import saved_positions, set_offsets, wanted_offsets
     from trunkline.cli.standing import known_pipelines
     from trunkline.core.errors import ConfigurationError
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import orjson
 
-from trunkline.bus.letters import decoded_value, text_of
 from trunkline.bus.parking.decisions import Action, Decision, decide, waiting
 from trunkline.bus.parking.partitions import parked_records
 from trunkline.bus.parking.records import ParkedRecord
+from trunkline.bus.redrive.letters import decoded_value, text_of
 from trunkline.bus.topics import ensure_topics, internal_topics
 from trunkline.cli.session import Session, user
 from trunkline.cli.standing import known_pipelines

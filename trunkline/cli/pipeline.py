@@ -99,8 +99,8 @@ def lag(
     partitions: Annotated[bool, typer.Option("--partitions", "-p", help="Show each partition.")] = False,
 ) -> None:
     """Show how far pipelines are behind, in records and in seconds; of one pipeline for each partition."""
-    from trunkline.bus.commits import positions
-    from trunkline.bus.lag import LagReader
+    from trunkline.bus.accounting.commits import positions
+    from trunkline.bus.accounting.lag import LagReader
     from trunkline.cli.standing import known_pipelines
 
     kafka, names = session.kafka(), session.names()
@@ -140,7 +140,7 @@ def trace(
     """Show every hop of one event: who did what with it, when, and what other systems called it."""
     import time
 
-    from trunkline.bus.trace import find_hops
+    from trunkline.bus.accounting.trace import find_hops
     from trunkline.cli.values import duration, utc
     from trunkline.core.errors import CheckFailedError
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trunkline.bus.applied import Change, as_data, plan, project_of, read_applied, write_changes
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
 from trunkline.bus.topics import Difference, declared_topics, ensure_topics, internal_topics, topic_states
+from trunkline.bus.worker.applied import Change, as_data, plan, project_of, read_applied, write_changes
 from trunkline.core.manifests import ManifestError, Problem, Project, Sink, Stream, load_files
 from trunkline.core.manifests.check import check
 from trunkline.registry.client import RegistryClient

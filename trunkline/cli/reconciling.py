@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from trunkline.bus.reconcile import OnProgress, PartitionCheck, parked_now, reconcile
+from trunkline.bus.accounting.reconcile import OnProgress, PartitionCheck, parked_now, reconcile
 from trunkline.cli.output import console
 from trunkline.cli.session import Session
 from trunkline.cli.standing import known_pipelines

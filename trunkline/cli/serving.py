@@ -17,7 +17,7 @@ import uvloop
 from trunkline.bus.embedded import EmbeddedKafka, Progress
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.memory import LEAST_MEMORY, few_arenas
-from trunkline.bus.worker import Worker, WorkerSettings
+from trunkline.bus.worker.worker import Worker, WorkerSettings
 from trunkline.cli.endpoint import Endpoint, remove_endpoint, write_endpoint
 from trunkline.cli.finish import Finish, reports_of_worker
 from trunkline.cli.output import Format

@@ -17,9 +17,9 @@ from trunkline.cli.output import Output
 from trunkline.core.errors import ConfigurationError, UnavailableError
 
 if TYPE_CHECKING:
-    from trunkline.bus.board import Board
     from trunkline.bus.kafka import KafkaSettings
     from trunkline.bus.names import Names
+    from trunkline.bus.worker.board import Board
     from trunkline.cli.endpoint import Endpoint
     from trunkline.registry.client import RegistryClient
 
@@ -94,7 +94,7 @@ class Session:
 
     def board(self) -> Board:
         """Wishes and reports of the cluster."""
-        from trunkline.bus.board import Board
+        from trunkline.bus.worker.board import Board
 
         return Board(self.kafka(), self.names())
 

@@ -7,17 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from trunkline.bus.applied import read_applied
-from trunkline.bus.board import Board, Report
-from trunkline.bus.commits import all_committed, positions_of
+from trunkline.bus.accounting.commits import all_committed, positions_of
+from trunkline.bus.accounting.lag import LagReader, PartitionLag
 from trunkline.bus.intake import Partition
-from trunkline.bus.jobs import JobLog
 from trunkline.bus.kafka import KafkaSettings
-from trunkline.bus.lag import LagReader, PartitionLag
 from trunkline.bus.ledger import OUTCOMES, Ledger, total
 from trunkline.bus.names import Names
-from trunkline.bus.positions import read_positions
+from trunkline.bus.redrive.jobs import JobLog
+from trunkline.bus.source.positions import read_positions
 from trunkline.bus.states import State
+from trunkline.bus.worker.applied import read_applied
+from trunkline.bus.worker.board import Board, Report
 from trunkline.cli.session import Session
 from trunkline.core.errors import ConfigurationError, did_you_mean
 

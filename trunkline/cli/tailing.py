@@ -11,7 +11,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from trunkline.bus.kafka import KafkaSettings, end_offsets, headers_of, offset_of, translate, watermarks
-from trunkline.bus.letters import decoded_value, text_of
+from trunkline.bus.redrive.letters import decoded_value, text_of
 from trunkline.cli.output import Output
 from trunkline.cli.topics import require_topic
 from trunkline.cli.values import utc

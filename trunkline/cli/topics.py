@@ -7,10 +7,10 @@ from typing import Any
 
 from confluent_kafka import KafkaException
 
-from trunkline.bus.applied import project_of, read_applied
 from trunkline.bus.kafka import KafkaSettings, translate, watermarks
 from trunkline.bus.names import Names
 from trunkline.bus.topics import TopicState, topic_states
+from trunkline.bus.worker.applied import project_of, read_applied
 from trunkline.core.errors import ConfigurationError, did_you_mean
 from trunkline.core.manifests import Project, Sink, Source, Stream
 from trunkline.registry.client import RegistryClient

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from trunkline.bus.board import STALE_SECONDS, Board, Report, Wish
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
 from trunkline.bus.states import Desired, State
 from trunkline.bus.topics import ensure_topics, internal_topics
+from trunkline.bus.worker.board import STALE_SECONDS, Board, Report, Wish
 from trunkline.cli.session import Session, user
 from trunkline.cli.standing import known_pipelines
 from trunkline.core.errors import FatalError, UnavailableError

@@ -17,10 +17,11 @@ from unittest.mock import patch
 
 from confluent_kafka import Producer
 
-from trunkline.bus import kafka, stream
+from trunkline.bus import kafka
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
-from trunkline.bus.worker import Worker, WorkerSettings
+from trunkline.bus.stream import runtime as stream
+from trunkline.bus.worker.worker import Worker, WorkerSettings
 from trunkline.core.log import configure_logging
 from trunkline.core.manifests import load_files
 

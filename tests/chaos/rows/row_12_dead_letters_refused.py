@@ -29,11 +29,11 @@ from tests.chaos.faults.processes import Fleet
 from tests.chaos.history import DeadLetter, History
 from tests.chaos.scene import EVENT
 from tests.integration.bus_harness import delete_topic, http_connection, http_sink, set_topic, topic_manifest
-from trunkline.bus.board import Board, Report, Wish
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
 from trunkline.bus.states import Desired, State
 from trunkline.bus.topics import TopicPlan, ensure_topics
+from trunkline.bus.worker.board import Board, Report, Wish
 from trunkline.core.errors import TrunklineError
 from trunkline.registry.client import RegistryClient
 from trunkline.registry.codec import Encoder

@@ -18,7 +18,7 @@ from tests.chaos.faults.victims import Victim
 from tests.chaos.history import Acknowledged, Effect, History
 from tests.chaos.scene import EVENT
 from tests.integration.bus_harness import Bus, bus, http_connection, topic_manifest, unframed
-from trunkline.bus.positions import read_positions
+from trunkline.bus.source.positions import read_positions
 from trunkline.core.errors import RetriableError
 
 POINTS = (PRODUCED, COMMITTED, READ, POSITION)

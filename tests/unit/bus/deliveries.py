@@ -8,12 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from trunkline.bus.breaker import Breaker
-from trunkline.bus.contiguous import ContiguousDelivering
 from trunkline.bus.deadletters import Failure
-from trunkline.bus.delivery import Delivering
-from trunkline.bus.gates import Gate, NamedWait
-from trunkline.bus.outgoing import Delivery
+from trunkline.bus.delivery.breaker import Breaker
+from trunkline.bus.delivery.delivery import Delivering
+from trunkline.bus.delivery.gates import Gate, NamedWait
+from trunkline.bus.delivery.outgoing import Delivery
+from trunkline.bus.sink.contiguous import ContiguousDelivering
 from trunkline.core.contracts import Batch, Promises, Sink
 from trunkline.core.errors import TrunklineError
 from trunkline.core.event import Event

@@ -10,7 +10,7 @@ from streams.filter import FilterStep
 from streams.map import MapStep
 from streams.mask import MaskStep
 from tests.unit.bus.records import Schemas
-from trunkline.bus.transform import CompiledStep, FailedRecordError, Transform
+from trunkline.bus.stream.transform import CompiledStep, FailedRecordError, Transform
 from trunkline.core.contracts import Step, StepContext
 from trunkline.core.errors import RejectedError
 from trunkline.core.manifests.models import Target

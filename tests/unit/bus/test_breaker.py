@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import pytest
 from prometheus_client import REGISTRY
 
-from trunkline.bus.accounts import Gates
-from trunkline.bus.breaker import Breaker, BreakerState
-from trunkline.bus.gates import NamedWait, Passage
+from trunkline.bus.delivery.breaker import Breaker, BreakerState
+from trunkline.bus.delivery.gates import NamedWait, Passage
+from trunkline.bus.sink.accounts import Gates
 from trunkline.core.event import Event
 from trunkline.core.manifests import load_text
 from trunkline.core.manifests.models import BreakerSpec

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from deliveries import Book, Place, ScriptedSink, breaker_of, contiguous, deliveries, gates, ok, until
 
-from trunkline.bus.breaker import BreakerState
+from trunkline.bus.delivery.breaker import BreakerState
 from trunkline.core.contracts import Promises
 from trunkline.core.errors import FatalError, TrunklineError
 from trunkline.core.event import Event

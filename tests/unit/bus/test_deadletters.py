@@ -14,7 +14,7 @@ from trunkline.bus.deadletters import (
     fingerprint,
     idempotency_key,
 )
-from trunkline.bus.transform import with_envelope
+from trunkline.bus.stream.transform import with_envelope
 from trunkline.core.envelope import Headers, foreign_event_id
 from trunkline.core.event import Event
 from trunkline.core.secret import Secret

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 
-from trunkline.bus.deliveries import SHELVES, Windows
+from trunkline.bus.source.deliveries import SHELVES, Windows
 
 
 def keys(count: int) -> list[bytes]:

@@ -8,7 +8,7 @@ import random
 import pytest
 from deliveries import Book, Place, ScriptedSink, breaker_of, deliveries, delivering, gates, ok, until
 
-from trunkline.bus.breaker import BreakerState
+from trunkline.bus.delivery.breaker import BreakerState
 from trunkline.core.contracts import Batch, Promises
 from trunkline.core.errors import FatalError, RejectedError, RetriableError
 from trunkline.core.event import Event
@@ -339,7 +339,7 @@ async def test_an_answer_after_the_pipeline_was_stopped_for_its_access_buries_no
 
 
 async def test_access_refusals_of_a_single_key_are_dead_letters(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trunkline.bus.suspects.PATIENCE", 0.02)
+    monkeypatch.setattr("trunkline.bus.delivery.suspects.PATIENCE", 0.02)
     sink, book = ScriptedSink(_refused), Book()
     delivering(sink, book, access_refusals=2).submit(deliveries(book, ["same"] * 5))
     await until(lambda: len(book.settled) == 5)

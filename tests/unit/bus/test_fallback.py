@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from deliveries import Book, ScriptedSink, breaker_of, deliveries, delivering, gates, ok, until
 
-from trunkline.bus.breaker import BreakerState
-from trunkline.bus.fallback import FallbackSink
-from trunkline.bus.gates import Gate
+from trunkline.bus.delivery.breaker import BreakerState
+from trunkline.bus.delivery.fallback import FallbackSink
+from trunkline.bus.delivery.gates import Gate
 from trunkline.core.contracts import PluginContext, Promises
 from trunkline.core.event import Event
 from trunkline.core.log import get_logger

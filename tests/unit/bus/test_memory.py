@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from trunkline.bus.ingress import Bodies, NoRoomError, Taken
 from trunkline.bus.memory import BASE, LARGEST_RECORD, MIB, OF_A_PIPELINE, Shares, divide
+from trunkline.bus.source.ingress import Bodies, NoRoomError, Taken
 
 
 @pytest.mark.parametrize("memory", [512 * MIB, 1024 * MIB, 4096 * MIB])

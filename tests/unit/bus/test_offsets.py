@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from trunkline.bus.delivery.offsets import OffsetTracker
 from trunkline.bus.ledger import MAX_METADATA, OUTCOMES, Ledger, Outcome, Plan, total
-from trunkline.bus.offsets import OffsetTracker
 from trunkline.core.errors import ConfigurationError
 
 BIG = 2**63 - 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trunkline.bus.pace import Pace
+from trunkline.bus.accounting.pace import Pace
 
 
 class Clock:

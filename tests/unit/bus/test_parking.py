@@ -20,11 +20,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from trunkline.bus.delivery import Delivering
+from trunkline.bus.delivery.delivery import Delivering
+from trunkline.bus.delivery.outgoing import Delivery
+from trunkline.bus.delivery.tickets import SinkTicket, Tickets
 from trunkline.bus.intake import Assigned, Reading
 from trunkline.bus.ledger import Ledger
 from trunkline.bus.names import Names
-from trunkline.bus.outgoing import Delivery
 from trunkline.bus.parking import park as park_module
 from trunkline.bus.parking.decisions import Decision
 from trunkline.bus.parking.orders import Order
@@ -33,7 +34,6 @@ from trunkline.bus.parking.parking import Parking
 from trunkline.bus.parking.records import ParkedRecord, is_record
 from trunkline.bus.parking.writing import Outgoing
 from trunkline.bus.state import Entry, Identity, StateStore
-from trunkline.bus.tickets import SinkTicket, Tickets
 from trunkline.core.contracts import Batch, Promises, Sink
 from trunkline.core.event import Event
 from trunkline.core.manifests.models import DeliverySpec
@@ -224,7 +224,15 @@ class Life:
         reading = Reading(cast(Any, None), NAMES, "p", ["orders"], "earliest", "w")
         changelog = cast(Any, MemoryChangelog(world, folder))
         self.park = Park(
-            reading, changelog, self.tickets, self.parking, orders, self, attempts=2, topic_ids={"orders": "T"}
+            reading,
+            changelog,
+            self.tickets,
+            self.parking,
+            orders,
+            self,
+            attempts=2,
+            topic_ids={"orders": "T"},
+            clock=loop.time,
         )
         self.delivering = Delivering(
             Outside(world), spec, "p", gates=[], failed=self.errors.append, exhausted=self.parking

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from streams.filter import FilterStep
 from tests.unit.bus.plain_streams import KEEP, OURS, STREAMS, Stream, message
-from trunkline.bus.hotloop import HotLoop
+from trunkline.bus.accounting.trace import TraceBatch, hops_of
 from trunkline.bus.names import Names
-from trunkline.bus.trace import TraceBatch, hops_of
-from trunkline.bus.transform import FailedRecordError
+from trunkline.bus.stream.hotloop import HotLoop
+from trunkline.bus.stream.transform import FailedRecordError
 
 
 @pytest.mark.parametrize("name", STREAMS)

@@ -10,7 +10,7 @@ import pytest
 from records import ORDER, Schemas
 
 from trunkline.bus.names import Names
-from trunkline.bus.publish import Published, Publisher
+from trunkline.bus.source.publish import Published, Publisher
 from trunkline.core.casting import compile_caster
 from trunkline.core.contracts import RejectedInput, SourceEvent
 from trunkline.core.manifests.models import Target

@@ -9,12 +9,12 @@ import orjson
 import pytest
 
 from trunkline.bus.deadletters import ORIGIN, REDRIVE, REDRIVES, DeadLetter, Failure, dead_letter_headers
-from trunkline.bus.edits import Changes, Edit, input_editor
-from trunkline.bus.jobs import Desired, JobLog, JobState
-from trunkline.bus.marks import Marks
 from trunkline.bus.names import Names
-from trunkline.bus.redrive_plan import Plan
-from trunkline.bus.resend import RetryWay
+from trunkline.bus.redrive.edits import Changes, Edit, input_editor
+from trunkline.bus.redrive.jobs import Desired, JobLog, JobState
+from trunkline.bus.redrive.marks import Marks
+from trunkline.bus.redrive.plan import Plan
+from trunkline.bus.redrive.resend import RetryWay
 from trunkline.core.errors import ConfigurationError, RejectedError
 
 

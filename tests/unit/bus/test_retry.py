@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trunkline.bus.retry import backoff
+from trunkline.bus.delivery.retry import backoff
 from trunkline.bus.states import reconnect_delay, restart_delay
 from trunkline.core.manifests.models import RetrySpec
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from records import Read
 
-from trunkline.bus.trace import TraceBatch, hops_of
+from trunkline.bus.accounting.trace import TraceBatch, hops_of
 from trunkline.core.secret import Secret
 
 ROWS = st.tuples(

@@ -8,7 +8,14 @@ from typing import Any
 import pytest
 from records import ORDER, Read, Schemas
 
-from trunkline.bus.transform import CompiledStep, FailedRecordError, KeepOnError, Output, Transform, correlation_of
+from trunkline.bus.stream.transform import (
+    CompiledStep,
+    FailedRecordError,
+    KeepOnError,
+    Output,
+    Transform,
+    correlation_of,
+)
 from trunkline.core.errors import FatalError, RejectedError
 from trunkline.core.event import Event
 from trunkline.core.manifests.models import Target

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from trunkline.bus.budget.account import Account
 from trunkline.bus.budget.turns import Turn
-from trunkline.bus.gates import HOLD_LIMIT
+from trunkline.bus.delivery.gates import HOLD_LIMIT
 from trunkline.core.event import Event
 from trunkline.core.verdicts import Retry, Verdict
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import orjson
 
-from trunkline.bus import audit
+from trunkline.bus.accounting import audit
 from trunkline.bus.deadletters import dead_letter_headers
+from trunkline.bus.delivery.tickets import SinkTicket, Tickets
 from trunkline.bus.intake import Partition
 from trunkline.bus.kafka import headers_of
 from trunkline.bus.ledger import Outcome
@@ -18,7 +19,6 @@ from trunkline.bus.parking.lot import Lot
 from trunkline.bus.parking.orders import Carry, Hold, Key, Settle
 from trunkline.bus.parking.records import ParkedRecord
 from trunkline.bus.parking.writing import Outgoing
-from trunkline.bus.tickets import SinkTicket, Tickets
 from trunkline.core.log import get_logger
 
 log = get_logger(__name__)

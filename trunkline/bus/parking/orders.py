@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from trunkline.bus.deadletters import Failure
+from trunkline.bus.delivery.outgoing import Delivery
 from trunkline.bus.intake import Partition
 from trunkline.bus.ledger import Outcome
-from trunkline.bus.outgoing import Delivery
 from trunkline.bus.parking.decisions import Decision
 from trunkline.bus.parking.records import ParkedRecord
 

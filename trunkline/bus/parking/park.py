@@ -14,9 +14,10 @@ from typing import Protocol
 from confluent_kafka import Consumer
 
 from trunkline.bus.deadletters import Failure
+from trunkline.bus.delivery.outgoing import Delivery
+from trunkline.bus.delivery.tickets import Tickets
 from trunkline.bus.intake import Assigned, Partition, Reading
 from trunkline.bus.kafka import end_offsets
-from trunkline.bus.outgoing import Delivery
 from trunkline.bus.parking.batch import Batch
 from trunkline.bus.parking.decisions import waiting
 from trunkline.bus.parking.lot import Lot
@@ -24,7 +25,6 @@ from trunkline.bus.parking.orders import Carry, Hold, Load, Order, ParkTicket, S
 from trunkline.bus.parking.parking import Parking
 from trunkline.bus.parking.writing import Writer
 from trunkline.bus.state import Changelog
-from trunkline.bus.tickets import Tickets
 from trunkline.core.errors import RejectedError, TrunklineError
 from trunkline.core.event import Event
 
@@ -65,6 +65,7 @@ class Park:
         *,
         attempts: int,
         topic_ids: Mapping[str, str],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = reading.settings
         self._names = reading.names
@@ -76,6 +77,7 @@ class Park:
         self._attempts = attempts
         self._around = around
         self._topic_ids = topic_ids
+        self._clock = clock
         self._writer = Writer(reading.settings, reading.names, reading.pipeline, reading.worker)
         self._lots: dict[int, Lot] = {}
         self._orders = orders
@@ -88,7 +90,7 @@ class Park:
     @property
     def waiting(self) -> bool:
         """Whether there is something to do."""
-        due = time.monotonic() >= self._not_before
+        due = self._clock() >= self._not_before
         return due and not self._broken and (not self._orders.empty() or bool(self._loads or self._backlog))
 
     # --- partitions ---
@@ -139,7 +141,7 @@ class Park:
         if self._broken:
             return
         self._take_orders()
-        now = time.monotonic()
+        now = self._clock()
         if now < self._not_before:
             return
         try:

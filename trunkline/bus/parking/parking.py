@@ -13,11 +13,11 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from trunkline.bus.deadletters import Failure
-from trunkline.bus.outgoing import Delivery
+from trunkline.bus.delivery.outgoing import Delivery
+from trunkline.bus.delivery.retry import backoff
 from trunkline.bus.parking.decisions import Decision
 from trunkline.bus.parking.orders import Carry, Hold, Key, Load, Order, ParkTicket, Settle
 from trunkline.bus.parking.records import BEHIND
-from trunkline.bus.retry import backoff
 from trunkline.core.log import get_logger
 from trunkline.core.manifests.models import DeliverySpec
 from trunkline.core.metrics import counter, gauge

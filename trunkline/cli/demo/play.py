@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from trunkline.bus.accounting.reconcile import PartitionCheck, reconcile
+from trunkline.bus.accounting.trace import Hop, find_hops
 from trunkline.bus.deadletters import DeadLetter
 from trunkline.bus.kafka import produce_and_wait
-from trunkline.bus.reconcile import PartitionCheck, reconcile
-from trunkline.bus.redrive import Redrive
+from trunkline.bus.redrive.transactions import Redrive
 from trunkline.bus.states import State
-from trunkline.bus.trace import Hop, find_hops
 from trunkline.cli.demo.airline import Airline, correlation_id, local_client, message_id, new_secret
 from trunkline.cli.demo.flights import NEW_AIRLINE, Flights
 from trunkline.cli.demo.stage import Stage

@@ -20,7 +20,7 @@ from trunkline.bus.embedded import EmbeddedKafka, OnProgress
 from trunkline.bus.embedded.processes import end_broker, find_brokers
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
-from trunkline.bus.worker import Worker, WorkerSettings
+from trunkline.bus.worker.worker import Worker, WorkerSettings
 from trunkline.cli.demo.airline import new_secret
 from trunkline.cli.demo.flights import EXAMPLE, Flights
 from trunkline.cli.demo.partner import Partner

@@ -14,10 +14,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from trunkline.bus.board import Report
 from trunkline.bus.embedded import Progress
 from trunkline.bus.states import State
-from trunkline.bus.worker import Worker
+from trunkline.bus.worker.board import Report
+from trunkline.bus.worker.worker import Worker
 from trunkline.cli.output import console
 
 LIVE_SECONDS = 0.25

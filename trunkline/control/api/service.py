@@ -9,7 +9,7 @@ from aiohttp import web
 from prometheus_client import REGISTRY
 from prometheus_client.exposition import choose_encoder
 
-from trunkline.bus.worker import Worker
+from trunkline.bus.worker.worker import Worker
 from trunkline.core.log import LEVELS, get_logger, set_level
 
 log = get_logger(__name__)

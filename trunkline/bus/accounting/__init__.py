@@ -1,0 +1,1 @@
+"""Accounting: what became of every record: ledger, trace, audit, lag, and whether it adds up."""

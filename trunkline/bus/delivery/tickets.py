@@ -1,0 +1,243 @@
+"""What was read of each partition and is not committed yet: the tickets that deliveries answer to, and the way to a commit.
+
+Tickets come back on the event loop or, for dead letters, on the polling thread; `lock` is held for each.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+
+from trunkline.bus.accounting.trace import TraceBatch
+from trunkline.bus.deadletters import Failure, dead_letter_headers
+from trunkline.bus.delivery.offsets import OffsetTracker
+from trunkline.bus.intake import Assigned, Partition
+from trunkline.bus.kafka import LazyProducer, headers_of, produce
+from trunkline.bus.ledger import Ledger, Outcome, Plan
+from trunkline.bus.names import Names
+from trunkline.core.errors import FatalError, TrunklineError
+from trunkline.core.log import get_logger
+from trunkline.core.metrics import counter
+
+log = get_logger(__name__)
+
+
+class Work:
+    """One partition during one assignment: its tracker, and the plan of a range that is being written."""
+
+    def __init__(self, assigned: Assigned) -> None:
+        self.partition = assigned.partition
+        self.tracker = OffsetTracker(assigned.position, assigned.ledger)
+        self.committed = assigned.position
+        self.reported = self.tracker.ledger.copy()
+        """What the metrics have of the ledger."""
+        self.plan: Plan | None = assigned.plan
+        self.current = True
+
+
+@dataclass(slots=True, eq=False)
+class SinkTicket:
+    """What a delivery answers to."""
+
+    work: Work
+    message: Message
+    offset: int
+    correlation: str
+    tickets: Tickets
+
+    @property
+    def current(self) -> bool:
+        """See `Ticket`."""
+        return self.work.current
+
+    def belongs(self, partitions: Collection[Partition]) -> bool:
+        """See `Ticket`."""
+        return self.work.partition in partitions
+
+    def settle(self, outcome: Outcome, *, detail: str | None = None) -> None:
+        """See `Ticket`."""
+        self.tickets.settle(self, outcome, detail)
+
+    def save_dead(self, failure: Failure) -> None:
+        """See `Ticket`."""
+        self.tickets.save_dead(self, failure)
+
+
+class Tickets:
+    """The partitions that a sink has, and what became of the records read from them."""
+
+    def __init__(
+        self, names: Names, pipeline: str, worker: str, producer: LazyProducer, failed: Callable[[TrunklineError], None]
+    ) -> None:
+        self._names = names
+        self._pipeline = pipeline
+        self._worker = worker
+        self._producer = producer
+        self._failed = failed
+        self.lock = threading.Lock()
+        self.works: dict[Partition, Work] = {}
+        self.trace = TraceBatch(pipeline, "sink", worker)
+        self._ended = self._dead = 0
+        self._settled = counter("trunkline_records_settled_total")
+
+    def settle(self, ticket: SinkTicket, outcome: Outcome, detail: str | None) -> None:
+        """A record ended so."""
+        work = ticket.work
+        with self.lock:
+            # I4: what ends after the partition went away is not committed here.
+            if work.current:
+                work.tracker.settle(ticket.offset, outcome, outputs=1 if outcome == "delivered" else 0)
+            self._ended += 1
+            self._dead += outcome == "dead"
+            self.trace.add(*work.partition, ticket.offset, ticket.correlation, outcome, detail)
+
+    def save_dead(self, ticket: SinkTicket, failure: Failure) -> None:
+        """Saves a dead letter; the record is settled when the broker has it, and the pipeline fails when it refuses."""
+        topic, partition = ticket.work.partition
+        message = ticket.message
+        headers = dead_letter_headers(
+            headers_of(message),
+            pipeline=self._pipeline,
+            task=self._worker,
+            topic=topic,
+            partition=partition,
+            offset=ticket.offset,
+            failure=failure,
+        )
+        log.warning(
+            "dead letter",
+            pipeline=self._pipeline,
+            topic=topic,
+            partition=partition,
+            offset=ticket.offset,
+            correlation_id=ticket.correlation,
+            stage=failure.stage,
+            reason=failure.reason,
+        )
+        destination = self._names.dead_letters(self._pipeline)
+
+        def acknowledged(error: KafkaError | None, _message: Message) -> None:
+            # I3: a record is saved before any offset passes it.
+            if error is None:
+                ticket.settle("dead", detail=failure.reason)
+            else:
+                self._failed(_unsaved(destination, str(error), f"{topic}[{partition}]@{ticket.offset}"))
+
+        try:
+            produce(
+                self._producer,
+                destination,
+                message.value(),
+                message.key(),
+                headers,
+                partition=partition,
+                on_delivery=acknowledged,
+            )
+        except (KafkaException, TrunklineError) as error:
+            self._failed(_unsaved(destination, str(error), f"{topic}[{partition}]@{ticket.offset}"))
+
+    # --- partitions ---
+
+    def take(self, partitions: Sequence[Assigned]) -> None:
+        """Takes partitions up where the group left them."""
+        with self.lock:
+            for one in partitions:
+                self.works[one.partition] = Work(one)
+
+    def let_go(self, partitions: Sequence[Partition]) -> None:
+        """Forgets partitions: what comes back for them from now on is not committed."""
+        with self.lock:
+            for partition in partitions:
+                work = self.works.pop(partition, None)
+                if work is not None:
+                    work.current = False
+
+    @property
+    def ledgers(self) -> Mapping[Partition, Ledger]:
+        """The ledger of each partition that is ours, as far as offsets can be committed."""
+        with self.lock:
+            return {partition: work.tracker.ledger.copy() for partition, work in self.works.items()}
+
+    @property
+    def positions(self) -> Mapping[Partition, int]:
+        """The offset to commit of each partition that is ours."""
+        with self.lock:
+            return {partition: work.tracker.commit for partition, work in self.works.items()}
+
+    # --- on the way to a commit ---
+
+    def settled_before(self, work: Work, offset: int) -> bool:
+        """Whether everything that was read before an offset is settled and counted."""
+        with self.lock:
+            work.tracker.advance()
+            return work.tracker.passed(offset)
+
+    def planned(self, work: Work, last: int) -> TopicPartition:
+        """Notes that a range up to `last` is about to be written, and gives the commit that says so."""
+        with self.lock:
+            work.plan = Plan(last)
+            return TopicPartition(*work.partition, work.tracker.commit, work.tracker.ledger.to_metadata(work.plan))
+
+    def due(self, *, all_of_them: bool, only: Sequence[Partition] | None = None) -> list[TopicPartition]:
+        """The commits of the partitions that moved, or of all; their trace goes to the producer, their counts to the metrics."""
+        commits = []
+        with self.lock:
+            for partition, work in self.works.items():
+                if only is not None and partition not in only:
+                    continue
+                work.tracker.advance()
+                if work.tracker.commit == work.committed and not all_of_them:
+                    continue
+                if work.plan is not None and work.tracker.commit > work.plan.last:
+                    work.plan = None
+                commits.append(
+                    TopicPartition(*partition, work.tracker.commit, work.tracker.ledger.to_metadata(work.plan))
+                )
+                self._count(work)
+            traces = self.trace.drain()
+        for record in traces:
+            self._producer.produce(self._names.trace, record)
+        return commits
+
+    def committed(self, commits: Sequence[TopicPartition]) -> None:
+        """Kafka has these commits. What it refused stays due."""
+        with self.lock:
+            for one in commits:
+                work = self.works.get((one.topic, one.partition))
+                if work is not None and one.error is None:
+                    work.committed = one.offset
+
+    def standing(self, numbers: Collection[int]) -> list[TopicPartition]:
+        """The commits of all partitions of these numbers, as they are now, for a transaction that has to hold them."""
+        with self.lock:
+            return [
+                TopicPartition(*partition, work.tracker.commit, work.tracker.ledger.to_metadata(work.plan))
+                for partition, work in self.works.items()
+                if partition[1] in numbers
+            ]
+
+    def ended(self) -> tuple[int, int]:
+        """How many records ended since this was asked last, and how many of them as dead letters."""
+        with self.lock:
+            found = self._ended, self._dead
+            self._ended = self._dead = 0
+        return found
+
+    def _count(self, work: Work) -> None:
+        for outcome in ("delivered", "filtered", "dead", "parked"):
+            count = getattr(work.tracker.ledger, outcome) - getattr(work.reported, outcome)
+            if count:
+                self._settled.labels(self._pipeline, outcome).inc(count)
+        work.reported = work.tracker.ledger.copy()
+
+
+def _unsaved(destination: str, reason: str, where: str) -> FatalError:
+    return FatalError(
+        f"a dead letter can't be saved to {destination}: {reason}",
+        where=where,
+        hint="mend the dead-letter topic; no offset has passed the record",
+        code="deadletters.failed",
+    )

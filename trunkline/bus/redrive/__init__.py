@@ -1,0 +1,1 @@
+"""Redrive: jobs that send dead letters again, once each, in order."""

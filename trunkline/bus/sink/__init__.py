@@ -1,0 +1,1 @@
+"""The sink runtime: reads, decodes, holds back, and commits what delivery settled."""

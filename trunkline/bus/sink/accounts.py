@@ -1,0 +1,58 @@
+"""The gates of a worker: what its pipelines share of each account they call."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from trunkline.bus.budget.budgets import Budgets
+from trunkline.bus.delivery.breaker import Breaker
+from trunkline.bus.delivery.gates import Gate, NamedWait
+from trunkline.core.manifests import Project
+from trunkline.core.manifests import Sink as SinkManifest
+from trunkline.core.manifests.models import BreakerSpec, ConnectionSpec
+from trunkline.core.quota import NO_QUOTA, Quota
+
+
+class Gates:
+    """Makes the gates of accounts, and gives the pipelines of one `Connection` the same ones.
+
+    A worker has one for its life: an open breaker outlives the restart of a pipeline. A `Connection` that changed is another
+    account. `for_pipeline` is called by threads; the gates themselves belong to the event loop.
+    """
+
+    def __init__(self, budgets: Budgets | None = None) -> None:
+        self._budgets = budgets
+        self._lock = threading.Lock()
+        self._made: dict[str, tuple[ConnectionSpec | None, Sequence[Gate]]] = {}
+
+    def for_pipeline(self, manifest: SinkManifest, project: Project) -> Sequence[Gate]:
+        """The gates that the calls of a pipeline pass, those of its `Connection`, else its own."""
+        return self._of(manifest, manifest.spec.connection, f"pipeline/{manifest.metadata.name}", project)
+
+    def for_fallback(self, manifest: SinkManifest, project: Project) -> Sequence[Gate]:
+        """The gates of the account that a pipeline's fallback uses."""
+        assert manifest.spec.fallback is not None
+        name = manifest.spec.fallback.connection
+        return self._of(manifest, name, f"pipeline/{manifest.metadata.name}/fallback", project)
+
+    def _of(self, manifest: SinkManifest, name: str | None, own: str, project: Project) -> Sequence[Gate]:
+        connection = project.connections.get(name) if name is not None else None
+        spec = connection.spec if connection is not None else None
+        account = name if name is not None else own
+        with self._lock:
+            found = self._made.get(account)
+            if found is None or found[0] != spec:
+                found = self._made[account] = (spec, _gates(account, spec))
+        if self._budgets is None or name is None or spec is None:
+            return found[1]
+        return (*found[1], self._budgets.gate(name, spec, manifest.metadata.name, manifest.spec.delivery))
+
+    def quota(self, connection: str | None) -> Quota:
+        """What a plug-in may tell of the account of a `Connection`."""
+        return NO_QUOTA if self._budgets is None or connection is None else self._budgets.quota(connection)
+
+
+def _gates(account: str, spec: ConnectionSpec | None) -> Sequence[Gate]:
+    """The gates that the pipelines of an account share on a worker; its budget has one for each pipeline."""
+    return (NamedWait(), Breaker(account, spec.breaker if spec is not None else BreakerSpec()))

@@ -1,0 +1,329 @@
+"""The source runtime: polls the splits that this worker holds the lease of; records and position in one Kafka transaction.
+
+Which worker runs which split follows from group assignment over the partitions of the lease topic. On gaining a lease:
+`init_transactions` fences whoever held it, then the position is read to the end, then polling begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+import zlib
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TypeVar
+
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+
+from trunkline.bus.accounting.pace import Pace
+from trunkline.bus.accounting.trace import TraceBatch
+from trunkline.bus.kafka import KafkaSettings, produce, translate
+from trunkline.bus.names import Names
+from trunkline.bus.source.positions import SplitPosition, position_key, read_positions
+from trunkline.bus.source.publish import Published, Publisher
+from trunkline.bus.states import reconnect_delay
+from trunkline.bus.threads import in_own_thread
+from trunkline.bus.topics import LEASE_PARTITIONS
+from trunkline.core.contracts import Progress, Source, SourceBatch
+from trunkline.core.errors import FatalError, RetriableError, TrunklineError
+from trunkline.core.log import get_logger
+from trunkline.core.metrics import counter, gauge, histogram
+
+log = get_logger(__name__)
+T = TypeVar("T")
+TIMEOUT = 15.0
+LEASE_SECONDS = 0.5
+"""How often the thread that holds leases looks whether it should leave."""
+
+
+def lease_of(split: str) -> int:
+    """The partition of the lease topic that stands for a split."""
+    return zlib.crc32(split.encode()) % LEASE_PARTITIONS
+
+
+class SourceRuntime:
+    """Runs one polling source on one worker."""
+
+    def __init__(
+        self, settings: KafkaSettings, names: Names, pipeline: str, source: Source, publisher: Publisher, *, worker: str
+    ) -> None:
+        self._settings = settings
+        self._names = names
+        self._pipeline = pipeline
+        self._source = source
+        self._publisher = publisher
+        self._worker = worker
+        self._stop = asyncio.Event()
+        self._running = asyncio.Event()
+        self._running.set()
+        self._failure: TrunklineError | None = None
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._positions: dict[str, SplitPosition] = {}
+        self._paces: dict[str, tuple[Pace, Progress]] = {}
+        self._leave = threading.Event()
+
+    @property
+    def splits(self) -> Mapping[str, SplitPosition]:
+        """Where the splits of this worker stand."""
+        return dict(self._positions)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every split of this worker has come to its end."""
+        return bool(self._positions) and all(position.finished for position in self._positions.values())
+
+    @property
+    def progress(self) -> list[tuple[Progress, float | None]]:
+        """How far the splits of this worker that tell it have come, and how many seconds the rest takes, None where it stands still."""
+        return [(known, pace.seconds_for(known.total - known.done)) for pace, known in list(self._paces.values())]
+
+    def stop(self) -> None:
+        """Asks `run` to finish the transaction under way and return."""
+        self._stop.set()
+
+    def pause(self) -> None:
+        """Polls no more; the leases are kept."""
+        self._running.clear()
+
+    def resume(self) -> None:
+        """Polls on."""
+        self._running.set()
+
+    async def run(self) -> None:
+        """Polls until `stop`. The source is open already. Raises `TrunklineError` when the pipeline can't go on."""
+        self._loop = asyncio.get_running_loop()
+        lease = asyncio.ensure_future(in_own_thread(self._hold_leases, f"lease-{self._pipeline}"))
+        try:
+            stopped = asyncio.ensure_future(self._stop.wait())
+            await asyncio.wait({stopped, lease}, return_when=asyncio.FIRST_COMPLETED)
+            stopped.cancel()
+        finally:
+            self._stop.set()
+            await self._end_splits(list(self._tasks))
+            self._leave.set()
+            await lease
+        if self._failure is not None:
+            raise self._failure
+
+    # --- leases: a thread ---
+
+    def _hold_leases(self) -> None:
+        consumer = self._settings.consumer(self._names.group(self._pipeline))
+        try:
+            consumer.subscribe(
+                [self._names.leases], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
+            )
+            while not self._leave.is_set():
+                for message in consumer.consume(1, LEASE_SECONDS):
+                    error = message.error()
+                    if error is not None and not error.retriable():
+                        log.debug("lease", pipeline=self._pipeline, error=error.str())
+        except KafkaException as error:
+            self._fail(translate(error, f"the leases of {self._pipeline} can't be held"))
+        finally:
+            consumer.close()
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        # Nothing is ever read from the lease topic: any valid offset does.
+        self._settings.take(consumer, [TopicPartition(part.topic, part.partition, 0) for part in partitions])
+        consumer.pause(partitions)
+        held = {part.partition for part in partitions}
+        for split in self._source.splits():
+            if lease_of(split) in held:
+                self._loop.call_soon_threadsafe(self._begin_split, split)
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        gone = {part.partition for part in partitions}
+        splits = [split for split in list(self._tasks) if lease_of(split) in gone]
+        with contextlib.suppress(Exception):
+            asyncio.run_coroutine_threadsafe(self._end_splits(splits), self._loop).result(TIMEOUT)
+        self._settings.give_up(consumer, partitions)
+
+    # --- splits: the event loop ---
+
+    def _begin_split(self, split: str) -> None:
+        if not self._stop.is_set() and split not in self._tasks:
+            task = asyncio.create_task(self._run_split(split))
+            self._tasks[split] = task
+            task.add_done_callback(lambda _task: self._tasks.pop(split, None))
+
+    async def _end_splits(self, splits: Sequence[str]) -> None:
+        tasks = [self._tasks[split] for split in splits if split in self._tasks]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=TIMEOUT)
+        for split in splits:
+            self._positions.pop(split, None)
+            self._paces.pop(split, None)
+
+    async def _run_split(self, split: str) -> None:
+        failures = 0
+        while not self._stop.is_set():
+            writer = SplitWriter(self._settings, self._names, self._pipeline, split, self._publisher, self._worker)
+            try:
+                self._positions[split] = await writer.open()
+                log.info("split begins", pipeline=self._pipeline, split=split, position=self._positions[split].position)
+                while True:
+                    failures = await self._poll_once(split, writer, failures)
+            except asyncio.CancelledError:
+                raise
+            except RetriableError as error:
+                failures += 1
+                wait = max(error.after or 0.0, reconnect_delay(failures - 1))
+                log.warning(
+                    "the source will go on later", pipeline=self._pipeline, split=split, wait=wait, reason=str(error)
+                )
+                await asyncio.sleep(wait)
+            except TrunklineError as error:
+                self._fail(error)
+                return
+            except Exception as error:
+                log.exception("the source raised", pipeline=self._pipeline)
+                self._fail(FatalError(f"{type(error).__name__}: {error}", code="source.broken"))
+                return
+            finally:
+                await asyncio.shield(writer.close())
+
+    async def _poll_once(self, split: str, writer: SplitWriter, failures: int) -> int:
+        """One poll and its transaction. Returns the count of failures in a row: 0, because this one went well."""
+        await self._running.wait()
+        known = self._positions[split]
+        batch = await self._source.poll(split, known.position)
+        if batch.events or batch.rejected or batch.position != known.position or batch.finished != known.finished:
+            # Shielded: a transaction that has begun is ended, whatever happens to this task.
+            written = asyncio.ensure_future(writer.write(batch, known))
+            try:
+                self._positions[split] = await asyncio.shield(written)
+            except asyncio.CancelledError:
+                await asyncio.wait({written}, timeout=TIMEOUT)
+                raise
+        if batch.progress is not None:
+            self._note_progress(split, batch.progress)
+        if batch.position is not None:
+            await self._source.committed(split, batch.position)
+        if batch.pause or batch.finished:
+            await asyncio.sleep(max(batch.pause, 1.0 if batch.finished else 0.0))
+        return 0 if failures else failures
+
+    def _note_progress(self, split: str, progress: Progress) -> None:
+        pace = self._paces[split][0] if split in self._paces else Pace()
+        pace.note(progress.done)
+        self._paces[split] = (pace, progress)
+        gauge("trunkline_source_progress_ratio").labels(self._pipeline, split).set(progress.share)
+        left = pace.seconds_for(progress.total - progress.done)
+        if left is not None:
+            gauge("trunkline_source_left_seconds").labels(self._pipeline, split).set(left)
+
+    def _fail(self, error: TrunklineError) -> None:
+        if self._failure is None:
+            self._failure = error
+        self._loop.call_soon_threadsafe(self._stop.set)
+
+
+class SplitWriter:
+    """The transactions of one split, in a thread of their own: one transactional id a split, so that a zombie is fenced."""
+
+    def __init__(
+        self, settings: KafkaSettings, names: Names, pipeline: str, split: str, publisher: Publisher, worker: str
+    ) -> None:
+        self._settings = settings
+        self._names = names
+        self._pipeline = pipeline
+        self._split = split
+        self._publisher = publisher
+        self._trace = TraceBatch(pipeline, "source", worker)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"split-{pipeline}")
+        self._producer: Producer | None = None
+        self._read = counter("trunkline_records_in_total").labels(pipeline)
+        self._settled = counter("trunkline_records_settled_total")
+        self._seconds = histogram("trunkline_transaction_seconds").labels(pipeline)
+
+    async def open(self) -> SplitPosition:
+        """Fences the former holder and returns where the split stands."""
+        return await self._in_thread(self._open)
+
+    async def write(self, batch: SourceBatch, known: SplitPosition) -> SplitPosition:
+        """Writes a batch with the position it reaches. Raises `TrunklineError`; then nothing of it counts."""
+        return await self._in_thread(lambda: self._write(batch, known))
+
+    async def close(self) -> None:
+        """Ends the producer."""
+        self._thread.shutdown(wait=False)
+
+    def _in_thread(self, function: Callable[[], T]) -> Awaitable[T]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, function)
+
+    def _open(self) -> SplitPosition:
+        transactional_id = self._names.transactional_id(self._pipeline, "split", self._split)
+        self._producer = self._settings.producer(transactional_id=transactional_id)
+        try:
+            self._producer.init_transactions(30.0)
+        except KafkaException as error:
+            raise translate(error, "the transactional producer can't start") from error
+        # I8: the former holder is fenced before the position is read, so nobody can move it behind our back.
+        return read_positions(self._settings, self._names).get((self._pipeline, self._split), SplitPosition())
+
+    def _write(self, batch: SourceBatch, known: SplitPosition) -> SplitPosition:
+        producer = self._producer
+        assert producer is not None
+        begun = time.monotonic()
+        counts = {"delivered": 0, "filtered": 0, "dead": 0}
+        outputs = 0
+        try:
+            producer.begin_transaction()
+            index = known.read
+            for published in self._publish(batch):
+                for output in published.outputs:
+                    produce(producer, output.topic, output.value, output.key, output.headers)
+                counts[published.outcome] += 1
+                outputs += len(published.outputs) if published.outcome == "delivered" else 0
+                self._trace.add(
+                    f"source:{self._pipeline}/{self._split}",
+                    0,
+                    index,
+                    published.correlation_id,
+                    published.outcome,
+                    published.detail,
+                )
+                index += 1
+            for record in self._trace.drain():
+                producer.produce(self._names.trace, record)
+            position = replace(
+                known,
+                position=batch.position,
+                finished=batch.finished,
+                read=index,
+                delivered=known.delivered + counts["delivered"],
+                filtered=known.filtered + counts["filtered"],
+                dead=known.dead + counts["dead"],
+                outputs=known.outputs + outputs,
+            )
+            # I6: records and the position that they reach are one transaction.
+            producer.produce(self._names.positions, position.to_record(), position_key(self._pipeline, self._split))
+            producer.commit_transaction(TIMEOUT)
+        except KafkaException as error:
+            self._trace.drain()
+            # Whatever became of it: a new producer settles the transaction, and the position is read again.
+            raise translate(error, f"the records of {self._pipeline} can't be written") from error
+        except TrunklineError:
+            self._trace.drain()
+            # Where even that fails, the next producer with this id ends the transaction.
+            with contextlib.suppress(KafkaException):
+                producer.abort_transaction(TIMEOUT)
+            raise
+        self._seconds.observe(time.monotonic() - begun)
+        self._read.inc(index - known.read)
+        for outcome, count in counts.items():
+            if count:
+                self._settled.labels(self._pipeline, outcome).inc(count)
+        return position
+
+    def _publish(self, batch: SourceBatch) -> Iterator[Published]:
+        for event in batch.events:
+            yield self._publisher.publish(event)
+        for rejected in batch.rejected:
+            yield self._publisher.quarantine(rejected)

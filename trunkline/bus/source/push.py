@@ -1,0 +1,329 @@
+"""The push runtime: requests that came at the same time share one transaction, and each is answered after it committed.
+
+Keys of accepted deliveries are written in the same transaction (`bus/source/deliveries.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import orjson
+from confluent_kafka import KafkaException, Producer
+
+from trunkline.bus.accounting.trace import TraceBatch
+from trunkline.bus.kafka import KafkaSettings, produce, translate
+from trunkline.bus.names import Names
+from trunkline.bus.source.deliveries import AcceptedDeliveries, digest
+from trunkline.bus.source.positions import SplitPosition, position_key, read_positions
+from trunkline.bus.source.publish import Publisher
+from trunkline.bus.states import reconnect_delay
+from trunkline.core.contracts import PushSource, Reception, Request
+from trunkline.core.errors import RetriableError, TrunklineError
+from trunkline.core.log import get_logger
+from trunkline.core.metrics import counter, histogram
+
+log = get_logger(__name__)
+TIMEOUT = 8.0
+MAX_WAITING = 2000
+MAX_WAITING_BYTES = 64 * 2**20
+MAX_TRANSACTION = 500
+CADENCE_SECONDS = 0.02
+"""From the begin of one transaction to that of the next at the least. Requests that come meanwhile share the next one: a
+transaction costs the broker as much as dozens of records. The first after a pause does not wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the sender is told."""
+
+    status: int
+    body: bytes
+    content_type: str = "application/json"
+    headers: Mapping[str, str] | None = None
+
+
+@dataclass(slots=True)
+class _Waiting:
+    reception: Reception
+    size: int
+    answer: asyncio.Future[Answer]
+
+
+class PushRuntime:
+    """Runs one push source on one worker. Every worker serves it."""
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        names: Names,
+        pipeline: str,
+        source: PushSource,
+        publisher: Publisher,
+        *,
+        worker: str,
+        accepted: AcceptedDeliveries,
+    ) -> None:
+        self._settings = settings
+        self._names = names
+        self._pipeline = pipeline
+        self._source = source
+        self._publisher = publisher
+        self._worker = worker
+        self._split = f"push-{worker}"
+        self._accepted = accepted
+        self._trace = TraceBatch(pipeline, "source", worker)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"push-{pipeline}")
+        self._producer: Producer | None = None
+        self._position = SplitPosition()
+        self._waiting: list[_Waiting] = []
+        self._waiting_bytes = 0
+        self._wake = asyncio.Event()
+        self._stop = asyncio.Event()
+        self._paused = False
+        self._ready = False
+        self._under_way: dict[str, asyncio.Future[Answer]] = {}
+        self._requests = counter("trunkline_requests_total")
+        self._refused = counter("trunkline_requests_refused_total")
+        self._read = counter("trunkline_records_in_total").labels(pipeline)
+        self._settled = counter("trunkline_records_settled_total")
+        self._seconds = histogram("trunkline_transaction_seconds").labels(pipeline)
+
+    @property
+    def source(self) -> PushSource:
+        """The plug-in, for its path and its limits."""
+        return self._source
+
+    @property
+    def splits(self) -> Mapping[str, SplitPosition]:
+        """What this worker accepted."""
+        return {self._split: self._position}
+
+    @property
+    def finished(self) -> bool:
+        """A push source never ends by itself."""
+        return False
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken: not before the producer is there, nor while the broker does not acknowledge."""
+        return self._ready
+
+    def stop(self) -> None:
+        """Asks `run` to answer what waits and return."""
+        self._stop.set()
+        self._wake.set()
+
+    def pause(self) -> None:
+        """Answers 503 from now on."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Accepts again."""
+        self._paused = False
+
+    async def receive(self, request: Request) -> Answer:
+        """Judges a request, publishes what it brings, and says what the sender is answered."""
+        answer = await self._answer(request)
+        self._requests.labels(self._pipeline, str(answer.status)).inc()
+        return answer
+
+    async def _answer(self, request: Request) -> Answer:
+        if not self._ready or self._paused or self._stop.is_set():
+            return unavailable("the source is not running")
+        reception = await self._source.receive(request)
+        if not reception.events and not reception.rejected:
+            if reception.status >= 400:
+                self._refused.labels(self._pipeline, str(reception.status)).inc()
+                log.info(
+                    "request refused",
+                    pipeline=self._pipeline,
+                    status=reception.status,
+                    reason=reception.reason,
+                    remote=request.remote,
+                )
+            body = reception.reply if reception.reply is not None else _body({"error": reception.reason or "refused"})
+            return Answer(reception.status, body, reception.reply_type, reception.headers)
+        key = digest(reception.dedupe_key) if reception.dedupe_key is not None else None
+        if key is not None:
+            if self._accepted.known(self._pipeline, key):
+                self._position = replace(self._position, duplicates=self._position.duplicates + 1)
+                return _repeated(reception)
+            first = self._under_way.get(key)
+            if first is not None:
+                # The same delivery twice at once: what becomes of the first decides.
+                answer = await asyncio.shield(first)
+                return answer if answer.status >= 500 else _repeated(reception)
+        if len(self._waiting) >= MAX_WAITING or self._waiting_bytes + len(request.body) > MAX_WAITING_BYTES:
+            return unavailable("too many requests wait for the broker")
+        waiting = _Waiting(reception, len(request.body), asyncio.get_running_loop().create_future())
+        self._waiting.append(waiting)
+        self._waiting_bytes += waiting.size
+        if key is not None:
+            self._under_way[key] = waiting.answer
+        self._wake.set()
+        try:
+            async with asyncio.timeout(TIMEOUT + 2):
+                # Shielded: a sender that goes away does not undo what is being published.
+                return await asyncio.shield(waiting.answer)
+        except TimeoutError:
+            return unavailable("the broker does not acknowledge")
+        finally:
+            if key is not None:
+                self._under_way.pop(key, None)
+
+    async def run(self) -> None:
+        """Publishes until `stop`. The source is open already."""
+        failures = 0
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._thread, self._accepted.load)
+        try:
+            while not self._stop.is_set():
+                try:
+                    if self._producer is None:
+                        await loop.run_in_executor(self._thread, self._open)
+                    self._ready = True
+                    await self._wake.wait()
+                    self._wake.clear()
+                    while self._waiting:
+                        begun = loop.time()
+                        await self._publish_some(loop)
+                        await asyncio.sleep(max(0.0, begun + CADENCE_SECONDS - loop.time()))
+                    failures = 0
+                except RetriableError as error:
+                    failures += 1
+                    self._producer = None
+                    wait = reconnect_delay(failures - 1)
+                    log.warning("the broker did not acknowledge", pipeline=self._pipeline, wait=wait, reason=str(error))
+                    with_stop = asyncio.ensure_future(self._stop.wait())
+                    await asyncio.wait({with_stop}, timeout=wait)
+                    with_stop.cancel()
+        finally:
+            self._ready = False
+            self._refuse_waiting("the source stops")
+            self._thread.shutdown(wait=False)
+
+    async def _publish_some(self, loop: asyncio.AbstractEventLoop) -> None:
+        some, self._waiting = self._waiting[:MAX_TRANSACTION], self._waiting[MAX_TRANSACTION:]
+        self._waiting_bytes -= sum(waiting.size for waiting in some)
+        try:
+            answers, self._position = await loop.run_in_executor(self._thread, self._write, some)
+        except TrunklineError:
+            for waiting in some:
+                if not waiting.answer.done():
+                    waiting.answer.set_result(unavailable("the broker does not acknowledge"))
+            self._refuse_waiting("the broker does not acknowledge")
+            raise
+        # I7: who sent something is told that it was accepted only after the transaction with it committed.
+        for waiting, answer in zip(some, answers, strict=True):
+            if not waiting.answer.done():
+                waiting.answer.set_result(answer)
+
+    def _refuse_waiting(self, reason: str) -> None:
+        waiting, self._waiting, self._waiting_bytes = self._waiting, [], 0
+        for one in waiting:
+            if not one.answer.done():
+                one.answer.set_result(unavailable(reason))
+
+    # --- the thread ---
+
+    def _open(self) -> None:
+        producer = self._settings.producer(
+            transactional_id=self._names.transactional_id(self._pipeline, self._worker, "push"), linger_ms=0
+        )
+        try:
+            producer.init_transactions(10.0)
+        except KafkaException as error:
+            raise translate(error, "the transactional producer can't start") from error
+        self._position = read_positions(self._settings, self._names).get((self._pipeline, self._split), SplitPosition())
+        self._producer = producer
+
+    def _write(self, some: list[_Waiting]) -> tuple[list[Answer], SplitPosition]:
+        producer = self._producer
+        assert producer is not None
+        begun = time.monotonic()
+        answers: list[Answer] = []
+        counts = {"delivered": 0, "filtered": 0, "dead": 0}
+        index, outputs, duplicates = self._position.read, 0, 0
+        accepted: dict[str, float] = {}
+        try:
+            producer.begin_transaction()
+            for waiting in some:
+                reception = waiting.reception
+                key = digest(reception.dedupe_key) if reception.dedupe_key is not None else None
+                if key is not None and (key in accepted or self._accepted.known(self._pipeline, key)):
+                    duplicates += 1
+                    answers.append(_repeated(reception))
+                    continue
+                published = [self._publisher.publish(event) for event in reception.events]
+                published += [self._publisher.quarantine(rejected) for rejected in reception.rejected]
+                for one in published:
+                    for output in one.outputs:
+                        produce(producer, output.topic, output.value, output.key, output.headers)
+                    counts[one.outcome] += 1
+                    outputs += len(one.outputs) if one.outcome == "delivered" else 0
+                    self._trace.add(
+                        f"source:{self._pipeline}/{self._split}", 0, index, one.correlation_id, one.outcome, one.detail
+                    )
+                    index += 1
+                correlation = published[0].correlation_id
+                identity = _own_id(reception) or correlation
+                if key is not None:
+                    record_key, record = self._accepted.record(self._pipeline, key, reception.dedupe_window, identity)
+                    producer.produce(self._names.deliveries, record, record_key)
+                    accepted[key] = reception.dedupe_window
+                answer = {"id": identity, "correlation_id": correlation}
+                if all(one.outcome == "dead" for one in published):
+                    answer["quarantined"] = published[0].detail or "it does not fit its schema"
+                body = reception.reply if reception.reply is not None else _body(answer)
+                headers = {**reception.headers, "X-Correlation-ID": correlation}
+                answers.append(Answer(reception.status, body, reception.reply_type, headers))
+            for record in self._trace.drain():
+                producer.produce(self._names.trace, record)
+            position = replace(
+                self._position,
+                read=index,
+                delivered=self._position.delivered + counts["delivered"],
+                filtered=self._position.filtered + counts["filtered"],
+                dead=self._position.dead + counts["dead"],
+                outputs=self._position.outputs + outputs,
+                duplicates=self._position.duplicates + duplicates,
+            )
+            # I6: records, the keys of their deliveries and the count of them are one transaction.
+            producer.produce(self._names.positions, position.to_record(), position_key(self._pipeline, self._split))
+            producer.commit_transaction(TIMEOUT)
+        except KafkaException as error:
+            self._trace.drain()
+            raise RetriableError(
+                str(translate(error, f"the events of {self._pipeline} can't be written")), code="kafka.unavailable"
+            ) from error
+        for key, window in accepted.items():
+            self._accepted.add(self._pipeline, key, window)
+        self._seconds.observe(time.monotonic() - begun)
+        self._read.inc(index - self._position.read)
+        for outcome, count in counts.items():
+            if count:
+                self._settled.labels(self._pipeline, outcome).inc(count)
+        return answers, position
+
+
+def unavailable(reason: str) -> Answer:
+    """503: nothing was accepted, the sender should try again."""
+    return Answer(503, _body({"error": reason}), headers={"Retry-After": "5"})
+
+
+def _repeated(reception: Reception) -> Answer:
+    """What the sender of a delivery that came before is told, with the id that the delivery itself brings."""
+    own = _own_id(reception)
+    return Answer(200, _body({"duplicate": True, "id": own} if own else {"duplicate": True}))
+
+
+def _own_id(reception: Reception) -> str | None:
+    return next((event.id for event in reception.events if event.id), None)
+
+
+def _body(data: Mapping[str, object]) -> bytes:
+    return orjson.dumps(data)

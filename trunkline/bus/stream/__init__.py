@@ -1,0 +1,1 @@
+"""Streams: consume, process, produce in one Kafka transaction."""

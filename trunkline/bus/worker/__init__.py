@@ -1,0 +1,1 @@
+"""A worker: one process, its pipelines, and what people ask of them."""

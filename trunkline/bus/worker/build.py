@@ -1,0 +1,414 @@
+"""From manifests to runtimes: plug-ins made, schemas registered, routes and steps compiled, codecs chosen."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from confluent_kafka import Message
+
+from trunkline.bus.deadletters import ORIGIN, SENT_AGAIN, Failure
+from trunkline.bus.delivery.breaker import Breaker
+from trunkline.bus.delivery.fallback import FallbackSink
+from trunkline.bus.delivery.gates import Gate
+from trunkline.bus.intake import Partition, Reading
+from trunkline.bus.kafka import KafkaSettings, headers_of
+from trunkline.bus.names import Names
+from trunkline.bus.parking.partitions import fit_parked_topic
+from trunkline.bus.sink.accounts import Gates
+from trunkline.bus.sink.runtime import SinkRuntime
+from trunkline.bus.source.deliveries import AcceptedDeliveries
+from trunkline.bus.source.poll import SourceRuntime
+from trunkline.bus.source.publish import Caster, Publisher
+from trunkline.bus.source.push import PushRuntime
+from trunkline.bus.state import Changelog
+from trunkline.bus.stream.plain import PlainTransform
+from trunkline.bus.stream.runtime import StreamRuntime
+from trunkline.bus.stream.transform import CompiledStep, FailedRecordError, Output, Transform
+from trunkline.bus.threshold import DeadLetterThreshold
+from trunkline.bus.topics import ensure_topics, matching_topics, topic_plan, topic_states
+from trunkline.core.casting import compile_caster
+from trunkline.core.contracts import PluginContext, PushSource, Sink, Source
+from trunkline.core.errors import ConfigurationError, RejectedError
+from trunkline.core.event import Event
+from trunkline.core.log import get_logger
+from trunkline.core.manifests import Pipeline, Project
+from trunkline.core.manifests import Sink as SinkManifest
+from trunkline.core.manifests import Source as SourceManifest
+from trunkline.core.manifests import Stream as StreamManifest
+from trunkline.core.manifests.check import (
+    build_fallback,
+    build_sink,
+    build_source,
+    prepare_steps,
+    sink_filter,
+    source_routes,
+    stream_routes,
+)
+from trunkline.registry.client import RegistryClient
+from trunkline.registry.codec import Decoder, Encoder
+from trunkline.registry.schema import Schema
+
+Runtime = SourceRuntime | PushRuntime | StreamRuntime | SinkRuntime
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A pipeline ready to run: its runtime, and the plug-in to open before and close after (none for a stream)."""
+
+    runtime: Runtime
+    plugin: Source | PushSource | Sink | None
+
+
+class Topics:
+    """What the runtimes of one pipeline know of topics: sizes, ids, encoders and decoders. Members of families are created at first use."""
+
+    def __init__(
+        self, settings: KafkaSettings, project: Project, registry: RegistryClient, names: Sequence[str]
+    ) -> None:
+        self._settings = settings
+        self._project = project
+        self._registry = registry
+        self._lock = threading.Lock()
+        self._encoders: dict[str, Encoder | None] = {}
+        self._casters: dict[str, Caster] = {}
+        self._decoders: dict[str, Decoder] = {}
+        whole = [name for name in names if not name.endswith(".*")]
+        families = [name for name in names if name.endswith(".*")]
+        if families:
+            whole += matching_topics(settings, families)
+        states = topic_states(settings, whole)
+        self.limits: dict[str, int] = {name: state.max_message_bytes for name, state in states.items()}
+        self.ids: dict[str, str] = {name: state.id for name, state in states.items()}
+        self.partitions: dict[str, int] = {name: state.partitions for name, state in states.items()}
+
+    def schema(self, topic: str) -> Schema | None:
+        """The registered schema of a topic's values; None where none is known."""
+        declared = self._project.schema_of(topic)
+        subject = f"{topic}-value"
+        if declared is not None:
+            return self._registry.register(subject, Schema(declared))
+        try:
+            return self._registry.latest(subject)
+        except ConfigurationError as error:
+            if error.code == "schema.unknown_subject":
+                return None
+            raise
+
+    def encoder(self, topic: str) -> Encoder | None:
+        """The encoder of a topic, None where it has no schema. Creates the topic where it is a new member of a family."""
+        if topic in self._encoders:
+            return self._encoders[topic]
+        with self._lock:
+            if topic not in self._encoders:
+                if topic not in self.limits:
+                    self._create(topic)
+                schema = self.schema(topic)
+                self._encoders[topic] = Encoder(schema) if schema is not None else None
+        return self._encoders[topic]
+
+    def caster(self, topic: str, values: Literal["text", "json"], extra: Literal["refuse", "ignore"]) -> Caster | None:
+        """The function that makes typed values from text or from JSON for a topic."""
+        if topic not in self._casters:
+            encoder = self.encoder(topic)
+            if encoder is None:
+                return None
+            self._casters[topic] = compile_caster(encoder.schema.json, extra_columns=extra, values=values)
+        return self._casters[topic]
+
+    def decoder(self, topic: str) -> Decoder:
+        """The decoder of a topic: values of other versions are brought to the schema that its manifest declares."""
+        found = self._decoders.get(topic)
+        if found is None:
+            manifest = self._project.topic_of(topic)
+            declared = self._project.schema_of(topic)
+            reader = self._registry.register(f"{topic}-value", Schema(declared)) if declared is not None else None
+            trust = manifest.spec.trust if manifest is not None else "internal"
+            found = self._decoders[topic] = Decoder(self._registry, reader=reader, trust=trust)
+        return found
+
+    def topic_id(self, topic: str) -> str:
+        """Kafka's id of a topic."""
+        if topic not in self.ids:
+            self._look(topic)
+        return self.ids.get(topic, "")
+
+    def _create(self, topic: str) -> None:
+        if self._project.topic_of(topic) is None:
+            raise RejectedError(f"no manifest declares the topic {topic}", code="route.unknown_topic")
+        ensure_topics(self._settings, [topic_plan(self._project, topic)])
+        self._look(topic)
+
+    def _look(self, topic: str) -> None:
+        state = topic_states(self._settings, [topic]).get(topic)
+        if state is not None:
+            self.limits[topic], self.ids[topic], self.partitions[topic] = (
+                state.max_message_bytes,
+                state.id,
+                state.partitions,
+            )
+
+
+class Builder:
+    """Makes the runtimes of one worker. All methods block (registry, broker) and belong in a thread."""
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        names: Names,
+        registry: RegistryClient,
+        project: Project,
+        *,
+        worker: str,
+        data: Path,
+        gates: Gates,
+        accepted: AcceptedDeliveries,
+    ) -> None:
+        self._settings = settings
+        self._names = names
+        self._registry = registry
+        self._project = project
+        self._worker = worker
+        self._data = data
+        self._gates = gates
+        self._accepted = accepted
+
+    def context(self, manifest: Pipeline) -> PluginContext:
+        """What a plug-in is told when it is opened."""
+        pipeline = manifest.metadata.name
+        data = self._data / "pipelines" / pipeline
+        data.mkdir(parents=True, exist_ok=True)
+        log = get_logger(f"trunkline.pipeline.{pipeline}").bind(pipeline=pipeline)
+        quota = self._gates.quota(getattr(manifest.spec, "connection", None))
+        return PluginContext(self._names.namespace, pipeline, data, log, quota)
+
+    def build(
+        self, manifest: Pipeline, *, started_at: float | None, saved: Mapping[Partition, int] | None = None
+    ) -> Built:
+        """The runtime of a pipeline. Raises `ConfigurationError` for what validation could not see, else what broker or registry say."""
+        if isinstance(manifest, SourceManifest):
+            return self._source(manifest)
+        if isinstance(manifest, StreamManifest):
+            return self._stream(manifest, started_at, saved)
+        name = manifest.metadata.name
+        sink, gates = self._sink_and_gates(manifest)
+        topics = Topics(self._settings, self._project, self._registry, [*manifest.spec.from_, self._names.retry(name)])
+        self._require(topics, manifest.spec.from_)
+        retry = self._names.retry(name)
+
+        def decode(event: Event) -> tuple[Any, Any]:
+            topic = event.topic
+            if topic == retry:
+                topic = origin_topic(event.headers) or topic
+            return topics.decoder(topic).decode(event.raw or b"")
+
+        runtime = SinkRuntime(
+            self._reading(manifest, started_at, saved),
+            sink,
+            manifest.spec.delivery,
+            decode,
+            topic_ids=topics.ids,
+            gates=gates,
+            threshold=DeadLetterThreshold(manifest.spec.dead_letters, name),
+            when=sink_filter(self._project, manifest),
+            parked=self._parked(manifest, topics) if not sink.promises.contiguous else None,
+        )
+        return Built(runtime, sink)
+
+    def _parked(self, manifest: SinkManifest, topics: Topics) -> Changelog | None:
+        """The changelog of a sink's parked records; None where it does not park."""
+        name, delivery = manifest.metadata.name, manifest.spec.delivery
+        if not delivery.parks:
+            return None
+        topic = self._names.parked(name)
+        inputs = {one: (count, topics.limits[one]) for one, count in topics.partitions.items()}
+        state = fit_parked_topic(self._settings, self._names, name, inputs, asked=delivery.exhausted == "park")
+        if state is None:
+            return None
+        folder = self._data / "state" / self._worker / name / "parked"
+        return Changelog(self._settings, name, topic, state.id, folder)
+
+    def _sink_and_gates(self, manifest: SinkManifest) -> tuple[Sink, Sequence[Gate]]:
+        """The plug-in, with its fallback where it has one, and the gates that the engine has its calls pass."""
+        sink, other = build_sink(self._project, manifest), build_fallback(self._project, manifest)
+        gates = self._gates.for_pipeline(manifest, self._project)
+        if other is None or manifest.spec.fallback is None:
+            return sink, gates
+        breaker = next((gate for gate in gates if isinstance(gate, Breaker)), None)
+        with_fallback = FallbackSink(
+            sink,
+            other,
+            after=manifest.spec.fallback.after,
+            breaker=breaker,
+            other_gates=self._gates.for_fallback(manifest, self._project),
+        )
+        return with_fallback, [gate for gate in gates if gate is not breaker]
+
+    def _source(self, manifest: SourceManifest) -> Built:
+        name = manifest.metadata.name
+        source = build_source(self._project, manifest)
+        publisher = _publisher(
+            self._settings, self._names, self._registry, self._project, manifest, source, self._worker
+        )
+        if isinstance(source, PushSource):
+            push = PushRuntime(
+                self._settings,
+                self._names,
+                name,
+                source,
+                publisher,
+                worker=self._worker,
+                accepted=self._accepted,
+            )
+            return Built(push, source)
+        return Built(SourceRuntime(self._settings, self._names, name, source, publisher, worker=self._worker), source)
+
+    def _stream(
+        self, manifest: StreamManifest, started_at: float | None, saved: Mapping[Partition, int] | None
+    ) -> Built:
+        name = manifest.metadata.name
+        retry = self._names.retry(name)
+        targets = [target.topic for target in manifest.spec.to]
+        topics = Topics(self._settings, self._project, self._registry, [*manifest.spec.from_, *targets, retry])
+        self._require(topics, manifest.spec.from_)
+
+        def transform_of(topic: str) -> Transform:
+            schema = topics.schema(topic)
+            prepared, output = prepare_steps(self._project, manifest, schema.json if schema is not None else None)
+            routes = stream_routes(self._project, manifest, output)
+            steps = [CompiledStep.of(one.name, one.step, one.on_error) for one in prepared]
+            return Transform(
+                topics.decoder(topic), steps, routes, topics.encoder, topics.limits, topic_id=topics.topic_id(topic)
+            )
+
+        def transform_or_retry(topic: str) -> Transform | RetryTransform:
+            return RetryTransform(transform_of) if topic == retry else transform_of(topic)
+
+        runtime = StreamRuntime(
+            self._reading(manifest, started_at, saved),
+            transform_or_retry,
+            exactly_once=manifest.spec.processing == "exactly-once",
+            threshold=DeadLetterThreshold(manifest.spec.dead_letters, name),
+        )
+        return Built(runtime, None)
+
+    def _reading(
+        self, manifest: StreamManifest | SinkManifest, started_at: float | None, saved: Mapping[Partition, int] | None
+    ) -> Reading:
+        return Reading(
+            self._settings,
+            self._names,
+            manifest.metadata.name,
+            manifest.spec.from_,
+            manifest.spec.start,
+            self._worker,
+            started_at,
+            saved,
+        )
+
+    def _require(self, topics: Topics, inputs: Sequence[str]) -> None:
+        for topic in inputs:
+            if not topic.endswith(".*") and topic not in topics.limits:
+                raise ConfigurationError(
+                    f"the topic {topic} does not exist",
+                    hint="create it, or remove `external: true` from its manifest",
+                    code="topic.missing",
+                )
+
+
+def source_publisher(
+    settings: KafkaSettings, names: Names, registry: RegistryClient, project: Project, pipeline: str, worker: str
+) -> Publisher | None:
+    """What publishes the events of a source, for what it has in quarantine; None where the project has no such source."""
+    manifest = project.sources.get(pipeline)
+    if manifest is None:
+        return None
+    return _publisher(settings, names, registry, project, manifest, build_source(project, manifest), worker)
+
+
+def _publisher(
+    settings: KafkaSettings,
+    names: Names,
+    registry: RegistryClient,
+    project: Project,
+    manifest: SourceManifest,
+    source: Source | PushSource,
+    worker: str,
+) -> Publisher:
+    name = manifest.metadata.name
+    targets = [target.topic for target in manifest.spec.to]
+    topics = Topics(settings, project, registry, [*targets, names.dead_letters(name)])
+    return Publisher(
+        names,
+        name,
+        worker,
+        manifest.spec.connector,
+        source_routes(project, manifest),
+        topics.encoder,
+        _caster_source(source, topics),
+        topics.limits,
+    )
+
+
+class RetryTransform:
+    """The transform of the retry topic: each record goes the way of the topic that it came from first."""
+
+    def __init__(self, transform_of: Any) -> None:
+        self._transform_of = transform_of
+        self._transforms: dict[str, Transform] = {}
+        self.plain: dict[bytes, PlainTransform] = {}
+
+    def __call__(self, message: Message, topic: str, partition: int, offset: int) -> tuple[list[Output], Event]:
+        """As `Transform`; outputs do not carry the headers of the redrive."""
+        origin = origin_topic(headers_of(message))
+        if origin is None:
+            raise FailedRecordError(
+                Failure(
+                    "DECODE",
+                    "redrive.no_origin",
+                    f"the record in {topic} does not say where it came from: only redrive may write here",
+                )
+            )
+        transform = self._transforms.get(origin)
+        if transform is None:
+            transform = self._transforms[origin] = self._transform_of(origin)
+        outputs, event = transform(message, topic, partition, offset)
+        clean = [
+            Output(one.topic, one.value, one.key, [pair for pair in one.headers if pair[0] not in SENT_AGAIN])
+            for one in outputs
+        ]
+        return clean, event
+
+
+def origin_topic(headers: Sequence[tuple[str, Any]]) -> str | None:
+    """The topic that a redriven record came from first."""
+    for name, value in headers:
+        if name == ORIGIN and isinstance(value, bytes):
+            return value.decode("utf-8", "replace").split("/", 1)[0]
+    return None
+
+
+def _caster_source(source: Source | PushSource, topics: Topics) -> Callable[[str], Caster | None]:
+    """How a source's values become those of a schema: text is cast, JSON too where it has no type of its own for a thing.
+
+    A source that brings its schema along gives values of it.
+    """
+    if getattr(source, "default_schema", None) is not None:
+        return lambda _topic: None
+    values: Literal["text", "json"] = "text" if getattr(source, "textual", False) else "json"
+    extra: Literal["refuse", "ignore"] = getattr(source, "extra_columns", "refuse")
+    return lambda topic: topics.caster(topic, values, extra)
+
+
+def position_map(positions: Mapping[tuple[str, int], int]) -> dict[str, int]:
+    """Positions by `topic/partition`, for JSON."""
+    return {f"{topic}/{partition}": offset for (topic, partition), offset in positions.items()}
+
+
+def positions_in(positions: Mapping[str, int]) -> dict[Partition, int]:
+    """The positions in a `position_map`."""
+    found = ((place.rpartition("/"), offset) for place, offset in positions.items())
+    return {(topic, int(number)): offset for (topic, _, number), offset in found}
