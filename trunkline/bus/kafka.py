@@ -82,6 +82,7 @@ ALLOWED_OPTIONS = frozenset(
     }
 )
 TRANSACTION_TIMEOUT_MS = 10_000
+IDLE_CONNECTION_MS = 10_000
 """A killed transaction blocks read_committed readers until it times out (Kafka's default of 60 s is too long a stall)."""
 MAX_MESSAGE_BYTES = LARGEST_RECORD
 LEAST_FETCH_BYTES = 2**20
@@ -162,6 +163,10 @@ class KafkaSettings:
             # The default of 100 ms makes each send_offsets_to_transaction wait that long for the coordinator.
             config["retry.backoff.ms"] = 5
             config["delivery.timeout.ms"] = TRANSACTION_TIMEOUT_MS
+            # The client looks for the group's coordinator again only when a connection opens or closes, whatever time-out
+            # `send_offsets_to_transaction` was given (librdkafka#5456): after a connection that was cut and made again within a
+            # second it would wait for ever. Closing what is idle wakes it.
+            config.setdefault("connections.max.idle.ms", IDLE_CONNECTION_MS)
         return Producer(config)
 
     def consumer(self, group: str) -> Consumer:
