@@ -17,6 +17,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
+from trunkline.cli.docs import with_lines
 from trunkline.cli.main import app
 from trunkline.core.event import Event
 from trunkline.core.expressions import compile_expression
@@ -117,7 +118,9 @@ def _table_of_invariants() -> list[tuple[str, list[str], list[str]]]:
     text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (I(?:-R)?\d+) \|[^|]*\|([^|]*)\|([^|]*)\|$", text, re.MULTILINE)
     assert rows
-    return [(number, re.findall(r"`([^`]+)`", kept), re.findall(r"`([^`]+)`", tests)) for number, kept, tests in rows]
+    return [
+        (number, re.findall(r"`([^`:]+):\d+`", kept), re.findall(r"`([^`]+)`", tests)) for number, kept, tests in rows
+    ]
 
 
 @cache
@@ -149,6 +152,12 @@ def test_an_invariant_stands_in_the_code_that_keeps_it_and_names_a_test_that_exi
         assert Path(file).name.startswith("test_"), f"{number} names {file}, which pytest does not collect"
         assert (ROOT / file).is_file(), f"{number} names {file}, which does not exist"
         assert function in _functions_of(ROOT / file), f"{number} names {test}, which does not exist"
+
+
+def test_the_table_names_the_lines_that_keep_the_invariants() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert text == with_lines(text, ROOT), "`make docs` writes the lines anew"
+    assert ":0`" not in text
 
 
 def test_every_invariant_of_the_code_is_in_the_table() -> None:

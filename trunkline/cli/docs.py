@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from trunkline.core.docs import markdown
 from trunkline.core.plugins import GROUPS, load_plugin, plugin_names
 
 OWN_PACKAGES = ("connectors", "streams", "sinks")
+INVARIANT_ROW = re.compile(r"^\| (I(?:-R)?\d+) \|.*\|$", re.MULTILINE)
+PLACE = re.compile(r"`(trunkline/[\w/]+\.py)(?::\d+)?`")
 
 
 def pages() -> dict[str, str]:
@@ -30,10 +33,28 @@ def pages() -> dict[str, str]:
     return found
 
 
+def with_lines(text: str, root: Path) -> str:
+    """The table of invariants, with the line in each module that keeps one: where the comment with its number stands."""
+
+    def row(found: re.Match[str]) -> str:
+        number = re.compile(rf"\b{found[1]}:")
+
+        def place(module: re.Match[str]) -> str:
+            lines = (root / module[1]).read_text(encoding="utf-8").splitlines()
+            return f"`{module[1]}:{next((at for at, line in enumerate(lines, 1) if number.search(line)), 0)}`"
+
+        return PLACE.sub(place, found[0])
+
+    return INVARIANT_ROW.sub(row, text)
+
+
 def write(folder: Path) -> list[Path]:
     """Writes every page whose text changed; the paths of those."""
     written = []
-    for name, text in pages().items():
+    found, page = pages(), folder / "architecture.md"
+    if page.exists():
+        found[page.name] = with_lines(page.read_text(encoding="utf-8"), folder.parent)
+    for name, text in found.items():
         path = folder / name
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.parent.mkdir(parents=True, exist_ok=True)
