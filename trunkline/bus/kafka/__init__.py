@@ -1,6 +1,6 @@
 """Kafka as the bus uses it: clients with the options that the rules ask for, errors as ours, records written and read."""
 
-from trunkline.bus.kafka.cluster import EARLIEST, LATEST, end_offsets, patiently, ping, watermarks
+from trunkline.bus.kafka.cluster import EARLIEST, LATEST, end_offsets, offsets_of, patiently, ping, watermarks
 from trunkline.bus.kafka.errors import translate
 from trunkline.bus.kafka.producing import LazyProducer, produce, produce_and_wait
 from trunkline.bus.kafka.reading import closing, headers_of, offset_of, read_all, read_range
@@ -15,6 +15,7 @@ __all__ = [
     "end_offsets",
     "headers_of",
     "offset_of",
+    "offsets_of",
     "patiently",
     "ping",
     "produce",

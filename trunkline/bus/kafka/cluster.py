@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicPartition
@@ -14,6 +14,8 @@ from trunkline.bus.kafka.settings import KafkaSettings
 from trunkline.core.errors import UnavailableError
 
 T = TypeVar("T")
+Place = tuple[str, int]
+"""Topic and partition number."""
 LATEST = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 EARLIEST = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 
@@ -30,20 +32,58 @@ def ping(settings: KafkaSettings, timeout: float = 10.0) -> None:
         ) from error
 
 
-def patiently(ask: Callable[[], T], what: str, timeout: float = 10.0) -> T:
+def patiently(
+    ask: Callable[[], T], what: str, timeout: float = 10.0, *, again: Callable[[], object] = lambda: None
+) -> T:
     """The answer to a question to the cluster, asked again for `timeout` seconds while the refusal is one that passes.
 
-    A topic that was just created, or a broker that just came back, has no leader for a moment. Raises our error for Kafka's.
+    A topic that was just created, or a broker that just came back, has no leader for a moment. `again` is called before the
+    question is asked another time. Raises our error for Kafka's.
     """
     deadline = time.monotonic() + timeout
+    refused = False
     while True:
         try:
+            if refused:
+                again()
             return ask()
         except KafkaException as error:
-            cause = error.args[0]
+            refused, cause = True, error.args[0]
             if not (cause.retriable() or cause.code() in SETTLING) or time.monotonic() > deadline:
                 raise translate(error, what) from error
             time.sleep(0.05)
+
+
+def offsets_of(
+    settings: KafkaSettings, places: Iterable[Place], specs: Sequence[OffsetSpec], what: str, timeout: float = 10.0
+) -> list[dict[Place, int]]:
+    """The offsets that each of `specs` (such as LATEST) means in these partitions, to who reads what is committed.
+
+    One question for each leader and spec, however many partitions there are. Raises our error for Kafka's.
+    """
+    admin, asked = settings.admin(), list(places)
+
+    def ask() -> list[dict[Place, int]]:
+        # All are asked before one is waited for.
+        pending = [
+            admin.list_offsets(
+                {TopicPartition(*place): spec for place in asked},
+                isolation_level=IsolationLevel.READ_COMMITTED,
+                request_timeout=timeout,
+            )
+            for spec in specs
+        ]
+        return [
+            {(part.topic, part.partition): future.result(timeout).offset for part, future in answers.items()}
+            for answers in pending
+        ]
+
+    # A client knows the epochs of leaders from before a broker came back, and would look for new ones minutes later.
+    return (
+        patiently(ask, what, timeout, again=lambda: admin.list_topics(timeout=timeout))
+        if asked
+        else [{} for _ in specs]
+    )
 
 
 def end_offsets(

@@ -24,6 +24,7 @@ SETTLING = {
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.NOT_COORDINATOR,
     KafkaError._UNKNOWN_PARTITION,  # noqa: SLF001
+    KafkaError._NOENT,  # noqa: SLF001 ("no leaders found")
 }
 """What a broker says while it begins or its leaders change, though librdkafka does not call it retriable."""
 _BROKEN_OPTIONS = {KafkaError._INVALID_ARG, KafkaError.UNSUPPORTED_SASL_MECHANISM}  # noqa: SLF001
