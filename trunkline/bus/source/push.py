@@ -153,6 +153,7 @@ class PushRuntime:
             return Answer(reception.status, body, reception.reply_type, reception.headers)
         key = digest(reception.dedupe_key) if reception.dedupe_key is not None else None
         if key is not None:
+            _identify(reception, key)
             if self._accepted.known(self._pipeline, key):
                 self._position = replace(self._position, duplicates=self._position.duplicates + 1)
                 return _repeated(reception)
@@ -324,6 +325,17 @@ def _repeated(reception: Reception) -> Answer:
     """What the sender of a delivery that came before is told, with the id that the delivery itself brings."""
     own = _own_id(reception)
     return Answer(200, _body({"duplicate": True, "id": own} if own else {"duplicate": True}))
+
+
+def _identify(reception: Reception, key: str) -> None:
+    """Events without an id get one that follows from their delivery's key.
+
+    Workers hear of each other's deliveries a moment later: two that get one at the same time both publish it. Its events have
+    the same ids in both, hence the same idempotency keys further on, and count once where a sink is idempotent.
+    """
+    for number, event in enumerate(reception.events):
+        if event.id is None:
+            event.id = f"{key}.{number}"
 
 
 def _own_id(reception: Reception) -> str | None:
