@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from confluent_kafka import TopicPartition
 
 from trunkline.bus.accounting.commits import positions
 from trunkline.bus.accounting.lag import LagMetrics, LagReader, PartitionLag
+from trunkline.bus.embedded import EmbeddedKafka
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
 from trunkline.bus.topics import TopicPlan, ensure_topics
@@ -152,3 +154,19 @@ def test_the_metrics_say_records_seconds_and_the_largest_age_of_the_group(
     records = gauge("kafka_consumergroup_lag").labels(group, name, "1")._value.get()
     largest = gauge("kafka_consumergroup_group_max_lag_seconds").labels(group)._value.get()
     assert (records, round(largest, -2)) == (1, 4000)
+
+
+def test_lag_is_measured_again_as_soon_as_the_broker_is_back(tmp_path: Path, names: Names) -> None:
+    broker = EmbeddedKafka(tmp_path)
+    settings = KafkaSettings(broker.start().bootstrap)
+    try:
+        name = topic(settings, names)
+        write(settings, name, 0, [time.time()])
+        reader = LagReader(settings)
+        assert [one.end for one in reader.measure({"late": {(name, 0): 0}})] == [1]
+        broker.stop()
+        broker.start()
+        # The leader has another epoch now: the client that asked before has to learn of it.
+        assert [one.end for one in reader.measure({"late": {(name, 0): 0}})] == [1]
+    finally:
+        broker.stop()

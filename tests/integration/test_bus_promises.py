@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 from unittest.mock import Mock
 
 import pytest
 from confluent_kafka import TopicPartition
 
-from trunkline.bus.deadletters import Failure, dead_letter_headers
+from trunkline.bus.deadletters import Failure, dead_letter_headers, idempotency_key
 from trunkline.bus.delivery.tickets import SinkTicket, Tickets
 from trunkline.bus.intake import Assigned, Intake, Partition, Reading
-from trunkline.bus.kafka import KafkaSettings, produce, read_all
+from trunkline.bus.kafka import KafkaSettings, headers_of, produce, read_all
 from trunkline.bus.ledger import Ledger
 from trunkline.bus.names import Names
 from trunkline.bus.redrive.transactions import Redrive
@@ -30,8 +31,11 @@ from trunkline.core.contracts import (
     SourceEvent,
 )
 from trunkline.core.errors import FatalError, RetriableError, TrunklineError
+from trunkline.core.event import Event
 from trunkline.core.routing import Route
 from trunkline.core.settings import Settings
+from trunkline.registry.codec import Encoder
+from trunkline.registry.schema import Schema
 
 pytestmark = pytest.mark.kafka
 
@@ -136,6 +140,46 @@ async def test_a_sender_is_told_accepted_only_after_the_transaction_committed(
         second.stop()
         await asyncio.wait(running)
         await asyncio.to_thread(known.close)
+
+
+async def test_of_a_delivery_that_two_workers_get_at_once_both_make_the_same_event(
+    settings: KafkaSettings, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic = names.trace.replace("trace", "knocks")
+    ensure_topics(settings, [TopicPlan(topic, 1)])
+    schema = Schema({"type": "record", "name": "Knock", "fields": []}, id=1)
+    route = Route(topic, when=None, otherwise=False, key=None, name=None)
+    # Neither hears of what the other accepts, as where both are asked at the same moment.
+    monkeypatch.setattr(AcceptedDeliveries, "_take", lambda *_: None)
+    known = {worker: AcceptedDeliveries(settings, names) for worker in ("one", "other")}
+    workers = [
+        PushRuntime(
+            settings,
+            names,
+            "hooks",
+            Door(Settings()),
+            Publisher(names, "hooks", worker, "test", [route], lambda _topic: Encoder(schema), lambda _topic: None, {}),
+            worker=worker,
+            accepted=accepted,
+        )
+        for worker, accepted in known.items()
+    ]
+    running = [asyncio.create_task(worker.run()) for worker in workers]
+    try:
+        answers = [await answered(worker, "a") for worker in workers]
+        assert [answer.status for answer in answers] == [202, 202]
+        messages = await asyncio.to_thread(lambda: list(read_all(settings, topic)))
+        events = [Event(None, headers=headers_of(message)) for message in messages]
+        assert len({idempotency_key(names.namespace, "delivered", event) for event in events}) == 1
+        assert [event.envelope.id for event in events] == [json.loads(answer.body)["id"] for answer in answers]
+        again = await workers[0].receive(knock("a"))
+        assert (again.status, json.loads(again.body)["id"]) == (200, events[0].envelope.id)
+    finally:
+        for worker in workers:
+            worker.stop()
+        await asyncio.wait(running)
+        for accepted in known.values():
+            await asyncio.to_thread(accepted.close)
 
 
 async def answered(runtime: PushRuntime, body: str) -> Any:

@@ -19,6 +19,7 @@ import pytest
 import pytest_asyncio
 from bus_harness import Bus, Endpoint, bus, http_connection, http_sink, order, text_headers, topic_manifest, unframed
 from conftest import KafkaUnderTest
+from structlog.testing import capture_logs
 
 from trunkline.bus.accounting.trace import find_hops
 from trunkline.bus.embedded import EmbeddedKafka
@@ -330,5 +331,47 @@ async def test_while_the_broker_is_away_senders_get_503_and_nothing_acknowledged
             finally:
                 await made.close()
                 await asyncio.to_thread(again.stop)
+    finally:
+        await asyncio.to_thread(broker.stop)
+
+
+async def test_a_worker_says_that_the_broker_is_away_though_nobody_sends_and_looks_for_it_each_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trunkline.bus.source.push.TIMEOUT", 0.5)
+    broker = EmbeddedKafka(tmp_path / "broker")
+    started = await asyncio.to_thread(broker.start)
+    try:
+        async with bus(started.bootstrap, tmp_path / "worker") as made, aiohttp.ClientSession() as session:
+            sender = Sender(session, made)
+            topic = made.name("orders")
+            worker = await made.start(topic_manifest(topic) + _source("orders", f'"{topic}"'))
+
+            async def says(status: int) -> None:
+                async def told() -> bool:
+                    async with session.get(worker.url + "/readyz") as response:
+                        return response.status == status
+
+                await made.until(told, f"/readyz answers {status}", 60)
+
+            await says(200)
+            await asyncio.to_thread(broker.stop)
+            await says(503)
+            with capture_logs() as lines:
+                assert (await sender.post("/hooks/orders", _body(1)))[0] == 503
+
+                def waits() -> list[float]:
+                    return [line["wait"] for line in lines if line["event"] == "the broker did not acknowledge"]
+
+                await made.until(lambda: len(waits()) > 3, "some looks for the broker", 60)
+            assert max(waits()) <= 1
+            monkeypatch.undo()
+            await asyncio.to_thread(broker.start)
+            await says(200)
+
+            async def accepted() -> bool:
+                return (await sender.post("/hooks/orders", _body(2)))[0] == 202
+
+            await made.until(accepted, "requests accepted again", 60)
     finally:
         await asyncio.to_thread(broker.stop)

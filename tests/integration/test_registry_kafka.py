@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
 from confluent_kafka.schema_registry import Schema as WireSchema
 from confluent_kafka.schema_registry import SchemaReference, SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 from confluent_kafka.serialization import MessageField, SerializationContext
 
+from trunkline.bus.embedded import EmbeddedKafka
 from trunkline.core.errors import ConfigurationError
 from trunkline.registry.client import RegistryClient
 from trunkline.registry.codec import Decoder, Encoder
@@ -123,6 +128,52 @@ async def test_two_registries_on_one_topic_never_give_one_id_to_two_schemas(kafk
         assert first[1] == 15
     finally:
         await asyncio.gather(*(store.close() for store in stores))
+
+
+async def test_a_registry_waits_for_a_topic_that_another_one_is_creating(
+    kafka: Any, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic, appears = topic_name(namespace), threading.Event()
+
+    class Late(AdminClient):
+        """Is told that the topic exists, as where two create it at once, before the broker shows it."""
+
+        def create_topics(self, new_topics: list[NewTopic], **options: Any) -> Any:
+            def create() -> None:
+                appears.wait()
+                super(Late, self).create_topics(new_topics, **options)[topic].result(30)
+
+            self.creating = threading.Thread(target=create)
+            self.creating.start()
+            taken: Future[None] = Future()
+            taken.set_exception(KafkaException(KafkaError(KafkaError.TOPIC_ALREADY_EXISTS)))
+            return {topic: taken}
+
+        def describe_configs(self, *arguments: Any, **options: Any) -> Any:
+            asked = super().describe_configs(*arguments, **options)
+            next(iter(asked.values())).add_done_callback(lambda _answered: appears.set())
+            return asked
+
+    monkeypatch.setattr("trunkline.registry.topic.AdminClient", Late)
+    store = KafkaStore({"bootstrap.servers": kafka.bootstrap}, topic)
+    await store.start()
+    await store.close()
+
+
+async def test_a_registry_answers_at_once_when_its_broker_is_back(tmp_path: Path) -> None:
+    broker = EmbeddedKafka(tmp_path)
+    running = await asyncio.to_thread(broker.start)
+    store = KafkaStore({"bootstrap.servers": running.bootstrap}, timeout=20)
+    try:
+        await store.start()
+        await asyncio.to_thread(broker.stop)
+        await asyncio.to_thread(broker.start)
+        # The leader has another epoch now: the client that asked before has to learn of it.
+        await store.refresh()
+        assert await store.write(register("flights-value", json.dumps(FLIGHT))) is not None
+    finally:
+        await store.close()
+        await asyncio.to_thread(broker.stop)
 
 
 async def test_what_one_registry_wrote_another_answers_at_once(kafka: Any, namespace: str) -> None:

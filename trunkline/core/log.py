@@ -50,7 +50,13 @@ def configure_logging(level: str = "info", *, style: str = "auto", slot: str | N
     last: Any = structlog.dev.ConsoleRenderer() if as_text else structlog.processors.JSONRenderer()
     exceptions: list[Any] = [] if as_text else [structlog.processors.format_exc_info]
     structlog.configure(
-        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            # Clients that take a logger of the standard library's kind give a form and what belongs in it.
+            structlog.stdlib.PositionalArgumentsFormatter(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,

@@ -47,23 +47,37 @@ def ensure_topic(admin: AdminClient, topic: str, *, timeout: float = 30.0) -> No
     except KafkaException as error:
         if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
             raise UnavailableError(f"the topic {topic} can't be created: {error.args[0].str()}") from error
-    try:
-        partitions = admin.list_topics(topic, timeout=timeout).topics[topic].partitions
-        resource = ConfigResource(ResourceType.TOPIC, topic)
-        policy = (
-            admin.describe_configs([resource], request_timeout=timeout)[resource]
-            .result(timeout)["cleanup.policy"]
-            .value
-        )
-    except KafkaException as error:
-        raise UnavailableError(f"the topic {topic} can't be described: {error.args[0].str()}") from error
-    if len(partitions) != 1:
-        raise ConfigurationError(f"the topic {topic} has {len(partitions)} partitions; schemas need exactly one")
+    partitions, policy = _described(admin, topic, timeout)
+    if partitions != 1:
+        raise ConfigurationError(f"the topic {topic} has {partitions} partitions; schemas need exactly one")
     if policy != "compact":
         raise ConfigurationError(
             f"the topic {topic} has cleanup.policy={policy}, under which old schemas are deleted",
             hint="set it to compact",
         )
+
+
+def _described(admin: AdminClient, topic: str, timeout: float) -> tuple[int, str | None]:
+    """How many partitions the topic has, and its cleanup policy. Raises UnavailableError.
+
+    Somebody else may have created it this moment: brokers don't know all of it yet then.
+    """
+    deadline = time.monotonic() + timeout
+    resource = ConfigResource(ResourceType.TOPIC, topic)
+    while True:
+        try:
+            partitions = admin.list_topics(topic, timeout=timeout).topics[topic].partitions
+            config = admin.describe_configs([resource], request_timeout=timeout)[resource].result(timeout)
+            if partitions:
+                return len(partitions), config["cleanup.policy"].value
+            reason = "it has no partitions yet"
+        except KafkaException as error:
+            reason = error.args[0].str()
+            if error.args[0].code() not in _PASSING:
+                deadline = 0.0
+        if time.monotonic() >= deadline:
+            raise UnavailableError(f"the topic {topic} can't be described: {reason}")
+        time.sleep(0.05)
 
 
 class Follower:
@@ -120,13 +134,19 @@ class Follower:
     def _end(self, deadline: float) -> int:
         # Not the consumer's own query: it waits without end while another thread consumes (confluent-kafka 2.16).
         wanted = {TopicPartition(self._partition.topic, 0): OffsetSpec.latest()}  # type: ignore[no-untyped-call]
+        refused = False
         while True:
             try:
+                if refused:
+                    # A client knows the epoch of a leader from before the broker came back, and would look for a new one
+                    # minutes later.
+                    self.admin.list_topics(self._partition.topic, timeout=5.0)
                 asked = self.admin.list_offsets(
                     wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=5.0
                 )
                 return max(int(each.result(10).offset) for each in asked.values())
             except KafkaException as error:
+                refused = True
                 # Right after its creation a topic has no leader for a moment.
                 if error.args[0].code() not in _PASSING or time.monotonic() >= deadline:
                     raise UnavailableError(
@@ -208,6 +228,8 @@ _PASSING: Final = frozenset(
     {
         KafkaError.NOT_LEADER_FOR_PARTITION,
         KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
         KafkaError.UNKNOWN_TOPIC_OR_PART,
         KafkaError.REQUEST_TIMED_OUT,
         KafkaError._NOENT,  # noqa: SLF001 ("No leaders found")

@@ -16,7 +16,7 @@ from unittest.mock import patch
 from confluent_kafka import Consumer, Message, TopicPartition
 
 from tests.chaos.history import Committed, Owned
-from trunkline.bus import kafka
+from trunkline.bus.kafka import settings as clients
 
 Rebalance = Callable[[Consumer, list[TopicPartition]], None]
 
@@ -51,7 +51,7 @@ class Watch:
         def made(config: dict[str, Any]) -> Consumer:
             return WatchedConsumer(config, self)
 
-        with patch.object(kafka, "Consumer", made):
+        with patch.object(clients, "Consumer", made):
             yield
 
     def joined(self, member: WatchedConsumer) -> None:

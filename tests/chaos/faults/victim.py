@@ -17,8 +17,8 @@ from unittest.mock import patch
 
 from confluent_kafka import Producer
 
-from trunkline.bus import kafka
 from trunkline.bus.kafka import KafkaSettings
+from trunkline.bus.kafka import settings as clients
 from trunkline.bus.names import Names
 from trunkline.bus.stream import runtime as stream
 from trunkline.bus.worker.worker import Worker, WorkerSettings
@@ -104,7 +104,7 @@ async def main() -> None:
     names = Names(said["namespace"])
     settings = WorkerSettings(KafkaSettings(said["bootstrap"]), names, Path(said["home"]), said["registry"])
     with (
-        patch.object(kafka, "Producer", DoomedProducer),
+        patch.object(clients, "Producer", DoomedProducer),
         # Small transactions, one after each read, so that there are many moments to die at.
         patch.object(stream, "READ_AT_ONCE", said["read_at_once"]),
         patch.object(stream, "TRANSACTION_SECONDS", 0.0),

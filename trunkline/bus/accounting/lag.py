@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import Any
 
 from confluent_kafka import (
     Consumer,
-    IsolationLevel,
     KafkaError,
-    KafkaException,
     TopicPartition,
 )
-from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from trunkline.bus.accounting.commits import Positions, positions
-from trunkline.bus.kafka import EARLIEST, LATEST, KafkaSettings, translate
+from trunkline.bus.kafka import EARLIEST, LATEST, KafkaSettings, offsets_of
 from trunkline.bus.names import Names
 from trunkline.core.metrics import gauge
 
@@ -71,7 +67,7 @@ class LagReader:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
-        self._admin = settings.admin()
+        self._admin = settings.admin()  # kept, so that each measurement is given this one
         self._timestamps: dict[tuple[str, int, int], float] = {}
 
     def measure(self, committed: Mapping[str, Positions]) -> list[PartitionLag]:
@@ -90,25 +86,16 @@ class LagReader:
 
     def offsets(self, committed: Mapping[str, Positions]) -> list[PartitionLag]:
         """The lag in offsets alone: two questions to the cluster, however many partitions there are. Raises our error for Kafka's."""
-        try:
-            partitions = sorted({place for places in committed.values() for place in places})
-            # Both are asked before either is waited for.
-            latest, earliest = self._ask(partitions, LATEST), self._ask(partitions, EARLIEST)
-            ends, starts = _offsets(latest), _offsets(earliest)
-        except KafkaException as error:
-            raise translate(error, "the lag can't be measured") from error
+        partitions = sorted({place for places in committed.values() for place in places})
+        ends, starts = offsets_of(
+            self._settings, partitions, [LATEST, EARLIEST], "the lag can't be measured", timeout=TIMEOUT
+        )
         found = []
         for pipeline, places in committed.items():
             for place, offset in places.items():
                 lost = max(0, starts.get(place, 0) - offset)
                 found.append(PartitionLag(pipeline, *place, offset, ends.get(place, offset), None, lost))
         return found
-
-    def _ask(self, partitions: Sequence[Partition], spec: OffsetSpec) -> Mapping[TopicPartition, Future[Any]]:
-        if not partitions:
-            return {}
-        asked = {TopicPartition(*place): spec for place in partitions}
-        return self._admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=TIMEOUT)
 
     def _read_timestamps(self, behind: set[tuple[str, int, int]]) -> None:
         """The timestamp of the first record at or after each offset that is not known yet; what time does not allow, the next time."""
@@ -127,10 +114,6 @@ class LagReader:
                 unknown = [place for place in unknown if round_[place[:2]] != place[2]]
         finally:
             reader.close()
-
-
-def _offsets(answers: Mapping[TopicPartition, Future[Any]]) -> dict[Partition, int]:
-    return {(part.topic, part.partition): future.result(TIMEOUT).offset for part, future in answers.items()}
 
 
 END_OF_RECORDS = -1.0

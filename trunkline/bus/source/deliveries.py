@@ -12,13 +12,15 @@ import threading
 import time
 
 import orjson
-from confluent_kafka import TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from trunkline.bus.kafka import KafkaSettings, offset_of, read_all
 from trunkline.bus.names import Names
 
 SWEEP_SECONDS = 60.0
 FOLLOW_SECONDS = 0.5
+LOOK_SECONDS = 2.0
+"""How often it is asked whether the broker still answers: a client says nothing of a broker that went away."""
 SHELVES = 4096
 _ENTRY = struct.Struct(">16sd")
 
@@ -82,6 +84,12 @@ class AcceptedDeliveries:
         self._loading = threading.Lock()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._following = False
+
+    @property
+    def following(self) -> bool:
+        """Whether the broker answers: what other workers accept is not known here while it does not."""
+        return self._following
 
     def load(self) -> None:
         """Reads the topic to its end, and follows it from there until `close`. Who comes second waits for who came first."""
@@ -92,6 +100,7 @@ class AcceptedDeliveries:
             for message in read_all(self._settings, self._topic):
                 self._take(message.key(), message.value())
                 following = offset_of(message) + 1
+            self._following = True
             self._thread = threading.Thread(target=self._follow, args=(following,), name="deliveries", daemon=True)
             self._thread.start()
 
@@ -119,15 +128,19 @@ class AcceptedDeliveries:
         reader = self._settings.follower()
         try:
             reader.assign([TopicPartition(self._topic, 0, offset)])
-            swept = time.monotonic()
+            swept = looked = time.monotonic()
             while not self._stop.is_set():
                 for message in [*reader.consume(1, FOLLOW_SECONDS), *reader.consume(500, 0)]:
                     if message.error() is None:
                         self._take(message.key(), message.value())
+                if time.monotonic() - looked > LOOK_SECONDS:
+                    self._following = _answers(reader, self._topic)
+                    looked = time.monotonic()
                 if time.monotonic() - swept > SWEEP_SECONDS:
                     swept = time.monotonic()
                     self._sweep()
         finally:
+            self._following = False
             reader.close()
 
     def _take(self, key: bytes | None, value: bytes | None) -> None:
@@ -142,6 +155,14 @@ class AcceptedDeliveries:
         for number in range(SHELVES):
             with self._lock:
                 self._known.sweep(number, now)
+
+
+def _answers(reader: Consumer, topic: str) -> bool:
+    try:
+        reader.list_topics(topic, timeout=LOOK_SECONDS)
+    except KafkaException:
+        return False
+    return True
 
 
 def digest(key: str) -> str:

@@ -6,6 +6,7 @@ Keys of accepted deliveries are written in the same transaction (`bus/source/del
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +21,6 @@ from trunkline.bus.names import Names
 from trunkline.bus.source.deliveries import AcceptedDeliveries, digest
 from trunkline.bus.source.positions import SplitPosition, position_key, read_positions
 from trunkline.bus.source.publish import Publisher
-from trunkline.bus.states import reconnect_delay
 from trunkline.core.contracts import PushSource, Reception, Request
 from trunkline.core.errors import RetriableError, TrunklineError
 from trunkline.core.log import get_logger
@@ -31,6 +31,8 @@ TIMEOUT = 8.0
 MAX_WAITING = 2000
 MAX_WAITING_BYTES = 64 * 2**20
 MAX_TRANSACTION = 500
+RECONNECT_SECONDS = 1.0
+"""Between two looks for a broker that is away. The first is at once: senders are refused until it is found."""
 CADENCE_SECONDS = 0.02
 """From the begin of one transaction to that of the next at the least. Requests that come meanwhile share the next one: a
 transaction costs the broker as much as dozens of records. The first after a pause does not wait."""
@@ -109,8 +111,8 @@ class PushRuntime:
 
     @property
     def ready(self) -> bool:
-        """Whether requests are taken: not before the producer is there, nor while the broker does not acknowledge."""
-        return self._ready
+        """Whether requests are taken: not before the producer is there, nor while the broker is away."""
+        return self._ready and self._accepted.following
 
     def stop(self) -> None:
         """Asks `run` to answer what waits and return."""
@@ -132,8 +134,10 @@ class PushRuntime:
         return answer
 
     async def _answer(self, request: Request) -> Answer:
-        if not self._ready or self._paused or self._stop.is_set():
+        if self._paused or self._stop.is_set():
             return unavailable("the source is not running")
+        if not self._ready:
+            return unavailable("the broker does not acknowledge")
         reception = await self._source.receive(request)
         if not reception.events and not reception.rejected:
             if reception.status >= 400:
@@ -149,6 +153,7 @@ class PushRuntime:
             return Answer(reception.status, body, reception.reply_type, reception.headers)
         key = digest(reception.dedupe_key) if reception.dedupe_key is not None else None
         if key is not None:
+            _identify(reception, key)
             if self._accepted.known(self._pipeline, key):
                 self._position = replace(self._position, duplicates=self._position.duplicates + 1)
                 return _repeated(reception)
@@ -157,6 +162,8 @@ class PushRuntime:
                 # The same delivery twice at once: what becomes of the first decides.
                 answer = await asyncio.shield(first)
                 return answer if answer.status >= 500 else _repeated(reception)
+        if not self._ready:
+            return unavailable("the broker does not acknowledge")  # it went away while the request was judged
         if len(self._waiting) >= MAX_WAITING or self._waiting_bytes + len(request.body) > MAX_WAITING_BYTES:
             return unavailable("too many requests wait for the broker")
         waiting = _Waiting(reception, len(request.body), asyncio.get_running_loop().create_future())
@@ -194,13 +201,12 @@ class PushRuntime:
                         await asyncio.sleep(max(0.0, begun + CADENCE_SECONDS - loop.time()))
                     failures = 0
                 except RetriableError as error:
+                    self._ready, self._producer = False, None
+                    wait = RECONNECT_SECONDS if failures else 0.0
                     failures += 1
-                    self._producer = None
-                    wait = reconnect_delay(failures - 1)
                     log.warning("the broker did not acknowledge", pipeline=self._pipeline, wait=wait, reason=str(error))
-                    with_stop = asyncio.ensure_future(self._stop.wait())
-                    await asyncio.wait({with_stop}, timeout=wait)
-                    with_stop.cancel()
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._stop.wait(), wait)
         finally:
             self._ready = False
             self._refuse_waiting("the source stops")
@@ -235,7 +241,7 @@ class PushRuntime:
             transactional_id=self._names.transactional_id(self._pipeline, self._worker, "push"), linger_ms=0
         )
         try:
-            producer.init_transactions(10.0)
+            producer.init_transactions(TIMEOUT)
         except KafkaException as error:
             raise translate(error, "the transactional producer can't start") from error
         self._position = read_positions(self._settings, self._names).get((self._pipeline, self._split), SplitPosition())
@@ -319,6 +325,17 @@ def _repeated(reception: Reception) -> Answer:
     """What the sender of a delivery that came before is told, with the id that the delivery itself brings."""
     own = _own_id(reception)
     return Answer(200, _body({"duplicate": True, "id": own} if own else {"duplicate": True}))
+
+
+def _identify(reception: Reception, key: str) -> None:
+    """Events without an id get one that follows from their delivery's key.
+
+    Workers hear of each other's deliveries a moment later: two that get one at the same time both publish it. Its events have
+    the same ids in both, hence the same idempotency keys further on, and count once where a sink is idempotent.
+    """
+    for number, event in enumerate(reception.events):
+        if event.id is None:
+            event.id = f"{key}.{number}"
 
 
 def _own_id(reception: Reception) -> str | None:

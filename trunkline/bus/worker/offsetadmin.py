@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 
-from confluent_kafka import ConsumerGroupTopicPartitions, IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
 
 from trunkline.bus.accounting.commits import committed
 from trunkline.bus.intake import Partition
-from trunkline.bus.kafka import EARLIEST, LATEST, KafkaSettings, patiently, translate
+from trunkline.bus.kafka import EARLIEST, LATEST, KafkaSettings, offsets_of, translate
 from trunkline.bus.ledger import Ledger
 from trunkline.bus.names import Names
 from trunkline.bus.worker.board import Report
@@ -43,14 +43,8 @@ def wanted_offsets(
         return dict(saved)
     if isinstance(to, datetime):
         return _at(settings, partitions, to)
-    asked = {TopicPartition(*partition): EARLIEST if to == "earliest" else LATEST for partition in partitions}
-    admin = settings.admin()
-
-    def ask() -> dict[Partition, int]:
-        answers = admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=TIMEOUT)
-        return {(part.topic, part.partition): future.result(TIMEOUT).offset for part, future in answers.items()}
-
-    return patiently(ask, "the offsets can't be asked for")
+    spec = EARLIEST if to == "earliest" else LATEST
+    return offsets_of(settings, partitions, [spec], "the offsets can't be asked for", TIMEOUT)[0]
 
 
 def set_offsets(settings: KafkaSettings, names: Names, pipeline: str, offsets: Mapping[Partition, int]) -> None:

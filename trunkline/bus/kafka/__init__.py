@@ -1,0 +1,27 @@
+"""Kafka as the bus uses it: clients with the options that the rules ask for, errors as ours, records written and read."""
+
+from trunkline.bus.kafka.cluster import EARLIEST, LATEST, end_offsets, offsets_of, patiently, ping, watermarks
+from trunkline.bus.kafka.errors import translate
+from trunkline.bus.kafka.producing import LazyProducer, produce, produce_and_wait
+from trunkline.bus.kafka.reading import closing, headers_of, offset_of, read_all, read_range
+from trunkline.bus.kafka.settings import KafkaSettings
+
+__all__ = [
+    "EARLIEST",
+    "LATEST",
+    "KafkaSettings",
+    "LazyProducer",
+    "closing",
+    "end_offsets",
+    "headers_of",
+    "offset_of",
+    "offsets_of",
+    "patiently",
+    "ping",
+    "produce",
+    "produce_and_wait",
+    "read_all",
+    "read_range",
+    "translate",
+    "watermarks",
+]

@@ -1,0 +1,116 @@
+"""Questions to the cluster: whether it answers, and where its topics begin and end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka.admin._listoffsets import OffsetSpec
+
+from trunkline.bus.kafka.errors import SETTLING, translate
+from trunkline.bus.kafka.settings import KafkaSettings
+from trunkline.core.errors import UnavailableError
+
+T = TypeVar("T")
+Place = tuple[str, int]
+"""Topic and partition number."""
+LATEST = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+EARLIEST = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+
+
+def ping(settings: KafkaSettings, timeout: float = 10.0) -> None:
+    """Raises `UnavailableError` (`kafka.unreachable`) when no broker answers within `timeout` seconds."""
+    try:
+        settings.admin().list_topics(timeout=timeout)
+    except KafkaException as error:
+        raise UnavailableError(
+            f"no Kafka broker answers at {settings.bootstrap}: {error.args[0].str()}",
+            hint="check the address, or leave out --bootstrap to run the embedded broker",
+            code="kafka.unreachable",
+        ) from error
+
+
+def patiently(
+    ask: Callable[[], T], what: str, timeout: float = 10.0, *, again: Callable[[], object] = lambda: None
+) -> T:
+    """The answer to a question to the cluster, asked again for `timeout` seconds while the refusal is one that passes.
+
+    A topic that was just created, or a broker that just came back, has no leader for a moment. `again` is called before the
+    question is asked another time. Raises our error for Kafka's.
+    """
+    deadline = time.monotonic() + timeout
+    refused = False
+    while True:
+        try:
+            if refused:
+                again()
+            return ask()
+        except KafkaException as error:
+            refused, cause = True, error.args[0]
+            if not (cause.retriable() or cause.code() in SETTLING) or time.monotonic() > deadline:
+                raise translate(error, what) from error
+            time.sleep(0.05)
+
+
+def offsets_of(
+    settings: KafkaSettings, places: Iterable[Place], specs: Sequence[OffsetSpec], what: str, timeout: float = 10.0
+) -> list[dict[Place, int]]:
+    """The offsets that each of `specs` (such as LATEST) means in these partitions, to who reads what is committed.
+
+    One question for each leader and spec, however many partitions there are. Raises our error for Kafka's.
+    """
+    admin, asked = settings.admin(), list(places)
+
+    def ask() -> list[dict[Place, int]]:
+        # All are asked before one is waited for.
+        pending = [
+            admin.list_offsets(
+                {TopicPartition(*place): spec for place in asked},
+                isolation_level=IsolationLevel.READ_COMMITTED,
+                request_timeout=timeout,
+            )
+            for spec in specs
+        ]
+        return [
+            {(part.topic, part.partition): future.result(timeout).offset for part, future in answers.items()}
+            for answers in pending
+        ]
+
+    # A client knows the epochs of leaders from before a broker came back, and would look for new ones minutes later.
+    return (
+        patiently(ask, what, timeout, again=lambda: admin.list_topics(timeout=timeout))
+        if asked
+        else [{} for _ in specs]
+    )
+
+
+def end_offsets(
+    settings: KafkaSettings, topic: str, timeout: float = 10.0, *, committed_only: bool = False
+) -> dict[int, int]:
+    """The offset after the last record of each partition; empty for a topic that does not exist.
+
+    Open transactions are included, unless `committed_only` asks for where a reader of committed records comes to now.
+    """
+    admin = settings.admin()
+    level = IsolationLevel.READ_COMMITTED if committed_only else IsolationLevel.READ_UNCOMMITTED
+
+    def ask() -> dict[int, int]:
+        metadata = admin.list_topics(topic, timeout=timeout).topics[topic]
+        if metadata.error is not None or not metadata.partitions:
+            return {}
+        asked = {TopicPartition(topic, partition): LATEST for partition in metadata.partitions}
+        answers = admin.list_offsets(asked, isolation_level=level, request_timeout=timeout)
+        return {part.partition: future.result(timeout).offset for part, future in answers.items()}
+
+    return patiently(ask, f"the end of the topic {topic} can't be found", timeout)
+
+
+def watermarks(reader: Consumer, topic: str, partition: int, timeout: float = 10.0) -> tuple[int, int]:
+    """The first offset that is kept and the one after the last."""
+    return patiently(
+        lambda: reader.get_watermark_offsets(TopicPartition(topic, partition), timeout=timeout),
+        f"{topic}[{partition}] can't be read",
+        timeout,
+    )

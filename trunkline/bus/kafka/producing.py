@@ -1,0 +1,97 @@
+"""Writing records: producers made when needed, records handed over with patience, records waited for."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from trunkline.bus.kafka.errors import translate
+from trunkline.bus.kafka.settings import KafkaSettings
+from trunkline.core.envelope import Headers
+from trunkline.core.errors import RetriableError
+
+QUEUE_SECONDS = 30.0
+
+
+class LazyProducer:
+    """An idempotent producer that is made with its first record: most pipelines seldom write what is not their output.
+
+    Used like a `Producer`. A client costs threads and connections as long as it is there.
+    """
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._made: Producer | None = None
+
+    def produce(self, *arguments: Any, **named: Any) -> None:
+        """As `Producer.produce`."""
+        with self._lock:
+            if self._made is None:
+                self._made = self._settings.producer()
+        self._made.produce(*arguments, **named)
+
+    def poll(self, timeout: float) -> int:
+        """As `Producer.poll`; waits for the whole `timeout` where there is nothing to be told of yet."""
+        if self._made is not None:
+            return self._made.poll(timeout)
+        if timeout:
+            time.sleep(timeout)
+        return 0
+
+    def flush(self, timeout: float) -> int:
+        """As `Producer.flush`."""
+        return self._made.flush(timeout) if self._made is not None else 0
+
+
+def produce(
+    producer: Producer | LazyProducer,
+    topic: str,
+    value: bytes | None,
+    key: bytes | None,
+    headers: Headers,
+    *,
+    partition: int = -1,
+    on_delivery: Callable[[KafkaError | None, Message], None] | None = None,
+) -> None:
+    """Hands a record to the producer, and waits for room where its queue is full: the broker is slower than we are.
+
+    Raises KafkaException, and `RetriableError` when there is no room for QUEUE_SECONDS.
+    """
+    pairs = cast("list[tuple[str, str | bytes | None]]", headers)
+    deadline: float | None = None
+    while True:
+        try:
+            if on_delivery is None:
+                producer.produce(topic, value, key, partition, headers=pairs)
+            else:
+                producer.produce(topic, value, key, partition, headers=pairs, on_delivery=on_delivery)
+            return
+        except BufferError:
+            now = time.monotonic()
+            deadline = deadline or now + QUEUE_SECONDS
+            if now > deadline:
+                raise RetriableError(f"the queue to {topic} stays full", code="kafka.unavailable") from None
+            producer.poll(0.1)
+
+
+def produce_and_wait(
+    producer: Producer, topic: str, value: bytes | None, key: bytes | None, timeout: float = 30.0
+) -> None:
+    """Writes one record and waits until every replica has it. Raises our error for Kafka's."""
+    outcome: list[KafkaError | None] = []
+    try:
+        producer.produce(topic, value, key, on_delivery=lambda error, _message: outcome.append(error))
+    except KafkaException as error:
+        raise translate(error, f"{topic} can't be written") from error
+    left = producer.flush(timeout)
+    if left or not outcome:
+        raise RetriableError(
+            f"{topic} can't be written: no acknowledgement within {timeout:g} s", code="kafka.unavailable"
+        )
+    if outcome[0] is not None:
+        raise translate(outcome[0], f"{topic} can't be written")

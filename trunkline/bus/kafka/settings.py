@@ -1,0 +1,248 @@
+"""The Kafka clients, made in one place with the options that the reliability rules ask for.
+
+Option names are librdkafka's (its CONFIGURATION.md). What a user may set is an allow-list, because some options load code
+(`plugin.library.paths`) and others would break a promise (`acks`, `enable.auto.commit`).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+from weakref import WeakValueDictionary
+
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from trunkline.bus.memory import LARGEST_RECORD, Shares
+from trunkline.core.errors import ConfigurationError, did_you_mean
+from trunkline.core.log import KafkaClientLog, get_logger
+
+log = get_logger(__name__)
+ALLOWED_OPTIONS = frozenset(
+    {
+        "broker.address.family",
+        "client.dns.lookup",
+        "client.rack",
+        "connections.max.idle.ms",
+        "fetch.max.bytes",
+        "fetch.message.max.bytes",
+        "fetch.min.bytes",
+        "fetch.wait.max.ms",
+        "metadata.max.age.ms",
+        "queued.max.messages.kbytes",
+        "reconnect.backoff.max.ms",
+        "reconnect.backoff.ms",
+        "request.timeout.ms",
+        "sasl.mechanism",
+        "sasl.mechanisms",
+        "sasl.oauthbearer.client.id",
+        "sasl.oauthbearer.client.secret",
+        "sasl.oauthbearer.method",
+        "sasl.oauthbearer.scope",
+        "sasl.oauthbearer.token.endpoint.url",
+        "sasl.password",
+        "sasl.username",
+        "security.protocol",
+        "socket.connection.setup.timeout.ms",
+        "socket.keepalive.enable",
+        "socket.timeout.ms",
+        "ssl.ca.location",
+        "ssl.ca.pem",
+        "ssl.certificate.location",
+        "ssl.certificate.pem",
+        "ssl.endpoint.identification.algorithm",
+        "ssl.key.location",
+        "ssl.key.password",
+        "ssl.key.pem",
+    }
+)
+TRANSACTION_TIMEOUT_MS = 10_000
+IDLE_CONNECTION_MS = 10_000
+"""A killed transaction blocks read_committed readers until it times out (Kafka's default of 60 s is too long a stall)."""
+MAX_MESSAGE_BYTES = LARGEST_RECORD
+LEAST_FETCH_BYTES = 2**20
+"""A larger batch than this comes whole all the same (KIP-74)."""
+IDLE_FETCH_MS = 1000
+"""What was just assigned, or resumed beside partitions that stayed idle, is first asked for when such a fetch ends: so not longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaSettings:
+    """Where the cluster is and how to reach it."""
+
+    bootstrap: str
+    options: Mapping[str, str] = field(default_factory=dict)
+    consumer_protocol: bool = True
+    """Whether the brokers speak KIP-848 (Kafka 4.0 and later)."""
+    classic_assignor: Literal["range", "cooperative-sticky"] = "range"
+    """How partitions are shared where they do not. Only `range` gives the same partitions of several topics to one member."""
+    shares: Shares = field(default_factory=Shares)
+    """How much the clients may hold."""
+
+    def __post_init__(self) -> None:
+        for name in self.options:
+            if name not in ALLOWED_OPTIONS:
+                raise ConfigurationError(
+                    f"the Kafka option {name!r} may not be set",
+                    hint=did_you_mean(name, ALLOWED_OPTIONS),
+                    code="kafka.option",
+                )
+
+    @classmethod
+    def from_environment(cls, bootstrap: str) -> KafkaSettings:
+        """Options from `TRUNKLINE_KAFKA_<OPTION>`: `TRUNKLINE_KAFKA_SASL_USERNAME` sets `sasl.username`."""
+        options = {}
+        prefix = "TRUNKLINE_KAFKA_"
+        for name, value in os.environ.items():
+            if name.startswith(prefix):
+                options[name.removeprefix(prefix).lower().replace("_", ".")] = value
+        return cls(bootstrap, options)
+
+    def _base(self) -> dict[str, Any]:
+        return {
+            "bootstrap.servers": self.bootstrap,
+            "reconnect.backoff.ms": 50,
+            "reconnect.backoff.max.ms": 2000,
+            **self.options,
+            "log.connection.close": False,
+            "logger": _CLIENT_LOG,
+            "error_cb": _on_client_error,
+        }
+
+    def producer(
+        self, *, transactional_id: str | None = None, linger_ms: int = 5, only_failures: bool = False
+    ) -> Producer:
+        """An idempotent producer that waits for all replicas; transactional where an id is given.
+
+        With `only_failures`, delivery callbacks are called for failed records alone: a call for each good one costs time.
+        """
+        config: dict[str, Any] = {
+            **self._base(),
+            "acks": "all",
+            "enable.idempotence": True,
+            "compression.type": "lz4",
+            "linger.ms": linger_ms,
+            "partitioner": "murmur2_random",  # the Java clients' partitioning: co-partitioned with what they write
+            "message.max.bytes": MAX_MESSAGE_BYTES,
+            "delivery.report.only.error": only_failures,
+            "queue.buffering.max.messages": 1_000_000,
+            "queue.buffering.max.kbytes": self.shares.unsent // 1024,
+            "delivery.timeout.ms": 120_000,
+            # Topics are made before they are written to: one that is gone is said in seconds, not in half a minute.
+            "topic.metadata.propagation.max.ms": 5_000,
+        }
+        if transactional_id is not None:
+            config["transactional.id"] = transactional_id
+            config["transaction.timeout.ms"] = TRANSACTION_TIMEOUT_MS
+            # The default of 100 ms makes each send_offsets_to_transaction wait that long for the coordinator.
+            config["retry.backoff.ms"] = 5
+            config["delivery.timeout.ms"] = TRANSACTION_TIMEOUT_MS
+            # The client looks for the group's coordinator again only when a connection opens or closes, whatever time-out
+            # `send_offsets_to_transaction` was given (librdkafka#5456): after a connection that was cut and made again within a
+            # second it would wait for ever. Closing what is idle wakes it.
+            config.setdefault("connections.max.idle.ms", IDLE_CONNECTION_MS)
+        return Producer(config)
+
+    def consumer(self, group: str) -> Consumer:
+        """A member of a pipeline's group: nothing is committed or stored by itself, and nothing is reset silently."""
+        config: dict[str, Any] = {
+            **self._base(),
+            "group.id": group,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            # I10: no position is ever chosen silently: what was never read begins where the manifest says, a lost commit is an error.
+            "auto.offset.reset": "error",
+            "isolation.level": "read_committed",
+            "check.crcs": True,
+            "enable.partition.eof": False,
+            "queued.min.messages": 20_000,
+            # I27: what is fetched ahead is bounded by the worker's memory. A fetch may exceed the queue once, so it is no larger.
+            "queued.max.messages.kbytes": self.shares.fetched // 1024,
+            "fetch.max.bytes": max(self.shares.fetched, LEAST_FETCH_BYTES),
+            "fetch.message.max.bytes": min(2 * 2**20, max(self.shares.fetched, LEAST_FETCH_BYTES)),
+            # The broker answers at once when something comes: this is only how often an idle consumer asks again.
+            "fetch.wait.max.ms": IDLE_FETCH_MS,
+            "topic.metadata.refresh.interval.ms": 10_000,
+        }
+        if self.consumer_protocol:
+            config["group.protocol"] = "consumer"
+            # The same partition of co-partitioned topics must come to the same worker: the default (uniform) does not see to that.
+            config["group.remote.assignor"] = "range"
+        else:
+            config["partition.assignment.strategy"] = self.classic_assignor
+            config["max.poll.interval.ms"] = 300_000
+        config.update(self.options)
+        return Consumer(config)
+
+    def take(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Reads these partitions from now on, in answer to a member's `on_assign`."""
+        (consumer.assign if self._all_at_once else consumer.incremental_assign)(partitions)
+
+    def give_up(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Reads these partitions no more, in answer to a member's `on_revoke` or `on_lost`."""
+        if self._all_at_once:
+            consumer.unassign()
+        else:
+            consumer.incremental_unassign(partitions)
+
+    @property
+    def _all_at_once(self) -> bool:
+        """Whether a rebalance takes and gives all partitions: librdkafka refuses the incremental calls then."""
+        return not self.consumer_protocol and self.classic_assignor == "range"
+
+    def reader(
+        self,
+        *,
+        committed_only: bool = True,
+        eof: bool = False,
+        idle_fetch_ms: int = 50,
+        fetch_bytes: int = 2 * 2**20,
+        group: str = "trunkline-reader",
+    ) -> Consumer:
+        """A consumer without a group's rights, for reading topics by assignment: `fetch_bytes` at a time of a partition.
+
+        The end of a topic is said when a fetch found nothing for `idle_fetch_ms`. `group` matters to who asks for its commits.
+        """
+        return Consumer(
+            {
+                **self._base(),
+                "group.id": group,
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "auto.offset.reset": "error",
+                "isolation.level": "read_committed" if committed_only else "read_uncommitted",
+                "check.crcs": True,
+                "enable.partition.eof": eof,
+                "fetch.message.max.bytes": fetch_bytes,
+                "fetch.max.bytes": MAX_MESSAGE_BYTES,
+                "fetch.wait.max.ms": idle_fetch_ms,
+                **self.options,
+            }
+        )
+
+    def follower(self) -> Consumer:
+        """A reader that stays at the end of what it reads."""
+        return self.reader(idle_fetch_ms=IDLE_FETCH_MS)
+
+    def admin(self) -> AdminClient:
+        """An administrator's client: the same one as long as somebody keeps it. Its answers come only as long as it is referenced."""
+        key = (self.bootstrap, *sorted(self.options.items()))
+        with _ADMINS_LOCK:
+            found = _ADMINS.get(key)
+            if found is None:
+                found = _ADMINS[key] = AdminClient(self._base())
+            return found
+
+
+_CLIENT_LOG = KafkaClientLog(log)
+# Each client has threads and connections of its own, and a worker asks many questions.
+_ADMINS: WeakValueDictionary[tuple[object, ...], AdminClient] = WeakValueDictionary()
+_ADMINS_LOCK = threading.Lock()
+
+
+def _on_client_error(error: KafkaError) -> None:
+    # librdkafka heals these by itself; what matters comes back from the calls.
+    log.debug("kafka client", error=error.str())
