@@ -18,7 +18,7 @@ from tests.chaos.scene import HELD_AT_MOST, PATIENCE, Scene
     load="{events:,} events, {routes} routes file → stream → http, {workers} workers",
     fault="kill -9 of a random worker, {kills} times",
     full={"events": 60_000, "routes": 3, "workers": 2, "kills": 30},
-    short={"events": 1_200, "routes": 1, "workers": 1, "kills": 1},
+    short={"events": 800, "routes": 1, "workers": 1, "kills": 1},
     minutes=8,
 )
 async def killed_workers(run: Run) -> None:

@@ -18,7 +18,7 @@ MOVED = "partitions moved"
     load="{events:,} events, {routes} route file → stream → http, 2 workers",
     fault="SIGSTOP of one of them past its session of 6 s, {freezes} times, then SIGCONT",
     full={"events": 40_000, "routes": 1, "freezes": 10},
-    short={"events": 2_000, "routes": 1, "freezes": 1},
+    short={"events": 1_000, "routes": 1, "freezes": 1},
     minutes=8,
 )
 async def frozen_member(run: Run) -> None:

@@ -28,7 +28,7 @@ LEFT_OUT = "event.sequence % 10 < 3"
     load="{events:,} events, 30 % filtered, the rest to 3 branches, {workers} workers",
     fault="kill -9 of a random worker, {kills} times; one branch answers 503 to everything for a third of the time, and 400 to 5 %",
     full={"events": 20_000, "workers": 2, "kills": 10},
-    short={"events": 1_500, "workers": 1, "kills": 1},
+    short={"events": 600, "workers": 1, "kills": 1},
     minutes=12,
 )
 async def branch_failing(run: Run) -> None:
