@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from trunkline.bus.embedded import EmbeddedKafka
+from trunkline.bus.embedded import EmbeddedKafka, EmbeddedOptions
 from trunkline.bus.embedded.processes import end_broker, is_broker
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
 
 MakeTopic = Callable[..., str]
+_SHORT_SESSIONS = {"group.consumer.session.timeout.ms": "3000", "group.consumer.heartbeat.interval.ms": "500"}
+"""The partitions of a worker that a test kills are another's after half the time."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def _shared_broker(root: Path) -> Iterator[str]:
     with _state(root) as state:
         if not (_living_users(state) and is_broker(state["pid"], Path(state["home"]))):
             home = root / f"broker-{uuid.uuid4().hex[:8]}"
-            broker = EmbeddedKafka(home)
+            broker = EmbeddedKafka(home, EmbeddedOptions(overrides=_SHORT_SESSIONS))
             running = broker.start()
             _started.append(broker)
             state.update(home=str(home), pid=running.pid, bootstrap=running.bootstrap, users=[])

@@ -84,6 +84,8 @@ class Run:
     full: bool
     bootstrap: str | None = None
     """A broker that may be used and must not be harmed; one is started where there is none."""
+    lent: Broker | None = None
+    """A broker behind a proxy that may be harmed and is not the row's to end; one is started where there is none."""
     notes: dict[str, Any] = field(default_factory=dict)
     fired: Counter[str] = field(default_factory=Counter)
     findings: list[str] = field(default_factory=list)
@@ -107,13 +109,14 @@ class Run:
         self, *, proxied: bool = False, authorizer: bool = False, overrides: Mapping[str, str] | None = None
     ) -> Broker:
         """A broker to be harmed; it is started, and ends with the row. What it does counts as fired."""
-        broker = Broker(self.folder / "broker", proxied=proxied, authorizer=authorizer, overrides=overrides)
+        lent = None if authorizer or overrides else self.lent
+        broker = lent or Broker(self.folder / "broker", proxied=proxied, authorizer=authorizer, overrides=overrides)
+        before = broker.all_fired
 
         def close() -> None:
-            self.fires(broker.fired)
-            if broker.proxy is not None:
-                self.fires(broker.proxy.fired)
-            broker.close()
+            self.fires(broker.all_fired - before)
+            if broker is not lent:
+                broker.close()
 
         self.stack.push_async_callback(asyncio.to_thread, close)
         await asyncio.to_thread(broker.start)
@@ -175,9 +178,11 @@ class Result:
         return not self.findings
 
 
-async def execute(one: Row, *, seed: int, folder: Path, full: bool, bootstrap: str | None = None) -> Result:
+async def execute(
+    one: Row, *, seed: int, folder: Path, full: bool, bootstrap: str | None = None, lent: Broker | None = None
+) -> Result:
     """Runs a row to its end. What it raises is a finding, as is a fault that did not fire."""
-    run = Run(one, seed, folder, full, bootstrap)
+    run = Run(one, seed, folder, full, bootstrap, lent)
     begun = time.monotonic()
     try:
         async with asyncio.timeout(one.minutes * 60 if full else SHORT_SECONDS), run.stack:

@@ -33,6 +33,14 @@ def published(settings: KafkaSettings, topic: str, route: str, name: Naming) -> 
         yield Effect(name(message), route, _moment(message))
 
 
+def passed_on(settings: KafkaSettings, topic: str, route: str, name: Naming) -> Iterator[Placed | Effect]:
+    """Every committed record of a topic, both as `placed` and as `published` by the route that wrote them; read once."""
+    for message in _read(settings, topic):
+        identity, moment = name(message), _moment(message)
+        yield Placed(identity, topic, message.partition() or 0, offset_of(message), moment)
+        yield Effect(identity, route, moment)
+
+
 def committed(settings: KafkaSettings, topic: str) -> list[Message]:
     """Every committed record of a topic. A broker that just came back is asked again."""
     return _read(settings, topic)

@@ -24,7 +24,7 @@ from tests.chaos.checker import Promise
 from tests.chaos.faults.http_sink import HttpSinkServer
 from tests.chaos.faults.processes import Fleet
 from tests.chaos.history import History, Sent
-from tests.integration.bus_harness import http_connection, topic_manifest, unframed
+from tests.integration.bus_harness import http_connection, http_sink, topic_manifest, unframed
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
 from trunkline.core.errors import TrunklineError
@@ -44,6 +44,8 @@ HELD_AT_MOST = 1500
 """What a sink may have called for and not committed when it is killed: its high-water mark of 1,000 records, and one poll of 500."""
 
 
+RETRY = "attempts: 1000, min_delay: 20ms, max_delay: 500ms"
+"""How the sinks try again: for as long as a fault lasts."""
 PATIENCE = 220.0
 """Seconds that a row waits for something at most: it must come to be, and when is not judged by this."""
 
@@ -150,15 +152,8 @@ class Scene:
         return (
             topic_manifest(route.first, self.partitions, schema=EVENT)
             + topic_manifest(route.second, self.partitions, schema=EVENT)
+            + file_source(route, input_file)
             + f"""---
-apiVersion: trunkline/v1
-kind: Source
-metadata: {{name: {route.source}}}
-spec:
-  connector: file
-  config: {{path: "{input_file}", format: jsonl, watch: false, batch: 500}}
-  to: {{topic: "{route.first}", key: event.key}}
----
 apiVersion: trunkline/v1
 kind: Stream
 metadata: {{name: {route.stream}}}
@@ -167,18 +162,10 @@ spec:
   start: earliest
   steps: {self.steps}
   to: "{route.second}"
----
-apiVersion: trunkline/v1
-kind: Sink
-metadata: {{name: {route.sink}}}
-spec:
-  from: "{route.second}"
-  start: earliest
-  connector: http
-  connection: peer
-  config: {{url: /{route.sink}, idempotent: true{self.config}}}
-  delivery: {{retry: {{attempts: 1000, min_delay: 20ms, max_delay: 500ms}}{self.delivery}}}
 """
+            + http_sink(
+                route.sink, route.second, connection="peer", config=self.config, delivery=self.delivery, retry=RETRY
+            )
         )
 
     # --- while it runs ---
@@ -235,8 +222,7 @@ spec:
             history.extend(sent)
             history.extend(gather.acknowledged(self.kafka, self.names, route.source, [one.id for one in sent]))
             history.extend(gather.placed(self.kafka, route.first, event_id))
-            history.extend(gather.placed(self.kafka, route.second, event_id))
-            history.extend(gather.published(self.kafka, route.second, route.stream, event_id))
+            history.extend(gather.passed_on(self.kafka, route.second, route.stream, event_id))
         pipelines = [name for route in self.routes for name in (route.stream, route.sink)]
         history.extend(gather.commits(self.kafka, self.names, pipelines))
         history.extend(self.server.facts({f"/{route.sink}": route.sink for route in self.routes}))
@@ -246,6 +232,19 @@ spec:
         """What streams and sinks promise: each effect once, in order, and at most so many repeated calls of each sink."""
         streams = [Promise(route.stream, (route.source,)) for route in self.routes]
         return [*streams, *(Promise(route.sink, (route.source,), most_repeats=most_repeats) for route in self.routes)]
+
+
+def file_source(route: Route, input_file: Path) -> str:
+    """The manifest of a route's source, which reads its file once."""
+    return f"""---
+apiVersion: trunkline/v1
+kind: Source
+metadata: {{name: {route.source}}}
+spec:
+  connector: file
+  config: {{path: "{input_file}", format: jsonl, watch: false, batch: 500}}
+  to: {{topic: "{route.first}", key: event.key}}
+"""
 
 
 def event_id(message: Message) -> str:

@@ -122,7 +122,7 @@ class OtherSystem:
         self.history.add(Attempt(str(event.offset), ROUTE, now()))
         said = "dead" if event.offset in self.doomed else plan[min(call, len(plan) - 1)]
         if said == "hang":
-            await asyncio.sleep(10_000)
+            await asyncio.sleep(10_000)  # of the fake clock's seconds, as below
         if said == "slow":
             await asyncio.sleep(2)
         if said in {"ok", "slow", "lost answer"} and event.idempotency_key not in self.keys:

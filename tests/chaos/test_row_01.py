@@ -44,4 +44,4 @@ def test_a_history_is_the_same_after_it_was_saved(tmp_path: Path) -> None:
 @pytest.mark.kafka
 async def test_mutant_buses_are_caught_and_a_sound_one_is_accepted(short: Short) -> None:
     result = await short(1)
-    assert result.notes["caught"] == "12 of 12"
+    assert result.notes["caught"] == "11 of 11"

@@ -10,4 +10,6 @@ pytestmark = pytest.mark.kafka
 
 
 async def test_without_a_fault_nothing_is_lost_repeated_or_swapped(short: Short) -> None:
-    await short(2)
+    result = await short(2)
+    assert result.findings == []
+    assert not result.fired, "a fault fired"

@@ -13,4 +13,4 @@ async def test_bad_records_of_twenty_kinds_are_dead_letters_byte_for_byte_and_go
     short: Short,
 ) -> None:
     result = await short(11)
-    assert result.notes["mixed-send: dead letters"] == result.notes["mixed-work: dead letters"] == 60
+    assert result.notes["mixed-send: dead letters"] == result.notes["mixed-work: dead letters"] == 40

@@ -217,9 +217,7 @@ class Bus:
 
     async def close(self) -> None:
         """Ends everything."""
-        for worker in self.more:
-            await worker.close()
-        await self.stop()
+        await asyncio.gather(self.stop(), *(worker.close() for worker in self.more))
         self.registry.close()
 
     def report(self, pipeline: str, worker: Worker | None = None) -> Report:

@@ -20,7 +20,7 @@ from trunkline.bus.budget.claim import Claim
 from trunkline.bus.budget.overview import overview
 from trunkline.bus.kafka import read_all
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = pytest.mark.kafka
 WORKER = Path(__file__).parent / "bus_worker.py"
 
 

@@ -177,7 +177,7 @@ async def until(condition: Callable[[], bool], process: asyncio.subprocess.Proce
         assert loop.time() < deadline, f"nothing came of it in {seconds:g} s:\n{log.read_text()[-4000:]}"
 
 
-async def deliver(
+async def assert_delivered(
     kafka_bootstrap: str, namespace: str, source: Path, tmp_path: Path, *, kills: int, rows: int, seconds: float
 ) -> None:
     settings, names = KafkaSettings(kafka_bootstrap), Names(namespace)
@@ -240,7 +240,7 @@ async def test_a_slice_of_the_flights_arrives_whole_although_the_process_is_kill
         pytest.skip(f"{ALL_FLIGHTS.name} is not beside the project")
     with gzip.open(source, "wt") as slice_:
         slice_.writelines(lines)
-    await deliver(kafka.bootstrap, namespace, source, tmp_path, kills=1, rows=30_000, seconds=120)  # type: ignore[attr-defined]
+    await assert_delivered(kafka.bootstrap, namespace, source, tmp_path, kills=1, rows=30_000, seconds=120)  # type: ignore[attr-defined]
 
 
 @pytest.mark.kafka
@@ -251,4 +251,4 @@ async def test_all_flights_arrive_whole_although_the_process_is_killed_three_tim
 ) -> None:
     if not ALL_FLIGHTS.exists():
         pytest.skip(f"{ALL_FLIGHTS.name} is not beside the project")
-    await deliver(kafka.bootstrap, namespace, ALL_FLIGHTS, tmp_path, kills=3, rows=336_776, seconds=400)  # type: ignore[attr-defined]
+    await assert_delivered(kafka.bootstrap, namespace, ALL_FLIGHTS, tmp_path, kills=3, rows=336_776, seconds=400)  # type: ignore[attr-defined]

@@ -340,7 +340,7 @@ async def run(
     return peak
 
 
-async def deliver(bootstrap: str, namespace: str, folder: Path, plan: Plan) -> None:
+async def assert_delivered(bootstrap: str, namespace: str, folder: Path, plan: Plan) -> None:
     settings, names = KafkaSettings(bootstrap), Names(namespace)
     source, log, manifest = folder / "rows.csv", folder / "log", folder / "pipeline.yaml"
     write(source, plan.rows)
@@ -383,13 +383,12 @@ def moments(kinds: list[str], *, low: float, high: float) -> list[tuple[str, flo
 
 
 @pytest.mark.kafka
-@pytest.mark.slow
 @pytest.mark.timeout(120)
 async def test_some_thousand_rows_reach_the_org_by_jobs_although_the_process_is_killed(
     kafka: object, namespace: str, tmp_path: Path
 ) -> None:
     plan = Plan(12_000, moments(["delivered"], low=0.2, high=0.8), seconds=90, job_records=1000)
-    await deliver(kafka.bootstrap, namespace, tmp_path, plan)  # type: ignore[attr-defined]
+    await assert_delivered(kafka.bootstrap, namespace, tmp_path, plan)  # type: ignore[attr-defined]
 
 
 @pytest.mark.kafka
@@ -399,4 +398,4 @@ async def test_a_million_rows_reach_the_org_in_bounded_memory_although_the_proce
     kafka: object, namespace: str, tmp_path: Path
 ) -> None:
     plan = Plan(1_000_000, moments(["read", "delivered", "delivered"], low=0.1, high=0.9), seconds=1200)
-    await deliver(kafka.bootstrap, namespace, tmp_path, plan)  # type: ignore[attr-defined]
+    await assert_delivered(kafka.bootstrap, namespace, tmp_path, plan)  # type: ignore[attr-defined]

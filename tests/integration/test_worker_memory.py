@@ -24,7 +24,7 @@ from trunkline.bus.topics import TopicPlan, ensure_topics
 from trunkline.registry.codec import Encoder
 from trunkline.registry.schema import Schema
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = pytest.mark.kafka
 NOTE = {"type": "record", "name": "Note", "fields": [{"name": "text", "type": "string"}]}
 MEMORY = 256
 SINKS = 4

@@ -21,7 +21,7 @@ from trunkline.bus.worker.board import Board
 from trunkline.registry.codec import Encoder
 from trunkline.registry.schema import Schema
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow]
+pytestmark = pytest.mark.kafka
 ORDER = {
     "type": "record",
     "name": "Order",

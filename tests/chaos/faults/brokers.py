@@ -63,8 +63,13 @@ class Broker:
         assert self._kafka.running is not None
         return self._kafka.running.client_options
 
+    @property
+    def all_fired(self) -> Counter[str]:
+        """What the broker and its proxy did until now."""
+        return self.fired + (self.proxy.fired if self.proxy is not None else Counter())
+
     def start(self) -> None:
-        """Starts the broker, or starts it again, and waits until it is healthy."""
+        """Starts the broker unless it runs, or starts it again, and waits until it is healthy."""
         self._kafka.start()
 
     def kill(self) -> None:
@@ -93,8 +98,8 @@ class Broker:
             os.kill(pid, signal.SIGCONT)
 
     def close(self) -> None:
-        """Ends broker and proxy for good."""
-        self._kafka.stop(timeout=10)
+        """Ends broker and proxy for good. Nobody reads the broker's files after that, so it need not close them."""
+        self._kafka.kill()
         if self.proxy is not None:
             self.proxy.stop()
 

@@ -82,7 +82,7 @@ class Server:
             return web.Response(status=answer, headers=dict(rule["headers"]) if rule else None)
         transport = request.transport
         if answer == "time-out":
-            await asyncio.sleep(3600)  # the client goes away first
+            await asyncio.Event().wait()  # for ever: the client goes away first, or the server ends
         elif answer == "garbage" and transport is not None:
             transport.write(_GARBAGE)
             transport.close()

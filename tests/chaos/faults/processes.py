@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.chaos.faults.tied import ROOT, lifeline, tied
+from tests.chaos.faults.warm import WarmProcess
 
 KILL, FREEZE = "kill -9", "SIGSTOP"
 
@@ -45,7 +45,7 @@ class Fleet:
         self._folder = folder
         self._arguments = arguments
         self._environment = {**os.environ, **(environment or {}), "TRUNKLINE_NAMESPACE": namespace}
-        self._processes: list[subprocess.Popen[bytes] | None] = [None] * count
+        self._processes: list[WarmProcess | None] = [None] * count
 
     def start(self) -> None:
         """Starts every worker that does not run."""
@@ -58,19 +58,11 @@ class Fleet:
             return
         home = self._folder / f"worker-{number}"
         home.mkdir(parents=True, exist_ok=True)
-        command = [*tied("trunkline.cli.main", "run", "--file", str(self._project))]
-        command += ["--bootstrap", self._bootstrap, "--home", str(home)]
-        command += ["--log-level", "info", "--log-style", "json", *self._arguments]
-        with self.log_file(number).open("ab") as log:
-            self._processes[number] = subprocess.Popen(
-                command,
-                stdin=lifeline(),
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=ROOT,
-                env=self._environment,
-                start_new_session=True,
-            )
+        arguments = ["run", "--file", str(self._project), "--bootstrap", self._bootstrap, "--home", str(home)]
+        arguments += ["--log-level", "info", "--log-style", "json", *self._arguments]
+        self._processes[number] = WarmProcess(
+            "trunkline.cli.main", arguments, log=self.log_file(number), environment=self._environment
+        )
 
     def revive(self) -> None:
         """Starts again who ended by himself, as a supervisor does; who died of a signal that nobody sent is in `crashed`."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
+import subprocess
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.chaos.faults.tied import ROOT, lifeline, tied
+from tests.chaos.faults.warm import WarmProcess
 from trunkline.bus.names import Names
 
 LIFE_SECONDS = 180.0
@@ -30,7 +32,7 @@ class Victim:
     registry: str
     read_at_once: int = 2000
     fired: Counter[str] = field(default_factory=Counter)
-    _process: asyncio.subprocess.Process | None = None
+    _process: WarmProcess | None = None
     _keeper: asyncio.Task[None] | None = None
 
     async def dies(self, point: str, passing: int, chance: float) -> None:
@@ -41,7 +43,7 @@ class Victim:
         async with asyncio.timeout(LIFE_SECONDS):
             for _ in range(STARTS):
                 process = await self._start(point, passing, SHORTEST + chance * (LONGEST - SHORTEST))
-                code = await process.wait()
+                code = await asyncio.to_thread(process.wait)
                 if code <= 0:
                     break
         if code != -signal.SIGKILL:
@@ -53,7 +55,8 @@ class Victim:
 
         async def live() -> None:
             for _ in range(STARTS):
-                await (await self._start("", 0, 0.0)).wait()
+                process = await self._start("", 0, 0.0)
+                await asyncio.to_thread(process.wait)
 
         self._keeper = asyncio.create_task(live())
 
@@ -63,15 +66,14 @@ class Victim:
             self._keeper.cancel()
             await asyncio.wait({self._keeper})
         process = self._process
-        if process is None or process.returncode is not None:
+        if process is None or process.poll() is not None:
             return
         process.terminate()
         try:
-            async with asyncio.timeout(END_SECONDS):
-                await process.wait()
-        except TimeoutError:
+            await asyncio.to_thread(process.wait, END_SECONDS)
+        except subprocess.TimeoutExpired:
             process.kill()
-            await process.wait()
+            await asyncio.to_thread(process.wait)
 
     @property
     def log(self) -> str:
@@ -82,7 +84,7 @@ class Victim:
     def _log(self) -> Path:
         return self.home.with_suffix(".log")
 
-    async def _start(self, point: str, passing: int, delay: float) -> asyncio.subprocess.Process:
+    async def _start(self, point: str, passing: int, delay: float) -> WarmProcess:
         orders = {
             "bootstrap": self.bootstrap,
             "namespace": self.names.namespace,
@@ -95,13 +97,11 @@ class Victim:
             "passing": passing,
             "delay": delay,
         }
-        with self._log.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *tied("tests.chaos.faults.victim", json.dumps(orders)),
-                stdin=lifeline(),
-                stdout=log,
-                stderr=log,
-                cwd=ROOT,
-                start_new_session=True,
-            )
+        self._process = await asyncio.to_thread(
+            WarmProcess,
+            "tests.chaos.faults.victim",
+            [json.dumps(orders)],
+            log=self._log,
+            environment=os.environ,
+        )
         return self._process

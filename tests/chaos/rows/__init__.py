@@ -8,5 +8,6 @@ A row is a coroutine marked by `@row`, with its full and its short figures. It t
 * `run.fires(tool.fired)` and `run.must_fire(kind, times)` to prove that the faults fired;
 * `run.judge(history, promises)`, `run.claim(holds, what)` and `run.note(name, value)` for what came of it.
 
-Beside it in `tests/chaos/test_row_XX.py` the fixture `short` runs the row at its short figures.
+Beside it in `tests/chaos/test_row_XX.py` the fixture `short` runs the row at its short figures. The rows that kill a broker or cut
+it off are together in one file, where they share one: `test_rows_05_09_17.py`.
 """

@@ -36,7 +36,7 @@ CUSTOMERS, PARTITIONS = 6, 2
     load="{plants} planted bad histories; {mutants} mutant buses and a sound one, {events} events each",
     fault="one promise broken in each",
     full={"plants": 10, "mutants": 8, "events": 120},
-    short={"plants": 10, "mutants": 2, "events": 60},
+    short={"plants": 10, "mutants": 1, "events": 40},
     minutes=5,
 )
 async def checker(run: Run) -> None:

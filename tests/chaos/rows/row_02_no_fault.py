@@ -17,7 +17,7 @@ from tests.chaos.scene import PATIENCE, Scene
     load="{events:,} events of 1 KB, {partitions} partitions, {routes} routes file → stream → http",
     fault="none",
     full={"events": 60_000, "partitions": 12, "routes": 3},
-    short={"events": 600, "partitions": 4, "routes": 3},
+    short={"events": 300, "partitions": 2, "routes": 2},
     minutes=6,
 )
 async def no_fault(run: Run) -> None:

@@ -17,15 +17,15 @@ from tests.chaos.scene import HELD_AT_MOST, PATIENCE, Scene
     "workers killed",
     load="{events:,} events, {routes} routes file → stream → http, {workers} workers",
     fault="kill -9 of a random worker, {kills} times",
-    full={"events": 60_000, "routes": 3, "workers": 2, "kills": 30},
-    short={"events": 1_200, "routes": 1, "workers": 1, "kills": 1},
+    full={"events": 60_000, "routes": 3, "workers": 2, "kills": 30, "partitions": 12},
+    short={"events": 800, "routes": 1, "workers": 1, "kills": 1, "partitions": 3},
     minutes=8,
 )
 async def killed_workers(run: Run) -> None:
     """Nothing is lost, no effect is repeated, and calls are repeated only for what was not committed at a kill."""
     kafka = await run.kafka()
     with HttpSinkServer(run.folder, seed=run.seed) as server:
-        scene = Scene(kafka, server, run.folder, run.chance, run["events"], run["routes"])
+        scene = Scene(kafka, server, run.folder, run.chance, run["events"], run["routes"], run["partitions"])
         project = await asyncio.to_thread(scene.prepare)
         begun = time.monotonic()
         with scene.fleet(project, workers=run["workers"]) as workers:

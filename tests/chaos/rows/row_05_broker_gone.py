@@ -21,16 +21,16 @@ RECOVERY_SECONDS = 30.0
     "the broker gone",
     load="{events:,} events, {routes} routes file → stream → http",
     fault="broker kill -9, {kills} times, and SIGSTOP for {seconds} s, {freezes} times",
-    full={"events": 40_000, "routes": 2, "kills": 6, "freezes": 4, "seconds": 10},
-    short={"events": 1_200, "routes": 1, "kills": 1, "freezes": 0, "seconds": 2},
+    full={"events": 40_000, "routes": 2, "kills": 6, "freezes": 4, "seconds": 10, "partitions": 4},
+    short={"events": 600, "routes": 1, "kills": 1, "freezes": 0, "seconds": 2, "partitions": 2},
     minutes=8,
 )
 async def broker_gone(run: Run) -> None:
     """Nothing acknowledged is lost, no worker dies of it, and commits go on within seconds of the broker's return."""
     broker = await run.own_broker()
-    kafka = KafkaSettings(broker.bootstrap)
+    kafka = KafkaSettings(broker.direct)
     with HttpSinkServer(run.folder, seed=run.seed) as server:
-        scene = Scene(kafka, server, run.folder, run.chance, run["events"], run["routes"], partitions=4)
+        scene = Scene(kafka, server, run.folder, run.chance, run["events"], run["routes"], partitions=run["partitions"])
         project = await asyncio.to_thread(scene.prepare)
         faults = [KILL] * run["kills"] + [FREEZE] * run["freezes"]
         run.chance.shuffle(faults)
@@ -58,7 +58,7 @@ def _break(broker: Broker, fault: str, seconds: int) -> None:
         broker.start()
     else:
         with broker.frozen():
-            time.sleep(seconds)
+            time.sleep(seconds)  # the fault is a pause of this length
 
 
 async def _recovery(scene: Scene, workers: Fleet) -> float:

@@ -17,15 +17,24 @@ MOVED = "partitions moved"
     "a member frozen",
     load="{events:,} events, {routes} route file → stream → http, 2 workers",
     fault="SIGSTOP of one of them past its session of 6 s, {freezes} times, then SIGCONT",
-    full={"events": 40_000, "routes": 1, "freezes": 10},
-    short={"events": 2_000, "routes": 1, "freezes": 1},
+    full={"events": 40_000, "routes": 1, "freezes": 10, "partitions": 12},
+    short={"events": 1_000, "routes": 1, "freezes": 1, "partitions": 4},
     minutes=8,
 )
 async def frozen_member(run: Run) -> None:
     """Who wakes up commits nothing of what another one owns by then, and nothing is lost or done twice."""
     kafka = await run.kafka()
     with HttpSinkServer(run.folder, seed=run.seed, rules=(Rule(200, delay=0.02),)) as server:
-        scene = Scene(kafka, server, run.folder, run.chance, run["events"], run["routes"], delivery=", in_flight: 16")
+        scene = Scene(
+            kafka,
+            server,
+            run.folder,
+            run.chance,
+            run["events"],
+            run["routes"],
+            run["partitions"],
+            delivery=", in_flight: 16",
+        )
         project = await asyncio.to_thread(scene.prepare)
         with scene.fleet(project, workers=2) as workers:
             for number in range(run["freezes"]):

@@ -26,7 +26,7 @@ POLL_MS = 3_000
     load="{events:,} records an event of the group's, {protocols} groups (KIP-848, range, cooperative-sticky)",
     fault="a member joins while another one is stuck past its poll interval, {stucks} times in each group",
     full={"events": 200, "protocols": 3, "stucks": 5},
-    short={"events": 100, "protocols": 1, "stucks": 1},
+    short={"events": 40, "protocols": 1, "stucks": 1},
     minutes=12,
 )
 async def member_stuck(run: Run) -> None:

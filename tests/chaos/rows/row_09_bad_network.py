@@ -93,7 +93,7 @@ def _inject(run: Run, broker: Broker, proxy: TcpProxy, kind: str) -> None:
         proxy.black_hole(True)
         try:
             _until(lambda: proxy.fired[kind] > before)
-            time.sleep(run.chance.uniform(0.2, longest))
+            time.sleep(run.chance.uniform(0.2, longest))  # the fault is a silence of this length
         finally:
             proxy.black_hole(False)
     run.fires({INJECTIONS: proxy.fired[kind] > before})

@@ -26,7 +26,7 @@ PARTITIONS, CUSTOMERS = 4, 50
     load="{inputs:,} inputs, read by {points} exactly-once streams that filter and change them",
     fault="kill -9 at points of the transaction, {points} points × {kills}",
     full={"inputs": 20_000, "points": 5, "kills": 10, "read": 100},
-    short={"inputs": 1_200, "points": 2, "kills": 1, "read": 60},
+    short={"inputs": 600, "points": 1, "kills": 1, "read": 60},
     minutes=12,
 )
 async def transactions_cut(run: Run) -> None:

@@ -58,7 +58,7 @@ OWN_HEADERS: tuple[Headers, ...] = ((), (("tenant", b"a"), ("tenant", b"b")), ((
     load="{good:,} good records, a topic read by a sink and by a stream",
     fault="{bad:,} bad records of 20 kinds among them",
     full={"good": 10_000, "bad": 1_000},
-    short={"good": 300, "bad": 60},
+    short={"good": 100, "bad": 40},
     minutes=5,
 )
 async def bad_records(run: Run) -> None:

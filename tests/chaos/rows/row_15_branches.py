@@ -13,8 +13,8 @@ from tests.chaos.checker import Promise
 from tests.chaos.faults.http_sink import HttpSinkServer, Rule
 from tests.chaos.faults.processes import KILL, Fleet
 from tests.chaos.history import Attempt, DeadLetter, History
-from tests.chaos.scene import EVENT, HELD_AT_MOST, Route, Scene, event_id
-from tests.integration.bus_harness import http_connection, topic_manifest, unframed
+from tests.chaos.scene import EVENT, HELD_AT_MOST, RETRY, Route, Scene, event_id, file_source
+from tests.integration.bus_harness import http_connection, http_sink, topic_manifest, unframed
 from trunkline.bus.deadletters import DeadLetter as Letter
 
 BRANCHES = ("good", "plain", "failing")
@@ -27,15 +27,15 @@ LEFT_OUT = "event.sequence % 10 < 3"
     "a branch failing",
     load="{events:,} events, 30 % filtered, the rest to 3 branches, {workers} workers",
     fault="kill -9 of a random worker, {kills} times; one branch answers 503 to everything for a third of the time, and 400 to 5 %",
-    full={"events": 20_000, "workers": 2, "kills": 10},
-    short={"events": 1_500, "workers": 1, "kills": 1},
+    full={"events": 20_000, "workers": 2, "kills": 10, "partitions": 4},
+    short={"events": 600, "workers": 1, "kills": 1, "partitions": 2},
     minutes=12,
 )
 async def branch_failing(run: Run) -> None:
     """Every event that is not filtered ends on every branch, as an effect or as a dead letter, and the failing one delays no other."""
     kafka = await run.kafka()
     with HttpSinkServer(run.folder, seed=run.seed, rules=_rules(failing=True)) as server:
-        scene = FanOut(kafka, server, run.folder, run.chance, run["events"], 1, partitions=4, keys=20)
+        scene = FanOut(kafka, server, run.folder, run.chance, run["events"], 1, partitions=run["partitions"], keys=20)
         project = await asyncio.to_thread(scene.prepare)
         kept = sum(not _is_left_out(sent.sequence) for sent in scene.sent["r0"])
         with scene.fleet(project, workers=run["workers"]) as workers:
@@ -98,29 +98,11 @@ class FanOut(Scene):
         for branch in BRANCHES:
             text += http_connection(branch, self.server.url)  # each branch is another system
             text += topic_manifest(self._topic(branch), self.partitions, schema=EVENT)
-            text += f"""---
-apiVersion: trunkline/v1
-kind: Sink
-metadata: {{name: {_sink(branch)}}}
-spec:
-  from: "{self._topic(branch)}"
-  start: earliest
-  connector: http
-  connection: {branch}
-  config: {{url: /{_sink(branch)}, idempotent: true}}
-  delivery: {{retry: {{attempts: 1000, min_delay: 20ms, max_delay: 500ms}}}}
-"""
+            text += http_sink(_sink(branch), self._topic(branch), connection=branch, retry=RETRY)
         return (
             text
+            + file_source(route, input_file)
             + f"""---
-apiVersion: trunkline/v1
-kind: Source
-metadata: {{name: {route.source}}}
-spec:
-  connector: file
-  config: {{path: "{input_file}", format: jsonl, watch: false, batch: 500}}
-  to: {{topic: "{route.first}", key: event.key}}
----
 apiVersion: trunkline/v1
 kind: Stream
 metadata: {{name: {route.stream}}}
@@ -162,8 +144,7 @@ spec:
         ledgers.close()
         left_out = [one.id for one in sent if _is_left_out(one.sequence)]
         for branch, sink in zip(BRANCHES, sinks, strict=True):
-            history.extend(gather.placed(self.kafka, self._topic(branch), event_id))
-            history.extend(gather.published(self.kafka, self._topic(branch), f"to-{branch}", event_id))
+            history.extend(gather.passed_on(self.kafka, self._topic(branch), f"to-{branch}", event_id))
             for letter in gather.dead_letters(self.kafka, self.names, sink, _letter_id):
                 # Its bytes are those of the branch's topic; what the door was handed is JSON.
                 history.add(DeadLetter(letter.id, sink, letter.at))

@@ -89,7 +89,7 @@ async def webhooks(run: Run) -> None:
     broker = await run.own_broker()
     names = Names(f"chaos{uuid.uuid4().hex[:8]}")
     secret = {"CHAOS_SECRET": PROVIDERS[DOOR].secret}
-    kafka = KafkaSettings(broker.bootstrap)
+    kafka = KafkaSettings(broker.direct)
     doors = Doors(
         kafka,
         names,

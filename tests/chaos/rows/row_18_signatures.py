@@ -72,7 +72,7 @@ class Knocking:
     load="webhooks of five kinds of senders at two workers",
     fault="{forged} forged or mutated signatures, {repeats} repeats, ±301 s where a timestamp is signed, secrets that change",
     full={"forged": 500, "repeats": 100},
-    short={"forged": 50, "repeats": 10},
+    short={"forged": 30, "repeats": 10},
     minutes=4,
 )
 async def signatures(run: Run) -> None:

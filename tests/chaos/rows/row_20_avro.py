@@ -36,7 +36,7 @@ STEPS = {
     load="streams of the short and of the long way, on topics of ours and of strangers",
     fault="{mutated:,} mutated data, {crafted} crafted ones; {through:,} of them through a worker",
     full={"mutated": 20_000, "crafted": 60, "through": 20_000},
-    short={"mutated": 1_000, "crafted": 60, "through": 200},
+    short={"mutated": 400, "crafted": 60, "through": 120},
     minutes=5,
 )
 async def broken_avro(run: Run) -> None:

@@ -184,7 +184,7 @@ class Outside(Sink):
     async def write(self, batch: Batch) -> Sequence[Verdict]:
         (event,) = batch.events
         key = event.raw_key or b""
-        await asyncio.sleep(3 if key in self._world.slow else 0.01)
+        await asyncio.sleep(3 if key in self._world.slow else 0.01)  # of the loop's own clock
         verdict = self._world.health.get(key, Ok)()
         if self._world.ails.get(key, 0) > 0:
             self._world.ails[key] -= 1

@@ -140,7 +140,7 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 TestStore = StoreMachine.TestCase
-TestStore.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
+TestStore.settings = settings(max_examples=20, stateful_step_count=20, deadline=None)
 
 
 def test_many_keys_are_read_in_order_and_while_they_are_deleted(tmp_path: Path) -> None:

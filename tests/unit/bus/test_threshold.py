@@ -25,10 +25,12 @@ def test_one_more_than_allowed_halts_the_pipeline_and_says_how_to_go_on() -> Non
     assert "trunkline restart out" in (halted.value.hint or "")
 
 
-def test_dead_letters_among_many_good_records_never_halt_it() -> None:
+def test_dead_letters_among_many_good_records_never_halt_it_and_one_more_does() -> None:
     one = threshold()
     for _ in range(1000):
         one.note(20, 10)
+    with pytest.raises(HaltError):
+        one.note(20, 11)
 
 
 def test_only_the_last_records_count() -> None:
@@ -36,6 +38,9 @@ def test_only_the_last_records_count() -> None:
     for _ in range(10):
         one.note(10, 10)
         one.note(20, 0)
+    one.note(10, 10)
+    with pytest.raises(HaltError):
+        one.note(1, 1)
 
 
 def test_a_large_portion_counts_with_the_share_of_it_that_lies_in_the_window() -> None:

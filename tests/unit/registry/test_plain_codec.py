@@ -20,7 +20,7 @@ from trunkline.registry.wire import prefix
 from .generated import pairs
 from .sources import SchemaShelf, record, zigzag
 
-CALM = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
+CALM = settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 HEAD = prefix(1)
 ORDER = record(("id", "string"), ("amount", "double"), ("note", ["null", "string"]), ("count", "int"))
 
