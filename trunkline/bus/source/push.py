@@ -162,7 +162,7 @@ class PushRuntime:
                 # The same delivery twice at once: what becomes of the first decides.
                 answer = await asyncio.shield(first)
                 return answer if answer.status >= 500 else _repeated(reception)
-        if not self._ready:
+        if not self.ready:
             return unavailable("the broker does not acknowledge")  # it went away while the request was judged
         if len(self._waiting) >= MAX_WAITING or self._waiting_bytes + len(request.body) > MAX_WAITING_BYTES:
             return unavailable("too many requests wait for the broker")
