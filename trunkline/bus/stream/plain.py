@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from trunkline.core.plain import WHOLE_EVENT, Extent, PlainWork, together
-from trunkline.core.routing import Route, choose
+from trunkline.core.routing import Route
 from trunkline.registry.codec import Decoder, Encoder
 
 Outputs = Sequence[tuple[str, bytes, bytes | None, Any]]
@@ -22,7 +22,6 @@ PlainTransform = Callable[[bytes, bytes | None, Any], Outputs]
 
 SPARE_BYTES = 32 * 1024
 """A value this much smaller than its topic's limit fits with its key and headers."""
-_FILTERED: Outputs = ()
 
 
 class UnusualError(Exception):
@@ -56,49 +55,63 @@ def compile_plain(
         return None
     writes = {topic: one.encode for topic, one in encoders.items() if one is not None and not copied}
     bounds = {topic: limits.get(topic, 1_000_000) - SPARE_BYTES for topic in encoders}
-    return _chained(read, works, _ending(routes, writes, bounds))
+    return _compiled(read, works, routes, writes, bounds)
 
 
-_Ending = Callable[[Any, bytes, bytes | None, Any], Outputs]
+def _compiled(
+    read: Callable[[bytes], Any],
+    works: Sequence[PlainWork],
+    routes: Sequence[Route],
+    writes: Mapping[str, Callable[[Any], bytes]],
+    bounds: Mapping[str, int],
+) -> PlainTransform:
+    """One function for the whole way, as Python source: a chain of closures would take longer than what they do.
 
-
-def _chained(read: Callable[[bytes], Any], works: Sequence[PlainWork], end: _Ending) -> PlainTransform:
-    steps = [(work.run, work.changes) for work in works]
-
-    def process(raw: bytes, key: bytes | None, headers: Any) -> Outputs:
-        value = read(raw)
-        for run, changes in steps:
-            if run(value, None) is not True and not changes:
-                return _FILTERED
-        return end(value, raw, key, headers)
-
+    Which routes take a record is said by `choose`; this is the same for those that look at the value alone.
+    """
+    known: dict[str, Any] = {"read": read, "Unusual": UnusualError}
+    lines = ["def process(raw, key, headers):", "    value = read(raw)"]
+    for number, work in enumerate(works):
+        known[f"run{number}"] = work.run
+        call = f"run{number}(value, None)"
+        lines.append(f"    {call}" if work.changes else f"    if {call} is not True: return ()")
+    if len(routes) == 1 and routes[0].when is None and not routes[0].otherwise:
+        lines += [*_written(0, routes[0], writes, bounds, known, "    "), f"    return ({_output(0, routes[0])},)"]
+    else:
+        lines += ["    outputs = []", "    matched = False"]
+        for number, route in sorted(enumerate(routes), key=lambda one: one[1].otherwise):
+            condition = "if not matched" if route.otherwise else "if True"
+            if route.when is not None:
+                known[f"when{number}"] = route.when
+                condition = f"if when{number}(value, None) is True"
+            lines.append(f"    {condition}:")
+            lines += _written(number, route, writes, bounds, known, "        ")
+            lines.append(f"        outputs.append({_output(number, route)})")
+            if route.when is not None:
+                lines.append("        matched = True")
+        lines.append("    return outputs")
+    exec(compile("\n".join(lines), "<plain stream>", "exec"), known)  # noqa: S102 (the text is ours, with numbers alone put in)
+    process: PlainTransform = known["process"]
     return process
 
 
-def _ending(
-    routes: Sequence[Route], writes: Mapping[str, Callable[[Any], bytes]], bounds: Mapping[str, int]
-) -> _Ending:
-    """The targets and what is written to them."""
-    only = routes[0] if len(routes) == 1 else None
-    if only is not None and only.when is None and not only.otherwise and only.key is None:
-        topic, bound, write = only.topic, bounds[only.topic], writes.get(only.topic)
+def _written(
+    number: int,
+    route: Route,
+    writes: Mapping[str, Callable[[Any], bytes]],
+    bounds: Mapping[str, int],
+    known: dict[str, Any],
+    indent: str,
+) -> list[str]:
+    """The lines that make a target's value, or leave a record that may not fit to the long way."""
+    known |= {f"topic{number}": route.topic, f"bound{number}": bounds[route.topic], f"key_of{number}": route.key_of}
+    if route.topic in writes:
+        known[f"write{number}"] = writes[route.topic]
+    made = f"write{number}(value)" if route.topic in writes else "raw"
+    return [f"{indent}out = {made}", f"{indent}if len(out) > bound{number}: raise Unusual"]
 
-        def to_one(value: Any, raw: bytes, key: bytes | None, headers: Any) -> Outputs:
-            out = raw if write is None else write(value)
-            if len(out) > bound:
-                raise UnusualError
-            return ((topic, out, key, headers),)
 
-        return to_one
-
-    def to_chosen(value: Any, raw: bytes, key: bytes | None, headers: Any) -> Outputs:
-        outputs = []
-        for route in choose(routes, value, None):
-            topic = route.topic
-            out = writes[topic](value) if topic in writes else raw
-            if len(out) > bounds[topic]:
-                raise UnusualError
-            outputs.append((topic, out, route.key_of(value, None, key), headers))
-        return outputs
-
-    return to_chosen
+def _output(number: int, route: Route) -> str:
+    """The expression of a target's output."""
+    key = "key" if route.key is None else f"key_of{number}(value, None, key)"
+    return f"(topic{number}, out, {key}, headers)"
