@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bus_harness import http_connection
 from conftest import KafkaUnderTest
 from typer.testing import CliRunner
 
@@ -178,6 +179,50 @@ async def test_sigterm_ends_gracefully_with_offsets_committed_and_a_second_run_r
         process.send_signal(signal.SIGINT)
         assert await asyncio.wait_for(process.wait(), 60) == 130, run.log()
     assert run.delivered() == [*EXPECTED, 1000]
+
+
+@pytest.mark.parametrize(("workers", "number"), [(1, signal.SIGTERM), (2, signal.SIGINT)], ids=["one", "two"])
+async def test_a_second_signal_ends_at_once_what_a_system_that_never_answers_would_hold_up(
+    run: Run, workers: int, number: signal.Signals
+) -> None:
+    called, free = asyncio.Event(), asyncio.Event()
+
+    async def never(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        called.set()
+        await free.wait()
+        writer.close()
+
+    server = await asyncio.start_server(never, "127.0.0.1", 0)
+    manifest = Path(run.manifests())
+    text, _, _ = manifest.read_text(encoding="utf-8").rpartition("  connector: file")
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    manifest.write_text(
+        f"{text}  connector: http\n  connection: peer\n  config: {{url: /}}\n" + http_connection("peer", url),
+        encoding="utf-8",
+    )
+
+    async def ending() -> bool:
+        return "ending gracefully" in run.log()
+
+    try:
+        async with run.started("run", "-f", str(manifest), "--workers", str(workers)) as process:
+            await asyncio.wait_for(called.wait(), 90)
+            started = _children(process.pid) if workers > 1 else []
+            assert len(started) == (workers if workers > 1 else 0)
+            process.send_signal(number)
+            await run.until(ending)
+            process.send_signal(number)
+            assert await asyncio.wait_for(process.wait(), 15) == 128 + number, run.log()
+            assert "ended at once by a second signal" in run.log()
+
+            async def gone() -> bool:
+                return not any(Path(f"/proc/{pid}/cmdline").exists() for pid in started)
+
+            await run.until(gone)
+    finally:
+        free.set()
+        server.close()
+        await server.wait_closed()
 
 
 async def test_up_follows_what_is_applied_and_does_what_is_wished(run: Run) -> None:

@@ -8,9 +8,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from asyncio.subprocess import Process
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import uvloop
 
@@ -61,7 +62,8 @@ def serve(session: Session, options: ServeOptions) -> int:
     few_arenas()
     with _ended_by_sigterm(), _broker(session) as (kafka, broker):
         if options.workers > 1:
-            return _run(lambda stop: supervise(session, options, kafka, stop), broker)
+            workers: set[Process] = set()
+            return _run(lambda stop: supervise(session, options, kafka, stop, workers), broker, workers)
         return _run(lambda stop: _one_worker(session, options, kafka, stop), broker)
 
 
@@ -124,8 +126,12 @@ def _download_progress() -> Iterator[Callable[[Progress], None]]:
             bar.stop()
 
 
-def _run(serve_until: Callable[[asyncio.Event], Awaitable[None]], broker: EmbeddedKafka | None) -> int:
-    """Runs to the end with a stop event that the signals set."""
+def _run(
+    serve_until: Callable[[asyncio.Event], Awaitable[None]],
+    broker: EmbeddedKafka | None,
+    workers: Collection[Process] = (),
+) -> int:
+    """Runs to the end with a stop event that the signals set. A second signal is for who can't wait."""
     asked: list[int] = []
 
     async def main() -> None:
@@ -133,11 +139,11 @@ def _run(serve_until: Callable[[asyncio.Event], Awaitable[None]], broker: Embedd
         stop = asyncio.Event()
 
         def ask(number: int) -> None:
+            if asked:
+                _end_at_once(number, broker, workers)
             asked.append(number)
+            log.info("ending gracefully; a second signal ends at once", signal=signal.Signals(number).name)
             stop.set()
-            # A second Ctrl-C is for who can't wait: Python's own handling interrupts the graceful stop.
-            if number == signal.SIGINT:
-                loop.remove_signal_handler(signal.SIGINT)
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, ask, number)
@@ -152,6 +158,17 @@ def _run(serve_until: Callable[[asyncio.Event], Awaitable[None]], broker: Embedd
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())
     return INTERRUPTED if signal.SIGINT in asked else 0
+
+
+def _end_at_once(number: int, broker: EmbeddedKafka | None, workers: Collection[Process]) -> NoReturn:
+    """Ends this process and those that it started. All of them survive that: what was under way is done again."""
+    log.warning("ended at once by a second signal; the next start goes on", signal=signal.Signals(number).name)
+    for worker in workers:
+        with contextlib.suppress(ProcessLookupError):
+            worker.kill()
+    if broker is not None:
+        broker.kill()
+    os._exit(128 + number)
 
 
 async def _keep_broker(broker: EmbeddedKafka, stop: asyncio.Event) -> None:

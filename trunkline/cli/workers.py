@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from asyncio.subprocess import Process
 from typing import TYPE_CHECKING
 
 from trunkline.bus.kafka import KafkaSettings
@@ -29,13 +30,18 @@ PROVEN_SECONDS = 60.0
 WRONG_INPUT = 2
 
 
-async def supervise(session: Session, options: ServeOptions, kafka: KafkaSettings, stop: asyncio.Event) -> None:
+async def supervise(
+    session: Session, options: ServeOptions, kafka: KafkaSettings, stop: asyncio.Event, running: set[Process]
+) -> None:
     """Keeps `options.workers` processes running until `stop`, or until the work is done where that was asked.
 
+    `running` has them at any time, for who can't wait for their graceful end.
     Raises `ConfigurationError` when a worker says that its input is wrong: no restart would mend that.
     """
     session.home.mkdir(parents=True, exist_ok=True)
-    workers = [asyncio.create_task(_keep(slot, session, options, kafka, stop)) for slot in range(options.workers)]
+    workers = [
+        asyncio.create_task(_keep(slot, session, options, kafka, stop, running)) for slot in range(options.workers)
+    ]
     waits: list[asyncio.Task[None]] = [asyncio.create_task(_stopped(stop))]
     if options.until_finished:
         waits.append(asyncio.create_task(_finished(session, options, kafka)))
@@ -65,7 +71,14 @@ async def _finished(session: Session, options: ServeOptions, kafka: KafkaSetting
         await asyncio.sleep(1)
 
 
-async def _keep(slot: int, session: Session, options: ServeOptions, kafka: KafkaSettings, stop: asyncio.Event) -> None:
+async def _keep(
+    slot: int,
+    session: Session,
+    options: ServeOptions,
+    kafka: KafkaSettings,
+    stop: asyncio.Event,
+    running: set[Process],
+) -> None:
     failures = 0
     while not stop.is_set():
         begun = time.monotonic()
@@ -75,7 +88,9 @@ async def _keep(slot: int, session: Session, options: ServeOptions, kafka: Kafka
             stdin=asyncio.subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for the supervisor, which then asks its workers once
         )
+        running.add(process)
         code = await _wait(process, stop)
+        running.discard(process)
         if stop.is_set():
             return
         if code == WRONG_INPUT:
@@ -89,7 +104,7 @@ async def _keep(slot: int, session: Session, options: ServeOptions, kafka: Kafka
             await asyncio.wait_for(stop.wait(), wait)
 
 
-async def _wait(process: asyncio.subprocess.Process, stop: asyncio.Event) -> int:
+async def _wait(process: Process, stop: asyncio.Event) -> int:
     ended = asyncio.ensure_future(process.wait())
     stopping = asyncio.ensure_future(stop.wait())
     await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
