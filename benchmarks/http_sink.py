@@ -1,6 +1,6 @@
 """The HTTP sink: one POST an order, 64 in flight, against a server that answers at once and one that takes 20 ms.
 
-Beside what one would use instead, where the folder of the peers is there (`BENCH_PEERS`, or `../shared/peers/peers`): their own
+Beside what one would use instead, where the folder of the peers is there (`BENCH_PEERS`, or `../shared/peers`): their own
 harness measures everyone, ours as one of them, on the same broker, the same data and the same server. Else ours alone.
 """
 
@@ -113,8 +113,8 @@ def _runs(latency: int, rounds: int) -> list[dict[str, Any]]:
 def _peers() -> ModuleType | None:
     """The peers' harness."""
     given = os.environ.get("BENCH_PEERS")
-    folder = Path(given) if given else Path(__file__).resolve().parents[2] / "shared" / "peers" / "peers"
-    harness = folder.parent / "run.py"
+    folder = Path(given) if given else Path(__file__).resolve().parents[2] / "shared" / "peers"
+    harness = folder / "run.py"
     if not harness.is_file():
         return None
     spec = importlib.util.spec_from_file_location("peers_run", harness)

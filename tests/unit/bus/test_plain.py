@@ -72,8 +72,18 @@ class Outbox:
     def __init__(self) -> None:
         self.written: list[tuple[Any, ...]] = []
 
-    def produce(self, topic: str, value: Any, key: Any, partition: int = -1, **more: Any) -> None:
-        self.written.append((topic, value, key, more["headers"]))
+    def produce(
+        self,
+        topic: str,
+        value: Any,
+        key: Any,
+        partition: int = -1,
+        callback: Any = None,
+        on_delivery: Any = None,
+        timestamp: int = 0,
+        headers: Any = None,
+    ) -> None:
+        self.written.append((topic, value, key, headers))
 
 
 def test_a_run_of_plain_and_unusual_records_is_counted_written_and_traced_one_by_one() -> None:
