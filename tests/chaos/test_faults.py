@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from tests.chaos.faults import proxy as tcp
 from tests.chaos.faults.brokers import Broker
 from tests.chaos.faults.http_sink import HttpSinkServer, Rule
 from tests.chaos.faults.tied import ROOT
+from tests.chaos.faults.warm import WarmProcess
 from trunkline.bus.kafka import KafkaSettings, produce_and_wait, read_all
 from trunkline.bus.topics import TopicPlan, ensure_topics
 
@@ -57,6 +59,36 @@ def test_a_tied_process_ends_with_the_one_that_started_it() -> None:
         assert process.stdout.readline() == "started\n"
         process.kill()
         process.stdout.read()  # comes to its end when both have ended
+
+
+def test_a_warm_process_has_its_own_arguments_environment_and_output_and_gives_its_code(tmp_path: Path) -> None:
+    out, err = tmp_path / "out", tmp_path / "err"
+    for arguments, code in ((["--version"], 0), (["nonsense"], 2)):
+        process = WarmProcess(
+            "trunkline.cli.main", arguments, log=out, errors=err, environment={**os.environ, "COLUMNS": "40"}
+        )
+        assert process.wait(60) == process.poll() == code
+    assert out.read_text().startswith("trunkline ")
+    assert "nonsense" in err.read_text()
+
+
+def test_a_warm_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
+    starter = (
+        "import os, sys, threading; from pathlib import Path; from tests.chaos.faults.warm import *;"
+        "process = WarmProcess('http.server', ['0'], log=Path(sys.argv[1]), environment=os.environ);"
+        "print(process.pid, flush=True); threading.Event().wait()"
+    )
+    command = [sys.executable, "-c", starter, str(tmp_path / "log")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        warm = int(process.stdout.readline())
+        os.kill(warm, 0)
+        process.kill()
+        process.stdout.read()  # comes to its end when the one that forks has ended, too
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{warm}").exists():
+        assert time.monotonic() < deadline, "it lives on"
+        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -155,7 +155,7 @@ async def test_when_the_worker_with_the_largest_slice_is_killed_the_limit_holds_
 ) -> None:
     if kafka.kind == "external":
         pytest.skip("a killed member's session lasts 45 s there; the embedded broker lowers that")
-    count, per_second = 500, 20
+    count, per_second = 700, 40
     topic = made.name("in")
     await made.create(topic, 4)
     manifests = topic_manifest(topic, 4) + connection(account, f"limits: {{per_second: {per_second}}}")
@@ -175,7 +175,7 @@ async def test_when_the_worker_with_the_largest_slice_is_killed_the_limit_holds_
     try:
         await made.until(lambda: account.arrivals, "the first worker delivering", 60)
         workers["second"] = await spawn("second")
-        await made.until(lambda: len(account.delivered) >= 60, "some delivered", 60)
+        await made.until(lambda: len(account.delivered) >= 120, "some delivered", 60)
 
         async def shared() -> bool:
             return len({claim.worker for claim in await claims(made) if claim.second}) == 2

@@ -8,9 +8,9 @@ import json
 import os
 import signal
 import sys
-from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import pytest
@@ -19,6 +19,7 @@ from bus_harness import Asked, Bus, Endpoint, bus, http_connection, http_sink, o
 from confluent_kafka import Consumer, TopicPartition
 from conftest import KafkaUnderTest
 
+from tests.chaos.faults.warm import WarmProcess
 from trunkline.bus.accounting.audit import entries
 from trunkline.bus.accounting.reconcile import reconcile
 from trunkline.bus.kafka import KafkaSettings, read_all
@@ -303,11 +304,16 @@ async def _cli(running: Bus, *arguments: str, status: int = 0) -> Any:
     """What a command says to a program, run as a process of its own: the worker beside the test logs to the same output."""
     shared = ["--bootstrap", running.settings.bootstrap, "--namespace", running.names.namespace]
     shared += ["--registry", running.registry_url, "-o", "json"]
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "trunkline.cli.main", *shared, *arguments, stdout=PIPE, stderr=PIPE
-    )
-    out, err = await process.communicate()
-    assert process.returncode == status, err.decode()
+
+    def run() -> tuple[int, str, str]:
+        with TemporaryDirectory() as folder:
+            out, err = Path(folder) / "out", Path(folder) / "err"
+            command = [*shared, *arguments]
+            process = WarmProcess("trunkline.cli.main", command, log=out, errors=err, environment=os.environ)
+            return process.wait(60), out.read_text(), err.read_text()
+
+    code, out, err = await asyncio.to_thread(run)
+    assert code == status, err
     return json.loads(out if status == 0 else err)
 
 

@@ -99,9 +99,9 @@ class Broker:
 
     def close(self) -> None:
         """Ends broker and proxy for good. Nobody reads the broker's files after that, so it need not close them."""
-        self._kafka.kill()
         if self.proxy is not None:
             self.proxy.stop()
+        self._kafka.kill()
 
 
 def _listeners(client: int, controller: int, proxied: int, proxy: int) -> dict[str, str]:

@@ -115,13 +115,13 @@ class TcpProxy:
         if self._server is not None:
             self._server.close()
         for link in list(self._links):
-            for task in link.tasks:
-                task.cancel()
             link.reset()
-        for _ in range(100):
-            if not self._links:
-                return
-            await asyncio.sleep(0.01)
+        # Of a client that tries again and again one may just be on its way in.
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        await asyncio.sleep(0)  # transports that were aborted close their sockets in the loop's next turn
 
     def _reset(self) -> int:
         links = list(self._links)
@@ -136,6 +136,9 @@ class TcpProxy:
         except OSError:
             writer.transport.abort()
             return
+        except asyncio.CancelledError:
+            writer.transport.abort()
+            raise
         link = _Link(writer, server_writer)
         self._links.add(link)
         link.tasks = [

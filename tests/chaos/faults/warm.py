@@ -35,12 +35,24 @@ _WARM.set_forkserver_preload(
 
 
 class WarmProcess:
-    """A module that runs in ROOT and writes to a file. The methods are those of `subprocess.Popen`, from any thread."""
+    """A module that runs in ROOT and writes to a file, with its errors in another one where there is one.
 
-    def __init__(self, module: str, arguments: Sequence[str], *, log: Path, environment: Mapping[str, str]) -> None:
+    The methods are those of `subprocess.Popen`, from any thread.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        arguments: Sequence[str],
+        *,
+        log: Path,
+        errors: Path | None = None,
+        environment: Mapping[str, str],
+    ) -> None:
         life, self._life = _WARM.Pipe(duplex=False)
         self._lock = threading.Lock()
-        self._process = _WARM.Process(target=_run, args=(module, list(arguments), str(log), dict(environment), life))
+        files = (str(log), str(errors or log))
+        self._process = _WARM.Process(target=_run, args=(module, list(arguments), files, dict(environment), life))
         self._process.start()
         life.close()
         self.pid = self._process.pid or 0
@@ -74,13 +86,15 @@ class WarmProcess:
         self.send_signal(signal.SIGKILL)
 
 
-def _run(module: str, arguments: list[str], log: str, environment: dict[str, str], life: Connection) -> None:
+def _run(
+    module: str, arguments: list[str], files: tuple[str, str], environment: dict[str, str], life: Connection
+) -> None:
     os.setsid()
     threading.Thread(target=_end_with, args=(life,), daemon=True).start()
-    output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    os.dup2(output, 1)
-    os.dup2(output, 2)
-    os.close(output)
+    for number, file in enumerate(files, 1):
+        output = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        os.dup2(output, number)
+        os.close(output)
     os.chdir(ROOT)
     os.environ.clear()
     os.environ.update(environment)
