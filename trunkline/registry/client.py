@@ -1,4 +1,4 @@
-"""A schema registry somewhere else: any that speaks Confluent's REST interface, through confluent-kafka's own client."""
+"""The schemas of a registry that speaks Confluent's REST interface: this worker's own, another's, or a vendor's."""
 
 from __future__ import annotations
 
@@ -6,22 +6,27 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
-
-from confluent_kafka.schema_registry import Schema as WireSchema
-from confluent_kafka.schema_registry import SchemaRegistryClient
-from confluent_kafka.schema_registry.common._httpx_compat import httpx
-from confluent_kafka.schema_registry.error import SchemaRegistryError
+from urllib.parse import urlsplit
 
 from trunkline.core.errors import ConfigurationError, RejectedError, RetriableError
 from trunkline.registry import errors
 from trunkline.registry.compatibility import LEVELS, Incompatibility, Level, breaks
 from trunkline.registry.model import SchemaError
+from trunkline.registry.remote import (
+    LoopbackRegistry,
+    OptionsError,
+    RefusedError,
+    Remote,
+    RemoteSchema,
+    UnreachableError,
+)
 from trunkline.registry.schema import Schema, decode_json
 
 T = TypeVar("T")
 UNKNOWN_FOR: Final = 10.0
 """Seconds for which an id that the registry does not know is not asked for again."""
 _MAX_REFERENCES: Final = 200
+_HERE: Final = frozenset({"127.0.0.1", "::1"})
 
 
 class RegistryClient:
@@ -33,14 +38,8 @@ class RegistryClient:
     """
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
-        conf = {"timeout": 10.0, "max.retries": 2, "retries.wait.ms": 100, "retries.max.wait.ms": 1000}
         self._url = _without_password(url)
-        try:
-            self._client = SchemaRegistryClient({**conf, **(options or {}), "url": url})
-        except (ValueError, TypeError, OSError) as error:
-            raise ConfigurationError(
-                f"the schema registry's options are wrong: {error}", code="registry.options"
-            ) from error
+        self._remote = _remote(url, options or {})
         self._by_id: dict[int, Schema] = {}
         self._by_fingerprint: dict[tuple[str, str], Schema] = {}
         self._unknown: dict[int, tuple[float, RejectedError]] = {}
@@ -48,7 +47,7 @@ class RegistryClient:
 
     def close(self) -> None:
         """Close the connections. The client can't be used any more."""
-        self._client.__exit__(None, None, None)  # type: ignore[no-untyped-call]
+        self._remote.close()
 
     def by_id(self, schema_id: int) -> Schema:
         """See `SchemaSource.by_id`. A registry that can't be reached is RetriableError (`registry.unavailable`)."""
@@ -73,7 +72,7 @@ class RegistryClient:
 
     def _fetch(self, schema_id: int) -> Schema:
         try:
-            wire = self._call(lambda: self._client.get_schema(schema_id))
+            wire = self._call(lambda: self._remote.schema(schema_id))
         except _NotFoundError as error:
             raise RejectedError(
                 f"the registry at {self._url} has no schema with id {schema_id}",
@@ -94,22 +93,21 @@ class RegistryClient:
     def version(self, subject: str, version: int | str) -> Schema:
         """One version of a subject. Raises ConfigurationError (`schema.unknown_subject`), RetriableError."""
         try:
-            found = self._call(lambda: self._client.get_version(subject, version))  # type: ignore[arg-type]
+            found = self._call(lambda: self._remote.version(subject, version))
         except _NotFoundError as error:
             raise ConfigurationError(
                 f"the registry at {self._url} has no version {version} of the subject {subject!r}",
                 code="schema.unknown_subject",
             ) from error
-        return self._schema(found.schema, found.schema_id)
+        return self._schema(found, found.id)
 
     def register(self, subject: str, schema: Schema) -> Schema:
         """See `SchemaSource.register`. The schema goes with its references inlined."""
         known = self._by_fingerprint.get((subject, schema.fingerprint))
         if known is not None:
             return known
-        wire = WireSchema(schema.text, "AVRO")
         try:
-            made = schema.with_id(self._call(lambda: self._client.register_schema(subject, wire)))
+            made = schema.with_id(self._call(lambda: self._remote.register(subject, schema.text)))
         except _NotFoundError as error:
             raise ConfigurationError(f"{self._url} is no schema registry: {error}", code="registry.refused") from error
         with self._lock:
@@ -118,25 +116,25 @@ class RegistryClient:
 
     def subjects(self) -> list[str]:
         """All subjects."""
-        return list(self._call(self._client.get_subjects))
+        return self._call(self._remote.subjects)
 
     def versions(self, subject: str) -> list[int]:
         """The versions of a subject; none where there is no such subject."""
         try:
-            return list(self._call(lambda: self._client.get_versions(subject)))
+            return self._call(lambda: self._remote.versions(subject))
         except _NotFoundError:
             return []
 
     def level(self, subject: str) -> str:
         """The compatibility level that holds for a subject."""
         try:
-            return str(self._call(lambda: self._client.get_compatibility(subject)))
+            return self._call(lambda: self._remote.level(subject))
         except _NotFoundError:
-            return str(self._call(self._client.get_compatibility))
+            return self._call(lambda: self._remote.level(None))
 
     def set_level(self, subject: str | None, level: str) -> None:
         """Set the compatibility level of a subject, or the global one."""
-        self._call(lambda: self._client.set_compatibility(subject, level))
+        self._call(lambda: self._remote.set_level(subject, level))
 
     def breaks(self, subject: str, schema: Schema, level: str | None = None) -> list[tuple[int, Incompatibility]]:
         """Why the schema could not become the subject's next version: of each reason the version that it breaks with.
@@ -153,48 +151,45 @@ class RegistryClient:
             for found in breaks(schema.type, self.version(subject, number).type, known)
         ]
 
-    def _schema(self, wire: WireSchema, schema_id: int | None) -> Schema:
-        kind = wire.schema_type or "AVRO"
-        if kind != "AVRO":
-            raise SchemaError(f"it is a schema of the type {kind}; only AVRO can be read")
+    def _schema(self, found: RemoteSchema, schema_id: int | None) -> Schema:
+        if found.type != "AVRO":
+            raise SchemaError(f"it is a schema of the type {found.type}; only AVRO can be read")
         budget = [_MAX_REFERENCES]
-        return Schema(wire.schema_str, id=schema_id, references=self._referenced(wire, budget), strict=False)
+        return Schema(found.text, id=schema_id, references=self._referenced(found, budget), strict=False)
 
-    def _referenced(self, wire: WireSchema, budget: list[int]) -> list[Any]:
+    def _referenced(self, outer: RemoteSchema, budget: list[int]) -> list[Any]:
         """The schemas that one refers to, each after those that it refers to itself."""
         found: list[Any] = []
-        for reference in wire.references or ():
+        for one in outer.references:
             budget[0] -= 1
             if budget[0] < 0:
                 raise SchemaError(f"it refers to more than {_MAX_REFERENCES} schemas")
-            subject, version = str(reference.subject), int(reference.version or -1)
             try:
-                inner = self._call(lambda s=subject, v=version: self._client.get_version(s, v, True)).schema  # type: ignore[misc]
+                inner = self._call(lambda one=one: self._remote.version(one.subject, one.version, deleted=True))  # type: ignore[misc]
             except _NotFoundError as error:
                 raise SchemaError(
-                    f"its reference {reference.name} ({subject} version {version}) is not there"
+                    f"its reference {one.name} ({one.subject} version {one.version}) is not there"
                 ) from error
-            found += [*self._referenced(inner, budget), decode_json(inner.schema_str)]
+            found += [*self._referenced(inner, budget), decode_json(inner.text)]
         return found
 
     def _call(self, ask: Callable[[], T]) -> T:
         try:
             return ask()
-        except SchemaRegistryError as error:
+        except RefusedError as error:
             raise self._translated(error) from error
-        except httpx.TransportError as error:
+        except UnreachableError as error:
             raise RetriableError(
-                f"the schema registry at {self._url} can't be reached: {error or type(error).__name__}",
-                code="registry.unavailable",
+                f"the schema registry at {self._url} can't be reached: {error}", code="registry.unavailable"
             ) from error
-        except httpx.HTTPError as error:
+        except OptionsError as error:
             raise ConfigurationError(f"the schema registry at {self._url}: {error}", code="registry.options") from error
 
-    def _translated(self, error: SchemaRegistryError) -> Exception:
-        status, number = error.http_status_code, error.error_code
-        message = f"the schema registry at {self._url} answered {status}: {str(error.error_message)[:500]}"
+    def _translated(self, error: RefusedError) -> Exception:
+        status, number = error.status, error.number
+        message = f"the schema registry at {self._url} answered {status}: {error.message}"
         if number in _NOT_FOUND:
-            return _NotFoundError(str(error.error_message))
+            return _NotFoundError(error.message)
         if status in {408, 425, 429} or status >= 500:
             return RetriableError(message, code="registry.unavailable")
         if status in {401, 403}:
@@ -204,6 +199,21 @@ class RegistryClient:
         if number == errors.INVALID_SCHEMA:
             return ConfigurationError(message, code="schema.invalid")
         return ConfigurationError(message, code="registry.refused", hint="is this the URL of a schema registry?")
+
+
+def _remote(url: str, options: Mapping[str, Any]) -> Remote:
+    """How to ask: plainly where the registry is on this machine and nothing else is said, else through the library."""
+    parts = urlsplit(url)
+    if not options and parts.scheme == "http" and parts.hostname in _HERE and "@" not in parts.netloc:
+        return LoopbackRegistry(url)
+    from trunkline.registry.confluent import ConfluentRegistry
+
+    try:
+        return ConfluentRegistry(url, options)
+    except OptionsError as error:
+        raise ConfigurationError(
+            f"the schema registry's options are wrong: {error}", code="registry.options"
+        ) from error
 
 
 class _NotFoundError(Exception):

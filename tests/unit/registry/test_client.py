@@ -67,9 +67,9 @@ async def registry() -> AsyncIterator[Registry]:
     await made.runner.cleanup()
 
 
-@pytest.fixture
-async def client(registry: Any) -> AsyncIterator[RegistryClient]:
-    made = RegistryClient(registry.url, FAST)
+@pytest.fixture(params=[FAST, {}], ids=["as one elsewhere", "as one on this machine"])
+async def client(registry: Any, request: pytest.FixtureRequest) -> AsyncIterator[RegistryClient]:
+    made = RegistryClient(registry.url, request.param)
     yield made
     made.close()
 
