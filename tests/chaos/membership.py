@@ -108,12 +108,16 @@ class Group:
         return self.watch.of(self.group)[place]
 
     def owners(self) -> set[str]:
-        """The members that own partitions of the topic at this moment."""
-        found: dict[int, str] = {}
+        """The members that own partitions at this moment; nobody while a partition of the topic or its retry topic has no owner.
+
+        Both topics count: cooperative-sticky balances partitions alone, and may give one member all of one topic.
+        """
+        found: dict[tuple[str, int], str] = {}
         for one in list(self.watch.owned):
-            if one.route == self.group and one.topic == self.topic:
-                found[one.partition] = one.member
-        return set(found.values()) - {""} if len(found) == PARTITIONS else set()
+            if one.route == self.group:
+                found[one.topic, one.partition] = one.member
+        members = set(found.values())
+        return members if len(found) == 2 * PARTITIONS and "" not in members else set()
 
     async def until_shared(self, members: int) -> None:
         """Waits until so many members own partitions, and every partition has an owner."""
