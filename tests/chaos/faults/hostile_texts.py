@@ -6,6 +6,7 @@ import random
 import sys
 from collections.abc import Callable
 from functools import partial
+from types import FrameType
 from typing import Any
 
 from tests.chaos.faults.child import Meter, answer_with
@@ -64,8 +65,10 @@ class Watch:
         if not self._on:
             return
         writes = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
-        # Zone names are looked up in folders, which are listed and read only.
-        if writes or (event.startswith(WATCHED) and event not in {"os.listdir", "os.scandir"}):
+        # Zone names are looked up in folders, which are listed and read only, and then in packages.
+        if writes or (
+            event.startswith(WATCHED) and event not in {"os.listdir", "os.scandir"} and not _looks_up_a_zone()
+        ):
             self.seen.append(f"{event} {arguments!r:.100}")
 
     def during(self, work: Callable[[], Any]) -> Any:
@@ -75,6 +78,15 @@ class Watch:
             return work()
         finally:
             self._on = False
+
+
+def _looks_up_a_zone() -> bool:
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "zoneinfo._common":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _expression(text: str, value: Any) -> Any:

@@ -84,6 +84,10 @@ class Topics:
         self.limits: dict[str, int] = {name: state.max_message_bytes for name, state in states.items()}
         self.ids: dict[str, str] = {name: state.id for name, state in states.items()}
         self.partitions: dict[str, int] = {name: state.partitions for name, state in states.items()}
+        for name in whole:
+            # At the start, not at the first record: who writes to the topic looks its schema up, and one that doesn't go is told now.
+            if project.schema_of(name) is not None:
+                self.schema(name)
 
     def schema(self, topic: str) -> Schema | None:
         """The registered schema of a topic's values; None where none is known."""
