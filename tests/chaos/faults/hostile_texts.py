@@ -65,9 +65,9 @@ class Watch:
         if not self._on:
             return
         writes = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
-        # Zone names are looked up in folders, which are listed and read only, and then in packages.
+        # Zone names are looked up in folders, which are listed and read only, and then in packages; codecs are modules.
         if writes or (
-            event.startswith(WATCHED) and event not in {"os.listdir", "os.scandir"} and not _looks_up_a_zone()
+            event.startswith(WATCHED) and event not in {"os.listdir", "os.scandir"} and not _looks_something_up()
         ):
             self.seen.append(f"{event} {arguments!r:.100}")
 
@@ -80,10 +80,10 @@ class Watch:
             self._on = False
 
 
-def _looks_up_a_zone() -> bool:
+def _looks_something_up() -> bool:
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
-        if frame.f_globals.get("__name__") == "zoneinfo._common":
+        if frame.f_globals.get("__name__") in {"zoneinfo._common", "encodings"}:
             return True
         frame = frame.f_back
     return False
