@@ -20,10 +20,6 @@ def lent_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     broker.close()
 
 
-@pytest.mark.xfail(
-    strict=False,
-    reason="librdkafka's administrator client can abort a worker while the broker is away (librdkafka#5040)",
-)
 async def test_a_killed_broker_costs_nothing_that_was_acknowledged(short: Short) -> None:
     result = await short(5)
     assert result.fired["broker kill -9"] == 1
