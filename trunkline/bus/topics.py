@@ -230,6 +230,8 @@ def topic_states(
                 entry.name: str(entry.value) for entry in future.result(TIMEOUT).values() if entry.value is not None
             }
         except KafkaException as error:
+            if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+                continue  # it was deleted since it was described
             raise translate(error, f"the settings of the topic {resource.name} can't be read") from error
         topic = found[resource.name]
         # Kafka's own text form is URL-safe base64 (KIP-516); confluent-kafka's is not, and the id becomes a part of file names.

@@ -37,7 +37,8 @@ async def joining_and_leaving(run: Run) -> None:
                 run.claim(any(one.by for one in history.of(Committed)), f"{group.protocol}: no commit has a member")
                 repeated += len(history.of(Attempt)) - len(group.sent)
             run.note("repeated calls", repeated)
-            run.must_fire(JOINED, 1)
+            if run.full:  # of a few changes chance may make all leave
+                run.must_fire(JOINED, 1)
             run.claim(
                 run.fired[JOINED] + run.fired[LEFT] >= len(made) * run["changes"], f"too few changes: {run.fired}"
             )

@@ -114,6 +114,11 @@ class PushRuntime:
         """Whether requests are taken: not before the producer is there, nor while the broker is away."""
         return self._ready and self._accepted.following
 
+    @property
+    def _publishing(self) -> bool:
+        """Whether there is a producer. A request that comes while the broker is away finds that out, and begins to look for it."""
+        return self._ready
+
     def stop(self) -> None:
         """Asks `run` to answer what waits and return."""
         self._stop.set()
@@ -162,7 +167,7 @@ class PushRuntime:
                 # The same delivery twice at once: what becomes of the first decides.
                 answer = await asyncio.shield(first)
                 return answer if answer.status >= 500 else _repeated(reception)
-        if not self.ready:
+        if not self._publishing:
             return unavailable("the broker does not acknowledge")  # it went away while the request was judged
         if len(self._waiting) >= MAX_WAITING or self._waiting_bytes + len(request.body) > MAX_WAITING_BYTES:
             return unavailable("too many requests wait for the broker")
