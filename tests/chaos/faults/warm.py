@@ -69,7 +69,8 @@ class WarmProcess:
         code = self.poll()
         if code is None:
             raise subprocess.TimeoutExpired(str(self.pid), timeout or 0)
-        self._life.close()
+        with self._lock:
+            self._life.close()
         return code
 
     def send_signal(self, number: int) -> None:
