@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -317,6 +318,21 @@ async def test_a_stream_stops_when_its_dead_letter_topic_takes_no_dead_letter_an
     assert len(await running.dead_letters(name)) == 1
     found = [one["id"] for one in await running.orders(target)]
     assert found == [0, 2] if processing == "exactly-once" else set(found) == {0, 2}
+
+
+@pytest.mark.parametrize("processing", ["at-least-once", "exactly-once"])
+async def test_a_topic_that_accepts_less_at_once_than_a_usual_batch_gets_every_record(
+    running: Bus, processing: str
+) -> None:
+    name = f"narrow-{processing[:2]}"
+    source, target = running.name(f"{name}-in"), running.name(f"{name}-out")
+    stream = _stream(name, source, target, "[{filter: event.amount == 1}]", f"processing: {processing}")
+    await running.add(topic_manifest(source))
+    notes = [secrets.token_hex(300) for _ in range(600)]  # what compresses well would fit
+    await running.send_orders(source, [order(number, note=note) for number, note in enumerate(notes)])
+    await running.add(topic_manifest(target, extra=", config: {max.message.bytes: 40000}") + stream)
+    assert await _settled(running, name, len(notes)) == {"delivered": len(notes), "filtered": 0, "dead": 0}
+    assert [one["note"] for one in await running.orders(target)] == notes
 
 
 async def test_a_missing_dead_letter_topic_stops_the_pipeline_and_no_offset_passes_the_unsaved_record(

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 from weakref import WeakValueDictionary
 
@@ -59,8 +59,11 @@ ALLOWED_OPTIONS = frozenset(
         "ssl.key.pem",
     }
 )
-TRANSACTION_TIMEOUT_MS = 10_000
 IDLE_CONNECTION_MS = 10_000
+BATCH_BYTES = 1_000_000
+"""The client's default, below the default limit of a topic."""
+BATCH_ROOM = 1024
+TRANSACTION_TIMEOUT_MS = 10_000
 """A killed transaction blocks read_committed readers until it times out (Kafka's default of 60 s is too long a stall)."""
 MAX_MESSAGE_BYTES = LARGEST_RECORD
 LEAST_FETCH_BYTES = 2**20
@@ -81,6 +84,8 @@ class KafkaSettings:
     """How partitions are shared where they do not. Only `range` gives the same partitions of several topics to one member."""
     shares: Shares = field(default_factory=Shares)
     """How much the clients may hold."""
+    batch_bytes: int = BATCH_BYTES
+    """The most bytes of records that a producer sends in one batch: a topic refuses batches above its `max.message.bytes`."""
 
     def __post_init__(self) -> None:
         for name in self.options:
@@ -112,6 +117,13 @@ class KafkaSettings:
             "error_cb": _on_client_error,
         }
 
+    def fitting(self, limits: Iterable[int]) -> KafkaSettings:
+        """The settings of producers for topics that accept so many bytes at once each."""
+        # I29: no batch is larger than the smallest limit of the topics it may go to. Kafka holds `max.message.bytes` against whole
+        # batches, and a transaction with one that is refused would be undone and done again for ever.
+        least = min(limits, default=BATCH_BYTES + BATCH_ROOM)
+        return replace(self, batch_bytes=max(1, min(self.batch_bytes, least - BATCH_ROOM)))
+
     def producer(
         self, *, transactional_id: str | None = None, linger_ms: int = 5, only_failures: bool = False
     ) -> Producer:
@@ -125,6 +137,7 @@ class KafkaSettings:
             "enable.idempotence": True,
             "compression.type": "lz4",
             "linger.ms": linger_ms,
+            "batch.size": self.batch_bytes,
             "partitioner": "murmur2_random",  # the Java clients' partitioning: co-partitioned with what they write
             "message.max.bytes": MAX_MESSAGE_BYTES,
             "delivery.report.only.error": only_failures,

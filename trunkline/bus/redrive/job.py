@@ -89,6 +89,10 @@ class RedriveExecution:
         Raises `RetriableError` and `UnavailableError` when Kafka or the registry is away, or another executor took over. What a
         person must mend is noted in the progress: the job has FAILED, and goes on when somebody resumes it.
         """
+        publisher = self._around.publisher(self._pipeline)
+        if publisher is not None:
+            settings = self._around.settings.fitting(publisher.limits.values())
+            self._sender = Sender(settings, self._around.names, self._pipeline)
         self._job = self._sender.open().job(self._identity)
         self._progress = self._job.progress
         if not self._job.runnable:

@@ -83,7 +83,8 @@ class Publisher:
         self._sees_values = any(route.when or route.key or route.name for route in routes)
         self._encoder = encoder
         self._caster = casters
-        self._limits = limits
+        self.limits = limits
+        """By topic, the largest batch that it accepts, in bytes."""
         self._source_header = (CE_SOURCE, self._source.encode())
         self._type_headers: dict[str | None, tuple[str, bytes]] = {None: (CE_TYPE, self._type.encode())}
         self._clock = (0, b"")
@@ -114,7 +115,7 @@ class Publisher:
                 if encoder is None:
                     raise RejectedError(f"the topic {topic} has no schema", code="record.no_schema")
                 value = encoder.encode(cast[topic] if topic in cast else self._cast(topic, found.value))
-                limit = self._limits.get(topic, 1_000_000)
+                limit = self.limits.get(topic, 1_000_000)
                 if len(value) + len(key or b"") + 2048 > limit:
                     raise RejectedError(
                         f"the record has {len(value)} bytes, {topic} accepts {limit}", code="record.too_large"
@@ -190,7 +191,7 @@ class Publisher:
         failure: Failure,
         key: bytes | None = None,
     ) -> Published:
-        kept = self._limits.get(self._quarantine, QUARANTINE_BYTES) - QUARANTINE_ROOM
+        kept = self.limits.get(self._quarantine, QUARANTINE_BYTES) - QUARANTINE_ROOM
         if len(raw) > kept:
             # The input itself stays where it came from; a record larger than its topic takes would stop the source for good.
             reason = f"{failure.reason} (the first {kept} of {len(raw)} bytes are kept)"

@@ -29,7 +29,7 @@ from trunkline.bus.stream.plain import PlainTransform
 from trunkline.bus.stream.runtime import StreamRuntime
 from trunkline.bus.stream.transform import CompiledStep, FailedRecordError, Output, Transform
 from trunkline.bus.threshold import DeadLetterThreshold
-from trunkline.bus.topics import ensure_topics, matching_topics, topic_plan, topic_states
+from trunkline.bus.topics import DEFAULT_MAX_MESSAGE, ensure_topics, matching_topics, topic_plan, topic_states
 from trunkline.core.casting import compile_caster
 from trunkline.core.contracts import PluginContext, PushSource, Sink, Source
 from trunkline.core.errors import ConfigurationError, RejectedError
@@ -82,6 +82,10 @@ class Topics:
             whole += matching_topics(settings, families)
         states = topic_states(settings, whole)
         self.limits: dict[str, int] = {name: state.max_message_bytes for name, state in states.items()}
+        for name in families:
+            # Of members that are still to come.
+            declared = topic_plan(project, name).config if project.topic_of(name) is not None else {}
+            self.limits[name] = int(declared.get("max.message.bytes", DEFAULT_MAX_MESSAGE))
         self.ids: dict[str, str] = {name: state.id for name, state in states.items()}
         self.partitions: dict[str, int] = {name: state.partitions for name, state in states.items()}
         for name in whole:
@@ -210,7 +214,7 @@ class Builder:
             return topics.decoder(topic).decode(event.raw or b"")
 
         runtime = SinkRuntime(
-            self._reading(manifest, started_at, saved),
+            self._reading(topics, manifest, started_at, saved),
             sink,
             manifest.spec.delivery,
             decode,
@@ -257,9 +261,10 @@ class Builder:
         publisher = _publisher(
             self._settings, self._names, self._registry, self._project, manifest, source, self._worker
         )
+        settings = self._settings.fitting(publisher.limits.values())
         if isinstance(source, PushSource):
             push = PushRuntime(
-                self._settings,
+                settings,
                 self._names,
                 name,
                 source,
@@ -268,7 +273,7 @@ class Builder:
                 accepted=self._accepted,
             )
             return Built(push, source)
-        return Built(SourceRuntime(self._settings, self._names, name, source, publisher, worker=self._worker), source)
+        return Built(SourceRuntime(settings, self._names, name, source, publisher, worker=self._worker), source)
 
     def _stream(
         self, manifest: StreamManifest, started_at: float | None, saved: Mapping[Partition, int] | None
@@ -276,7 +281,12 @@ class Builder:
         name = manifest.metadata.name
         retry = self._names.retry(name)
         targets = [target.topic for target in manifest.spec.to]
-        topics = Topics(self._settings, self._project, self._registry, [*manifest.spec.from_, *targets, retry])
+        topics = Topics(
+            self._settings,
+            self._project,
+            self._registry,
+            [*manifest.spec.from_, *targets, retry, self._names.dead_letters(name)],
+        )
         self._require(topics, manifest.spec.from_)
 
         def transform_of(topic: str) -> Transform:
@@ -292,7 +302,7 @@ class Builder:
             return RetryTransform(transform_of) if topic == retry else transform_of(topic)
 
         runtime = StreamRuntime(
-            self._reading(manifest, started_at, saved),
+            self._reading(topics, manifest, started_at, saved),
             transform_or_retry,
             exactly_once=manifest.spec.processing == "exactly-once",
             threshold=DeadLetterThreshold(manifest.spec.dead_letters, name),
@@ -300,10 +310,14 @@ class Builder:
         return Built(runtime, None)
 
     def _reading(
-        self, manifest: StreamManifest | SinkManifest, started_at: float | None, saved: Mapping[Partition, int] | None
+        self,
+        topics: Topics,
+        manifest: StreamManifest | SinkManifest,
+        started_at: float | None,
+        saved: Mapping[Partition, int] | None,
     ) -> Reading:
         return Reading(
-            self._settings,
+            self._settings.fitting(topics.limits.values()),
             self._names,
             manifest.metadata.name,
             manifest.spec.from_,
