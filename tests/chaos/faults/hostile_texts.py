@@ -65,10 +65,8 @@ class Watch:
         if not self._on:
             return
         writes = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
-        # Zone names are looked up in folders, which are listed and read only, and then in packages; codecs are modules.
-        if writes or (
-            event.startswith(WATCHED) and event not in {"os.listdir", "os.scandir"} and not _looks_something_up()
-        ):
+        # Zone names are looked up in folders, which are listed and read only.
+        if writes or (event.startswith(WATCHED) and event not in {"os.listdir", "os.scandir"} and not _loads_itself()):
             self.seen.append(f"{event} {arguments!r:.100}")
 
     def during(self, work: Callable[[], Any]) -> Any:
@@ -80,13 +78,13 @@ class Watch:
             self._on = False
 
 
-def _looks_something_up() -> bool:
+def _loads_itself() -> bool:
+    """Whether a module on disk imports another one, as codecs and zones do at their first use; no generated code asked for it."""
     frame: FrameType | None = sys._getframe(2)
-    while frame is not None:
-        if frame.f_globals.get("__name__") in {"zoneinfo._common", "encodings"}:
-            return True
-        frame = frame.f_back
-    return False
+    importing = False
+    while frame is not None and str(frame.f_globals.get("__name__")).startswith("importlib"):
+        frame, importing = frame.f_back, True
+    return importing and frame is not None and not frame.f_code.co_filename.startswith("<")
 
 
 def _expression(text: str, value: Any) -> Any:
