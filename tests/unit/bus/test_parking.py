@@ -141,6 +141,9 @@ class MemoryWriter:
     def begin(self) -> None:
         pass
 
+    def close(self) -> None:
+        pass
+
     def write(
         self, records: Sequence[Outgoing], offsets: Sequence[TopicPartition], _consumer: object, changelog: str
     ) -> dict[int, int] | None:

@@ -1,5 +1,6 @@
 """Kafka as the bus uses it: clients with the options that the rules ask for, errors as ours, records written and read."""
 
+from trunkline.bus.kafka.bounded import BoundedCalls
 from trunkline.bus.kafka.cluster import EARLIEST, LATEST, end_offsets, offsets_of, patiently, ping, watermarks
 from trunkline.bus.kafka.errors import translate
 from trunkline.bus.kafka.producing import LazyProducer, produce, produce_and_wait
@@ -9,6 +10,7 @@ from trunkline.bus.kafka.settings import KafkaSettings
 __all__ = [
     "EARLIEST",
     "LATEST",
+    "BoundedCalls",
     "KafkaSettings",
     "LazyProducer",
     "closing",

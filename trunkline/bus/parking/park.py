@@ -133,6 +133,7 @@ class Park:
     def close(self) -> None:
         """Closes everything."""
         self.let_go(list(self._lots))
+        self._writer.close()
 
     # --- orders ---
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from trunkline.bus.kafka import KafkaSettings, produce, translate
+from trunkline.bus.kafka import BoundedCalls, KafkaSettings, produce, translate
 from trunkline.bus.names import Names
 from trunkline.core.envelope import Headers
 from trunkline.core.errors import FatalError, RetriableError, TrunklineError
@@ -39,6 +39,7 @@ class Writer:
         self._pipeline = pipeline
         self._id = names.transactional_id(pipeline, worker, "park")
         self._producer: Producer | None = None
+        self._bounded = BoundedCalls(f"offsets-{pipeline}-park")
         self._refusals = 0
         self._aborted = counter("trunkline_transactions_aborted_total").labels(pipeline)
 
@@ -90,13 +91,18 @@ class Writer:
             if failures:
                 raise KafkaException(failures[0])
             # I16: who lost the partition can neither park nor release: the group refuses the offsets of a former generation.
-            self._producer.send_offsets_to_transaction(list(offsets), consumer.consumer_group_metadata(), TIMEOUT)
+            send, member = self._producer.send_offsets_to_transaction, consumer.consumer_group_metadata()
+            self._bounded(send, list(offsets), member, TIMEOUT, seconds=TIMEOUT)
             self._producer.commit_transaction(TIMEOUT)
         except KafkaException as error:
             self._undo(error.args[0], failures)
             return None
         self._refusals = 0
         return reached
+
+    def close(self) -> None:
+        """Writes nothing more."""
+        self._bounded.close()
 
     def _undo(self, cause: KafkaError, failures: list[KafkaError]) -> None:
         """Aborts what can be aborted; raises for the rest."""

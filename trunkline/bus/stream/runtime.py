@@ -19,7 +19,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 
 from trunkline.bus.accounting.trace import TraceBatch
 from trunkline.bus.intake import Assigned, Intake, Partition, Reading
-from trunkline.bus.kafka import offset_of, produce, translate
+from trunkline.bus.kafka import BoundedCalls, offset_of, produce, translate
 from trunkline.bus.ledger import Ledger
 from trunkline.bus.stream.hotloop import HotLoop, TransformLike
 from trunkline.bus.threshold import DeadLetterThreshold
@@ -99,6 +99,7 @@ class StreamRuntime:
         """When the next commit is due at the earliest, where little comes."""
         self._in_transaction = 0
         self._needs_rewind = False
+        self._bounded = BoundedCalls(f"offsets-{self._pipeline}")
         self._watching = False
         self._delivery_failure: KafkaError | None = None
         self._read = counter("trunkline_records_in_total").labels(pipeline)
@@ -257,7 +258,8 @@ class StreamRuntime:
                 # I9: outputs, dead letters, trace and offsets with their ledger are one transaction.
                 if commits:
                     metadata = self._intake.consumer.consumer_group_metadata()
-                    self._producer.send_offsets_to_transaction(commits, metadata, TRANSACTION_TIMEOUT)
+                    send = self._producer.send_offsets_to_transaction
+                    self._bounded(send, commits, metadata, TRANSACTION_TIMEOUT, seconds=TRANSACTION_TIMEOUT)
                 self._producer.commit_transaction(TRANSACTION_TIMEOUT)
             else:
                 self._flush()
@@ -339,6 +341,7 @@ class StreamRuntime:
             log.warning("the last transaction was not committed", pipeline=self._pipeline, error=str(error))
         finally:
             self._intake.close()
+            self._bounded.close()
             if not self._exactly_once:
                 self._producer.flush(5)
 
