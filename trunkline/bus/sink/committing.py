@@ -22,6 +22,8 @@ from trunkline.core.log import get_logger
 
 log = get_logger(__name__)
 COMMIT_SECONDS = 0.2
+REFUSED_SECONDS = 30.0
+"""A client that found no coordinator for so long may never find it again, though the broker is back: it is replaced."""
 DRAIN_SECONDS = 20.0
 """How long deliveries and dead letters on their way may take to settle."""
 
@@ -49,18 +51,29 @@ class Committing:
         self._stopped = stopped
         self._plans: queue.SimpleQueue[tuple[Partition, int, int, Future[bool]]] = queue.SimpleQueue()
         self._last = 0.0
+        self._refused_since: float | None = None
 
     # --- what is settled ---
 
     def commit_if_due(self) -> None:
-        """Commits what moved, a few times a second; where the broker is away, later."""
+        """Commits what moved, a few times a second; where the broker is away, later.
+
+        Raises RetriableError when no commit was taken for REFUSED_SECONDS.
+        """
         now = time.monotonic()
         if now - self._last >= COMMIT_SECONDS:
             try:
                 self.commit(all_of_them=False)
+                self._refused_since = None
             except KafkaException as error:
                 if not isinstance(translate(error, ""), RetriableError):
                     raise
+                self._refused_since = self._refused_since if self._refused_since is not None else now
+                if time.monotonic() - self._refused_since > REFUSED_SECONDS:
+                    raise RetriableError(
+                        f"no commit was taken for {REFUSED_SECONDS:g} s: {error.args[0].str()}",
+                        code="kafka.unavailable",
+                    ) from error
                 log.warning("offsets will be committed later", pipeline=self._pipeline, reason=error.args[0].str())
             self._last = time.monotonic()
             self._threshold.note(*self._tickets.ended())

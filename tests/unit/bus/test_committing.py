@@ -1,0 +1,76 @@
+"""Commits of a sink while the broker takes none: later for a while, and then with another client."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+
+from trunkline.bus.sink import committing
+from trunkline.bus.sink.committing import Committing
+from trunkline.core.errors import RetriableError
+
+
+class Clock:
+    """A clock that goes on when it is told."""
+
+    now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class Group:
+    """A member whose commits are refused while its coordinator is away."""
+
+    away = True
+    taken = 0
+
+    def commit(self, **_: Any) -> list[TopicPartition]:
+        if self.away:
+            raise KafkaException(KafkaError(KafkaError._WAIT_COORD))
+        self.taken += 1
+        return []
+
+
+class Due:
+    """Tickets of which something always is due."""
+
+    def due(self, **_: Any) -> list[TopicPartition]:
+        return [TopicPartition("t", 0, 1)]
+
+    def committed(self, _commits: Any) -> None:
+        pass
+
+    def ended(self) -> tuple[int, int]:
+        return 0, 0
+
+
+class Threshold:
+    def note(self, *_: int) -> None:
+        pass
+
+
+def test_commits_that_are_refused_come_later_and_after_half_a_minute_the_client_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock, group = Clock(), Group()
+    monkeypatch.setattr(committing, "time", clock)
+    commits = Committing(
+        "p", cast(Any, Due()), cast(Any, None), cast(Any, Threshold()),
+        group_member=lambda: cast(Any, group), failed=lambda _error: None, stopped=lambda: False,
+    )  # fmt: skip
+    for _ in range(3):
+        commits.commit_if_due()
+        clock.now += 9
+    group.away = False
+    commits.commit_if_due()
+    assert group.taken == 1
+    group.away = True
+    for _ in range(3):
+        clock.now += 10
+        commits.commit_if_due()
+    clock.now += 11
+    with pytest.raises(RetriableError, match="no commit was taken for 30 s"):
+        commits.commit_if_due()
