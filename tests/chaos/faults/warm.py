@@ -32,6 +32,8 @@ _WARM.set_forkserver_preload(
         "tests.chaos.faults.warm",
     ]
 )
+_STARTING = threading.Lock()
+"""`multiprocessing` keeps its children in a set that is not made for several threads."""
 
 
 class WarmProcess:
@@ -49,12 +51,13 @@ class WarmProcess:
         errors: Path | None = None,
         environment: Mapping[str, str],
     ) -> None:
-        life, self._life = _WARM.Pipe(duplex=False)
         self._lock = threading.Lock()
         files = (str(log), str(errors or log))
-        self._process = _WARM.Process(target=_run, args=(module, list(arguments), files, dict(environment), life))
-        self._process.start()
-        life.close()
+        with _STARTING:
+            life, self._life = _WARM.Pipe(duplex=False)
+            self._process = _WARM.Process(target=_run, args=(module, list(arguments), files, dict(environment), life))
+            self._process.start()
+            life.close()
         self.pid = self._process.pid or 0
 
     def poll(self) -> int | None:
