@@ -32,8 +32,6 @@ _WARM.set_forkserver_preload(
         "tests.chaos.faults.warm",
     ]
 )
-_STARTING = threading.Lock()
-"""`multiprocessing` keeps its children in a set that is not made for several threads."""
 
 
 class WarmProcess:
@@ -51,13 +49,12 @@ class WarmProcess:
         errors: Path | None = None,
         environment: Mapping[str, str],
     ) -> None:
+        life, self._life = _WARM.Pipe(duplex=False)
         self._lock = threading.Lock()
         files = (str(log), str(errors or log))
-        with _STARTING:
-            life, self._life = _WARM.Pipe(duplex=False)
-            self._process = _WARM.Process(target=_run, args=(module, list(arguments), files, dict(environment), life))
-            self._process.start()
-            life.close()
+        self._process = _WARM.Process(target=_run, args=(module, list(arguments), files, dict(environment), life))
+        self._process.start()
+        life.close()
         self.pid = self._process.pid or 0
 
     def poll(self) -> int | None:
