@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.chaos.faults.warm import WarmProcess
 from trunkline.bus.names import Names
+from trunkline.bus.threads import in_own_thread
 
 LIFE_SECONDS = 180.0
 STARTS = 5
@@ -43,7 +44,7 @@ class Victim:
         async with asyncio.timeout(LIFE_SECONDS):
             for _ in range(STARTS):
                 process = await self._start(point, passing, SHORTEST + chance * (LONGEST - SHORTEST))
-                code = await asyncio.to_thread(process.wait)
+                code = await in_own_thread(process.wait, "victim")
                 if code <= 0:
                     break
         if code != -signal.SIGKILL:
@@ -56,7 +57,7 @@ class Victim:
         async def live() -> None:
             for _ in range(STARTS):
                 process = await self._start("", 0, 0.0)
-                await asyncio.to_thread(process.wait)
+                await in_own_thread(process.wait, "victim")
 
         self._keeper = asyncio.create_task(live())
 
