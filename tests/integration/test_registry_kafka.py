@@ -157,6 +157,8 @@ async def test_a_registry_waits_for_a_topic_that_another_one_is_creating(
     monkeypatch.setattr("trunkline.registry.topic.AdminClient", Late)
     store = KafkaStore({"bootstrap.servers": kafka.bootstrap}, topic)
     await store.start()
+    assert appears.is_set(), "it began before the broker showed the topic"
+    assert store.view(lambda state: list(state.subjects)) == []
     await store.close()
 
 

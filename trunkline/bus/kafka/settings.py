@@ -59,7 +59,6 @@ ALLOWED_OPTIONS = frozenset(
         "ssl.key.pem",
     }
 )
-IDLE_CONNECTION_MS = 10_000
 BATCH_BYTES = 1_000_000
 """The client's default, below the default limit of a topic."""
 BATCH_ROOM = 1024
@@ -153,10 +152,6 @@ class KafkaSettings:
             # The default of 100 ms makes each send_offsets_to_transaction wait that long for the coordinator.
             config["retry.backoff.ms"] = 5
             config["delivery.timeout.ms"] = TRANSACTION_TIMEOUT_MS
-            # The client looks for the group's coordinator again only when a connection opens or closes, whatever time-out
-            # `send_offsets_to_transaction` was given (librdkafka#5456): after a connection that was cut and made again within a
-            # second it would wait for ever. Closing what is idle wakes it.
-            config.setdefault("connections.max.idle.ms", IDLE_CONNECTION_MS)
         return Producer(config)
 
     def consumer(self, group: str) -> Consumer:
