@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import stat
 import subprocess
 import sys
 import textwrap
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -128,6 +130,36 @@ class TestItsData:
 
         assert after.pid != before.pid
         assert read_all(after.client_config(), topic) == values
+
+    def test_are_readable_after_a_pause_of_the_broker_that_outlasted_an_open_transaction(
+        self, broker: EmbeddedKafka
+    ) -> None:
+        before = running(broker)
+        topic = create_topic(before.client_config())
+        log_begins = broker.log_file.stat().st_size
+        abandoned = Producer(
+            {**before.client_config(), "transactional.id": f"abandoned-{topic}", "transaction.timeout.ms": 1000}
+        )
+        abandoned.init_transactions(20)
+        abandoned.begin_transaction()
+        abandoned.produce(topic, b"never committed")
+        assert abandoned.flush(20) == 0
+
+        os.kill(before.pid, signal.SIGSTOP)
+        time.sleep(4)  # the fault is a pause of this length
+        os.kill(before.pid, signal.SIGCONT)
+        produce(before.client_config(), topic, [b"kept"])
+
+        committed = Consumer({**before.client_config(), "group.id": topic, "isolation.level": "read_committed"})
+        try:
+            committed.assign([TopicPartition(topic, 0, 0)])
+            message = committed.poll(30)
+            assert message is not None
+            assert message.value() == b"kept"
+        finally:
+            committed.close()
+        log = broker.log_file.read_bytes()[log_begins:]
+        assert b"Fencing broker" not in log, "its partitions had no leader for a while"
 
     def test_may_be_larger_than_a_mebibyte_where_the_topic_says_so(self, broker: EmbeddedKafka) -> None:
         config = running(broker).client_config()
@@ -362,6 +394,15 @@ def as_user(broker: EmbeddedKafka, username: str, password: str) -> dict[str, An
 
 
 class TestASecuredBroker:
+    def test_starts_again_on_its_data_after_it_was_killed(self, secured: EmbeddedKafka) -> None:
+        config = running(secured).client_config()
+        topic = create_topic(config)
+        produce(config, topic, [b"sealed"])
+
+        secured.kill()
+
+        assert read_all(secured.start().client_config(), topic) == [b"sealed"]
+
     def test_serves_a_client_with_the_right_password_over_tls(self, secured: EmbeddedKafka) -> None:
         config = running(secured).client_config()
         topic = create_topic(config)

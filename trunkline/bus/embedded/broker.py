@@ -12,6 +12,7 @@ import os
 import secrets
 import subprocess
 import time
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +34,7 @@ from trunkline.bus.embedded.properties import (
     render_properties,
     server_properties,
 )
+from trunkline.bus.embedded.registration import end_registration, left_registered
 from trunkline.bus.embedded.running import RunningBroker, remove_running, write_private, write_running
 from trunkline.bus.embedded.tls import ensure_certificates
 from trunkline.core.errors import UnavailableError
@@ -134,8 +136,11 @@ class EmbeddedKafka:
         password = secrets.token_urlsafe(24)
         properties = server_properties(self.options, ports, self._kafka, password)
         write_private(self._kafka / "server.properties", render_properties(properties))
+        ended_in_order = not left_registered(self._kafka)
         cluster_id = self._format_once(java)
         self._rotate_log()
+        if not ended_in_order:
+            end_registration(partial(self._command, java, "kafka.Kafka"), properties, self._kafka, self.log_file)
         deadline = time.monotonic() + self.options.start_timeout
         self._spawn(java)
         bootstrap = f"{HOST}:{ports.client}"
@@ -210,10 +215,9 @@ class EmbeddedKafka:
             str(self._kafka / "server.properties"),
             "--ignore-formatted",
         ]
-        sharing = self._archive.arguments if self._archive is not None and self._archive.pending is None else []
         try:
             subprocess.run(  # noqa: S603 - our own command line
-                command(java, self.home, self._kafka, *sharing, "kafka.tools.StorageTool", *arguments),
+                self._command(java, "kafka.tools.StorageTool", *arguments),
                 capture_output=True,
                 text=True,
                 timeout=_FORMAT_TIMEOUT,
@@ -226,6 +230,11 @@ class EmbeddedKafka:
                 f"Kafka's storage can't be formatted: {str(said).strip()}", where=str(data), code="embedded.format"
             ) from error
         return cluster_id
+
+    def _command(self, java: Path, *main: str | Path) -> list[str]:
+        """The command line of a JVM that is not the broker, and so none whose classes are archived."""
+        sharing = self._archive.arguments if self._archive is not None and self._archive.pending is None else []
+        return command(java, self.home, self._kafka, *sharing, *map(str, main))
 
     # -- ending
 

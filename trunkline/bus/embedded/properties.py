@@ -65,9 +65,8 @@ def _base() -> dict[str, str]:
         "group.consumer.session.timeout.ms": "6000",
         "group.share.min.heartbeat.interval.ms": "500",
         "group.share.heartbeat.interval.ms": "1000",
-        # A killed broker may register again only when its old session has ended (KIP-631); the default of 9 s would be the
-        # most of its recovery. The node heartbeats to itself, so nothing but a pause of the whole JVM ends a session early.
-        "broker.session.timeout.ms": "3000",
+        # A single node has nobody to hand its partitions to: a pause of the JVM, however long, must not fence it (registration.py).
+        "broker.session.timeout.ms": "3600000",
         "controller.quorum.election.timeout.ms": "300",
         "controller.quorum.fetch.timeout.ms": "1000",
         "broker.heartbeat.interval.ms": "500",
