@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 from unittest.mock import Mock
 
 import pytest
-from confluent_kafka import TopicPartition
+from confluent_kafka import Message, TopicPartition
 
 from trunkline.bus.deadletters import Failure, dead_letter_headers, idempotency_key
 from trunkline.bus.delivery.tickets import SinkTicket, Tickets
@@ -22,6 +23,9 @@ from trunkline.bus.source.poll import SplitWriter
 from trunkline.bus.source.positions import read_positions
 from trunkline.bus.source.publish import Publisher
 from trunkline.bus.source.push import PushRuntime
+from trunkline.bus.stream.runtime import StreamRuntime
+from trunkline.bus.stream.transform import Output
+from trunkline.bus.threshold import DeadLetterThreshold
 from trunkline.bus.topics import TopicPlan, ensure_topics, internal_topics
 from trunkline.core.contracts import (
     PushSource,
@@ -32,6 +36,7 @@ from trunkline.core.contracts import (
 )
 from trunkline.core.errors import FatalError, RetriableError, TrunklineError
 from trunkline.core.event import Event
+from trunkline.core.manifests.models import DeadLetterSpec
 from trunkline.core.routing import Route
 from trunkline.core.settings import Settings
 from trunkline.registry.codec import Encoder
@@ -233,6 +238,64 @@ async def test_a_commit_whose_records_expired_is_an_error_and_not_another_beginn
     with pytest.raises(FatalError) as failure:
         await asyncio.to_thread(read_after_expiry)
     assert failure.value.code == "offsets.out_of_range"
+
+
+# --- streams ---
+
+
+class Copying:
+    """The work of a stream that copies values, and does something else once, before the value `at`."""
+
+    plain: ClassVar[dict[bytes, Any]] = {}
+
+    def __init__(self, target: str, at: bytes, once: Callable[[], None]) -> None:
+        self._target = target
+        self._at = at
+        self._once: Callable[[], None] | None = once
+
+    def __call__(self, message: Message, topic: str, partition: int, offset: int) -> tuple[list[Output], Event]:
+        value = message.value()
+        if value == self._at and self._once is not None:
+            once, self._once = self._once, None
+            once()
+        return [Output(self._target, value, None, [])], Event(value)
+
+
+async def test_a_stream_whose_transaction_fails_among_its_records_does_them_again_without_a_restart(
+    settings: KafkaSettings, names: Names, make_topic: Any
+) -> None:
+    source, target = make_topic("in"), make_topic("out")
+    ensure_topics(settings, [TopicPlan(names.retry("work"), 1), TopicPlan(names.dead_letters("work"), 1)])
+    values = [b"%d" % number for number in range(50)]
+    writer = settings.producer()
+    for value in values:
+        writer.produce(source, value, partition=0)
+    assert writer.flush(15) == 0
+
+    def taken_over() -> None:
+        # Nobody may have two producers of one name: the stream's own can't write any more, and is told when it tries to.
+        other = settings.producer(transactional_id=names.transactional_id("work", "w", "0"))
+        other.init_transactions(15)
+        refused: list[Any] = []
+        stream._producer.produce(target, b"never", on_delivery=lambda error, _message: refused.append(error))
+        while not refused:
+            stream._producer.poll(0.1)
+
+    work = Copying(target, b"30", taken_over)
+    threshold = DeadLetterThreshold(DeadLetterSpec(), "work")
+    reading = Reading(settings, names, "work", [source], "earliest", "w")
+    stream = StreamRuntime(reading, lambda _topic: work, threshold=threshold)
+    running = asyncio.create_task(asyncio.to_thread(stream.run))
+    try:
+        while stream.positions.get((source, 0), 0) < len(values):
+            assert not running.done(), running.exception()
+            await asyncio.sleep(0.05)
+        assert stream.ledgers[source, 0].delivered == len(values)
+    finally:
+        stream.stop()
+        await running
+    found = await asyncio.to_thread(lambda: [message.value() for message in read_all(settings, target)])
+    assert found == values
 
 
 # --- sinks ---

@@ -79,7 +79,9 @@ def read_range(
         if any(message.error() is None for message in messages):
             deadline = time.monotonic() + timeout
     raise RetriableError(
-        f"{topic}[{partition}] gave nothing for {timeout:g} s before its end {end}", code="kafka.unavailable"
+        f"{topic}[{partition}] gave nothing for {timeout:g} s before its end {end}",
+        hint="a transaction that never ended may hold it: kafka-transactions.sh find-hanging names those",
+        code="kafka.unavailable",
     )
 
 

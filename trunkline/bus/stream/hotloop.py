@@ -155,6 +155,8 @@ class HotLoop:
                 on_delivery=self._on_delivery,
             )
         except (KafkaException, RetriableError) as error:
+            if isinstance(error, KafkaException) and error.args[0].code() == KafkaError._STATE:  # noqa: SLF001
+                raise  # the transaction had failed already, whatever this record is
             raise FatalError(
                 f"a dead letter can't be saved to {self._dead_letters}: {error}",
                 where=f"{topic}[{partition}]@{offset}",

@@ -30,7 +30,6 @@ from trunkline.core.metrics import counter, histogram
 log = get_logger(__name__)
 TRANSACTION_SECONDS = 0.2
 SHORT_SECONDS = 0.02
-FLUSH_SECONDS = 1.0
 FEW = 200
 """A transaction with fewer records than this after SHORT_SECONDS is committed at once: the input is slow."""
 GATHER_SECONDS = 0.01
@@ -168,6 +167,9 @@ class StreamRuntime:
     def _read_on(self) -> None:
         applied_pause = False
         while not self._stop.is_set():
+            if self._needs_rewind:
+                self._needs_rewind = False
+                self._rewind()
             paused = self._paused.is_set()
             if paused != applied_pause:
                 self._commit()
@@ -176,11 +178,9 @@ class StreamRuntime:
             wait = self._intake.patience if self._begun is None else max(0.0, self._not_before - time.monotonic())
             messages = self._intake.poll(READ_AT_ONCE, wait)
             if self._needs_rewind:
-                self._needs_rewind = False
-                self._rewind()
+                continue  # what was just read comes again
+            if messages and not self._process(messages):
                 continue
-            if messages:
-                self._process(messages)
             self._producer.poll(0)
             if self._begun is not None and self._is_due(messages):
                 self._commit()
@@ -197,24 +197,33 @@ class StreamRuntime:
         self._in_transaction += len(messages)
         if age >= SHORT_SECONDS and self._in_transaction < FEW:
             return True
-        return age >= (TRANSACTION_SECONDS if self._exactly_once else FLUSH_SECONDS)
+        return age >= TRANSACTION_SECONDS
 
     def _apply_pause(self, paused: bool) -> None:
         partitions = [TopicPartition(*partition) for partition in self._states]
         if partitions:
             (self._intake.consumer.pause if paused else self._intake.consumer.resume)(partitions)
 
-    def _process(self, messages: list[Message]) -> None:
-        """Processes what was read, a run of one partition at a time."""
-        if self._begun is None:
-            self._begun = time.monotonic()
-            if self._exactly_once:
-                self._producer.begin_transaction()
-        self._read.inc(len(messages))
-        for (topic, partition), run in groupby(messages, _place):
-            state = self._states.get((topic, partition))
-            if state is not None:  # else it was handed over meanwhile
-                self._process_run(topic, partition, state, list(run))
+    def _process(self, messages: list[Message]) -> bool:
+        """Processes what was read, a run of one partition at a time; False when the transaction had failed meanwhile."""
+        try:
+            if self._begun is None:
+                self._begun = time.monotonic()
+                if self._exactly_once:
+                    self._producer.begin_transaction()
+            self._read.inc(len(messages))
+            for (topic, partition), run in groupby(messages, _place):
+                state = self._states.get((topic, partition))
+                if state is not None:  # else it was handed over meanwhile
+                    self._process_run(topic, partition, state, list(run))
+        except KafkaException as error:
+            if not self._exactly_once:
+                raise
+            # A record of this transaction could not be written: from then on the client takes no other one (`_STATE`).
+            self._begun = None
+            self._undo(error)
+            return False
+        return True
 
     def _process_run(self, topic: str, partition: int, state: _PartitionState, messages: list[Message]) -> None:
         offsets = [offset_of(message) for message in messages]
@@ -294,26 +303,38 @@ class StreamRuntime:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT))  # noqa: SLF001
 
     def _undo(self, error: KafkaException) -> None:
-        """The transaction did not commit, or we can't know: go back to what is committed and do it again."""
+        """The transaction did not commit, or we can't know: what is committed is asked for, and the rest is done again.
+
+        Not here: this may be a callback of the consumer, which would wait for its coordinator while the consumer closes.
+        """
         cause = error.args[0]
         self._aborted.inc()
         log.warning("transaction undone", pipeline=self._pipeline, error=cause.str())
         self._producer.poll(0)
         failure = self._delivery_failure
-        if self._exactly_once:
-            if cause.txn_requires_abort():
-                self._producer.abort_transaction(TRANSACTION_TIMEOUT)
-            else:
-                # The outcome is unknown or the producer is unusable: a new one with the same id settles it either way.
-                self._producer = self._new_producer()
+        if self._exactly_once and not self._aborts(cause):
+            # The outcome is unknown or the producer is unusable: a new one with the same id settles it either way.
+            self._producer = self._new_producer()
         # Only now: an abort reports every record that it throws away.
         self._delivery_failure = None
         self._watching = failure is None
         self._in_transaction = 0
+        self._trace.drain()
         self._raise_for_delivery(failure if failure is not None else cause)
         if cause.fatal() and not self._exactly_once:
             raise translate(error, "the producer can't go on")
-        self._rewind()
+        self._needs_rewind = True
+
+    def _aborts(self, cause: KafkaError) -> bool:
+        """Aborts the transaction; False where it may not be aborted, or could not be."""
+        if not cause.txn_requires_abort() and cause.code() != KafkaError._STATE:  # noqa: SLF001
+            return False
+        try:
+            self._producer.abort_transaction(TRANSACTION_TIMEOUT)
+        except KafkaException as error:
+            log.warning("the transaction can't be aborted", pipeline=self._pipeline, error=str(error))
+            return False
+        return True
 
     def _raise_for_delivery(self, failure: KafkaError) -> None:
         translated: TrunklineError = translate(failure, f"the stream {self._pipeline} can't write")
