@@ -23,7 +23,7 @@ class Answered(Protocol):
     def answered(self, line: Line, status: int) -> None:
         """The request of this connection was answered."""
 
-    def lost(self, error: Exception | None) -> None:
+    def lost(self, line: Line, error: Exception | None) -> None:
         """A connection ended."""
 
 
@@ -59,7 +59,7 @@ class Line(asyncio.Protocol):
             self._sender.answered(self, int(head[9:12]))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._sender.lost(exc)
+        self._sender.lost(self, exc)
 
 
 class Sender:
@@ -120,9 +120,11 @@ class Sender:
         self._go()
         self._done.set()
 
-    def lost(self, error: Exception | None) -> None:
-        """A connection that is lost in the middle ends the measurement."""
-        if not self._ending:
+    def lost(self, line: Line, error: Exception | None) -> None:
+        """A connection that is lost in the middle ends the measurement. One that had nothing to do for long may be closed."""
+        if line in self._free:
+            self._free.remove(line)
+        elif not self._ending:
             raise SystemExit(f"the connection was lost: {error}")
 
 
