@@ -162,6 +162,12 @@ async def test_sigterm_ends_gracefully_with_offsets_committed_and_a_second_run_r
         await run.until(all_there)
         [out, _] = sorted(await run.data("status"), key=lambda one: one["kind"])
         assert out["state"] == "RUNNING"
+        # What the source has in quarantine goes through the source again, which is known from the files that are run.
+        (run.folder / "mended.json").write_text('{"id": 501, "customer": "bad"}', encoding="utf-8")
+        mended = str(run.folder / "mended.json")
+        code, _, error = await run.call("dlq", "redrive", "orders-in", "0@0", "--edit", mended)
+        assert code == 0, error
+        assert await run.data("dlq", "ls") == []
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 60) == 0, run.log()
     lag = await run.data("lag", "orders-out")

@@ -12,7 +12,7 @@ FILE = "endpoint.json"
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A running worker. `ingress` is empty as long as no push source listens."""
+    """A running worker. `ingress` is empty as long as no push source listens; `files` are those that it runs, none for the applied."""
 
     pid: int
     bootstrap: str
@@ -20,6 +20,7 @@ class Endpoint:
     api: str
     registry: str
     ingress: str = ""
+    files: tuple[str, ...] = ()
 
 
 def write_endpoint(home: Path, endpoint: Endpoint) -> None:
@@ -32,8 +33,9 @@ def write_endpoint(home: Path, endpoint: Endpoint) -> None:
 def read_endpoint(home: Path) -> Endpoint | None:
     """The worker that runs in `home`; None where none was announced or its process is gone."""
     try:
-        found = Endpoint(**json.loads((home / FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        told = json.loads((home / FILE).read_text(encoding="utf-8"))
+        found = Endpoint(**{**told, "files": tuple(told.get("files", ()))})
+    except (OSError, ValueError, TypeError, AttributeError):
         return None
     return found if _is_alive(found.pid) else None
 

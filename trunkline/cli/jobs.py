@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -28,6 +29,7 @@ from trunkline.cli.output import console
 from trunkline.cli.session import Session, user
 from trunkline.cli.standing import elapsed
 from trunkline.core.errors import FatalError, TrunklineError
+from trunkline.core.manifests import load_files
 from trunkline.core.manifests.check import check
 from trunkline.registry.client import RegistryClient
 
@@ -67,13 +69,16 @@ def state_of(job: Job) -> str:
 
 
 def surroundings(session: Session, kafka: KafkaSettings, registry: RegistryClient) -> Surroundings:
-    """What an execution in this process works with: the sources that are applied."""
+    """What an execution in this process works with: the sources that are applied, and those of the files that are run beside it."""
     names = session.names()
 
     def publisher(pipeline: str) -> Publisher | None:
         project = project_of(read_applied(kafka, names))
         if pipeline not in project.sources:
-            return None
+            beside = session.endpoint()
+            if beside is None or not beside.files:
+                return None
+            project = load_files([Path(file) for file in beside.files])
         check(project)
         return source_publisher(kafka, names, registry, project, pipeline, "cli")
 

@@ -205,6 +205,7 @@ async def _one_worker(session: Session, options: ServeOptions, kafka: KafkaSetti
     if slot is not None:
         _stop_with_parent(stop)
     project: Project | None = load_files(options.files) if options.files else None
+    files = tuple(str(file.resolve()) for file in options.files)
     worker = Worker(settings)
     announced: Endpoint | None = None
     hinted, begun = False, time.monotonic()
@@ -214,7 +215,13 @@ async def _one_worker(session: Session, options: ServeOptions, kafka: KafkaSetti
         finish = Finish(kafka, names, worker.project, reports_of_worker(worker)) if options.until_finished else None
         while not stop.is_set():
             endpoint = Endpoint(
-                os.getpid(), kafka.bootstrap, names.namespace, worker.url, worker.registry_url, worker.ingress.url
+                os.getpid(),
+                kafka.bootstrap,
+                names.namespace,
+                worker.url,
+                worker.registry_url,
+                worker.ingress.url,
+                files,
             )
             if endpoint != announced and slot in {None, "0"}:
                 write_endpoint(home, endpoint)

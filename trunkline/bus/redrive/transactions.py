@@ -166,7 +166,7 @@ def retry_way(settings: KafkaSettings, names: Names, pipeline: str, editor: Edit
     if retry is None:
         raise ConfigurationError(
             f"{pipeline} has no retry topic: what a source has in quarantine never was a record",
-            hint="a source's quarantine goes through the source: it must be applied, or run by the worker",
+            hint="a source's quarantine goes through the source: apply its manifest, or ask in the home folder of the worker that runs it",
             code="redrive.source",
         )
     known: dict[str, str] = {}

@@ -74,7 +74,7 @@ class Topics:
         self._registry = registry
         self._lock = threading.Lock()
         self._encoders: dict[str, Encoder | None] = {}
-        self._casters: dict[str, Caster] = {}
+        self._casters: dict[tuple[str, str, str], Caster] = {}
         self._decoders: dict[str, Decoder] = {}
         whole = [name for name in names if not name.endswith(".*")]
         families = [name for name in names if name.endswith(".*")]
@@ -120,12 +120,13 @@ class Topics:
 
     def caster(self, topic: str, values: Literal["text", "json"], extra: Literal["refuse", "ignore"]) -> Caster | None:
         """The function that makes typed values from text or from JSON for a topic."""
-        if topic not in self._casters:
+        wanted = (topic, values, extra)
+        if wanted not in self._casters:
             encoder = self.encoder(topic)
             if encoder is None:
                 return None
-            self._casters[topic] = compile_caster(encoder.schema.json, extra_columns=extra, values=values)
-        return self._casters[topic]
+            self._casters[wanted] = compile_caster(encoder.schema.json, extra_columns=extra, values=values)
+        return self._casters[wanted]
 
     def decoder(self, topic: str) -> Decoder:
         """The decoder of a topic: values of other versions are brought to the schema that its manifest declares."""
@@ -344,7 +345,8 @@ def source_publisher(
     manifest = project.sources.get(pipeline)
     if manifest is None:
         return None
-    return _publisher(settings, names, registry, project, manifest, build_source(project, manifest), worker)
+    source = build_source(project, manifest)
+    return _publisher(settings, names, registry, project, manifest, source, worker, edited=True)
 
 
 def _publisher(
@@ -355,6 +357,8 @@ def _publisher(
     manifest: SourceManifest,
     source: Source | PushSource,
     worker: str,
+    *,
+    edited: bool = False,
 ) -> Publisher:
     name = manifest.metadata.name
     targets = [target.topic for target in manifest.spec.to]
@@ -366,7 +370,7 @@ def _publisher(
         manifest.spec.connector,
         source_routes(project, manifest),
         topics.encoder,
-        _caster_source(source, topics),
+        _caster_of_edits(source, topics) if edited else _caster_source(source, topics),
         topics.limits,
     )
 
@@ -419,6 +423,28 @@ def _caster_source(source: Source | PushSource, topics: Topics) -> Callable[[str
     values: Literal["text", "json"] = "text" if getattr(source, "textual", False) else "json"
     extra: Literal["refuse", "ignore"] = getattr(source, "extra_columns", "refuse")
     return lambda topic: topics.caster(topic, values, extra)
+
+
+def _caster_of_edits(source: Source | PushSource, topics: Topics) -> Callable[[str], Caster | None]:
+    """As `_caster_source`; what a person writes in JSON for a source of texts may have JSON's types: `5` as well as `"5"`."""
+    caster_of = _caster_source(source, topics)
+
+    def found(topic: str) -> Caster | None:
+        own, typed = caster_of(topic), topics.caster(topic, "json", getattr(source, "extra_columns", "refuse"))
+        if own is None or typed is None or own is typed:
+            return own
+
+        def cast(value: Any) -> Any:
+            try:
+                return own(value)
+            except RejectedError:
+                if all(isinstance(one, str) for one in value.values()):
+                    raise
+                return typed(value)
+
+        return cast
+
+    return found
 
 
 def position_map(positions: Mapping[tuple[str, int], int]) -> dict[str, int]:
