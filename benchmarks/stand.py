@@ -72,7 +72,8 @@ def worker(
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **(env or {})})
     try:
-        endpoint = _ready(process, home, begun + timeout, log)
+        listens = "connector: webhook" in manifests
+        endpoint = _ready(process, home, begun + timeout, log, listens=listens)
         yield RunningWorker(process.pid, time.monotonic() - begun, endpoint["api"], endpoint["ingress"])
         if process.poll() is not None:
             raise SystemExit(f"the worker ended with {process.returncode}:\n{log.read_text()[-3000:]}")
@@ -85,15 +86,19 @@ def worker(
             process.wait()
 
 
-def _ready(process: subprocess.Popen[bytes], home: Path, deadline: float, log: Path) -> dict[str, Any]:
+def _ready(
+    process: subprocess.Popen[bytes], home: Path, deadline: float, log: Path, *, listens: bool
+) -> dict[str, Any]:
+    """Where a worker that is ready can be reached; the listener of push sources is announced soon after that."""
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise SystemExit(f"the worker ended with {process.returncode}:\n{log.read_text()[-3000:]}")
         with contextlib.suppress(OSError, ValueError):
             endpoint: dict[str, Any] = json.loads((home / "endpoint.json").read_text())
             if urllib.request.urlopen(f"{endpoint['api']}/readyz", timeout=5).status == 200:
-                # Read again: the listener of push sources is announced when the first of them begins.
-                return {**endpoint, **json.loads((home / "endpoint.json").read_text())}
+                endpoint = json.loads((home / "endpoint.json").read_text())
+                if endpoint["ingress"] or not listens:
+                    return endpoint
         time.sleep(0.05)
     raise SystemExit(f"the worker was not ready in time:\n{log.read_text()[-3000:]}")
 
