@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from trunkline.bus.accounting.commits import positions
 from trunkline.bus.accounting.lag import LagReader
@@ -14,11 +15,13 @@ from trunkline.bus.source.positions import read_positions
 from trunkline.bus.states import State
 from trunkline.bus.topics import matching_topics, topic_states
 from trunkline.bus.worker.board import Board
-from trunkline.bus.worker.worker import Worker
 from trunkline.core.contracts import PushSource
 from trunkline.core.errors import FatalError, RetriableError
 from trunkline.core.manifests import Project, Sink, Stream
 from trunkline.core.plugins import load_plugin
+
+if TYPE_CHECKING:
+    from trunkline.bus.worker.worker import Worker
 
 QUIET_ROUNDS = 2
 """So many looks in a row must find nothing to do: a source that goes on after its stored end is seen by the second."""

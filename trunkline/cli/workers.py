@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.states import reconnect_delay
-from trunkline.cli.finish import Finish, reports_of_board
 from trunkline.core.errors import ConfigurationError
 from trunkline.core.log import get_logger
 from trunkline.core.manifests import load_files
@@ -65,6 +64,8 @@ async def _stopped(stop: asyncio.Event) -> None:
 
 
 async def _finished(session: Session, options: ServeOptions, kafka: KafkaSettings) -> None:
+    from trunkline.cli.finish import Finish, reports_of_board
+
     names = session.names()
     finish = Finish(kafka, names, load_files(options.files), reports_of_board(kafka, names))
     while not await asyncio.to_thread(finish.reached):  # noqa: ASYNC110 (what is waited for happens in other processes)

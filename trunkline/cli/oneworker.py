@@ -1,0 +1,125 @@
+"""One worker in this process: started, announced in `endpoint.json`, and ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from typing import Any
+
+from trunkline.bus.kafka import KafkaSettings
+from trunkline.bus.worker.worker import Worker, WorkerSettings
+from trunkline.cli.endpoint import Endpoint, remove_endpoint, write_endpoint
+from trunkline.cli.finish import Finish, reports_of_worker
+from trunkline.cli.output import Format
+from trunkline.cli.serveoptions import ServeOptions
+from trunkline.cli.session import Session
+from trunkline.cli.workers import SLOT
+from trunkline.control.api.service import extend
+from trunkline.core.manifests import Project, load_files
+
+LOOK_SECONDS = 0.5
+HINT_SECONDS = 20.0
+
+
+async def one_worker(session: Session, options: ServeOptions, kafka: KafkaSettings, stop: asyncio.Event) -> None:
+    """Runs a worker until `stop`, or until the work is done where that was asked, and says where it can be reached."""
+    names, home = session.names(), session.home
+    home.mkdir(parents=True, exist_ok=True)
+    settings = WorkerSettings(
+        kafka=kafka,
+        names=names,
+        home=home,
+        registry_url=session.registry_url,
+        registry_options=session.registry_options(),
+        api=options.api,
+        ingress=options.ingress,
+        extend_api=extend,
+        memory=options.memory,
+    )
+    slot = os.environ.get(SLOT)
+    if slot is not None:
+        _stop_with_parent(stop)
+    project: Project | None = load_files(options.files) if options.files else None
+    files = tuple(str(file.resolve()) for file in options.files)
+    worker = Worker(settings)
+    announced: Endpoint | None = None
+    hinted, begun = False, time.monotonic()
+    try:
+        if not await _unless(stop, worker.start(project)):
+            return
+        finish = Finish(kafka, names, worker.project, reports_of_worker(worker)) if options.until_finished else None
+        while not stop.is_set():
+            endpoint = Endpoint(
+                os.getpid(),
+                kafka.bootstrap,
+                names.namespace,
+                worker.url,
+                worker.registry_url,
+                worker.ingress.url,
+                files,
+            )
+            if endpoint != announced and slot in {None, "0"}:
+                write_endpoint(home, endpoint)
+                if slot is None:
+                    _announce(session, endpoint, announced)
+                announced = endpoint
+            if finish is not None and await asyncio.to_thread(finish.reached):
+                return
+            if finish is not None and finish.unfinished and not hinted and time.monotonic() - begun > HINT_SECONDS:
+                hinted = True
+                session.out.note(
+                    f"still waiting for the end of {', '.join(finish.unfinished)} (a source that watches has none)"
+                )
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), LOOK_SECONDS)
+    finally:
+        await worker.close()
+        remove_endpoint(home)
+
+
+async def _unless(stop: asyncio.Event, work: Any) -> bool:
+    """Awaits `work` unless a stop comes first. True when it was done."""
+    doing = asyncio.ensure_future(work)
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({doing, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not doing.done():
+        doing.cancel()
+        await asyncio.wait({doing})
+        return False
+    doing.result()
+    return True
+
+
+def _stop_with_parent(stop: asyncio.Event) -> None:
+    """A worker process ends when its supervisor is gone: the pipe on its standard input ends then."""
+    loop = asyncio.get_running_loop()
+
+    def readable() -> None:
+        if not os.read(0, 1024):
+            loop.remove_reader(0)
+            stop.set()
+
+    loop.add_reader(0, readable)
+
+
+def _announce(session: Session, now: Endpoint, before: Endpoint | None) -> None:
+    """Says where everything can be reached; later only what is new."""
+    out = session.out
+    addresses = {"Kafka": now.bootstrap, "API": now.api, "Registry": now.registry, "Webhooks": now.ingress}
+    if not out.for_people:
+        if out.form is Format.JSON or before is None:
+            out.data({name.lower(): url for name, url in addresses.items() if url})
+        return
+    known = (
+        {}
+        if before is None
+        else {"Kafka": before.bootstrap, "API": before.api, "Registry": before.registry, "Webhooks": before.ingress}
+    )
+    for name, url in addresses.items():
+        if url and known.get(name) != url:
+            out.line(f"{name:<9} {url}")
+    if before is None:
+        out.line("Ready. Ctrl-C ends it gracefully.")
