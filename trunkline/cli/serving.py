@@ -10,11 +10,10 @@ import sys
 from asyncio.subprocess import Process
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import uvloop
 
-from trunkline.bus.embedded import EmbeddedKafka, Progress
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.memory import LEAST_MEMORY, few_arenas
 from trunkline.cli.serveoptions import ServeOptions
@@ -24,6 +23,9 @@ from trunkline.core.errors import ConfigurationError, TrunklineError, did_you_me
 from trunkline.core.log import LEVELS, configure_logging, get_logger
 from trunkline.core.manifests import load_files
 from trunkline.core.manifests.check import check
+
+if TYPE_CHECKING:
+    from trunkline.bus.embedded import EmbeddedKafka, Progress
 
 log = get_logger(__name__)
 LOOK_SECONDS = 1.0
@@ -82,6 +84,8 @@ def _broker(session: Session) -> Iterator[tuple[KafkaSettings, EmbeddedKafka | N
     if session.bootstrap is not None:
         yield session.kafka(), None
         return
+    from trunkline.bus.embedded import EmbeddedKafka
+
     with _download_progress() as report:
         broker = EmbeddedKafka(session.home, on_progress=report)
         running = broker.start()
