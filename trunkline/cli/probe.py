@@ -9,14 +9,13 @@ from pathlib import Path
 
 from trunkline.core.contracts import PluginContext
 from trunkline.core.errors import ConfigurationError, UnavailableError, did_you_mean
-from trunkline.core.log import configure_logging, get_logger
+from trunkline.core.log import get_logger
 from trunkline.core.manifests import load_files
 from trunkline.core.manifests.check import build_sink, build_source, check
 
 
 async def probe(files: list[Path], pipeline: str, namespace: str, timeout: float) -> float:
     """Seconds that opening took. Raises what the plug-in raises, `UnavailableError` after `timeout` seconds."""
-    configure_logging("warning")
     project = load_files(files)
     check(project)
     if pipeline in project.sources:

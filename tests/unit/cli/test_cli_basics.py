@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+import structlog
 import yaml
 from typer.testing import CliRunner, Result
 
 from trunkline.cli.main import app
 from trunkline.cli.session import address
 from trunkline.core.errors import ConfigurationError
+from trunkline.core.log import KafkaClientLog, get_logger
 
 
 @pytest.fixture(autouse=True)
@@ -93,6 +97,28 @@ def test_a_defect_shows_no_traceback_but_how_to_get_one(monkeypatch: pytest.Monk
     result = call("connector", "ls")
     assert result.exit_code == 3
     assert result.stderr.startswith("error[internal]: ZeroDivisionError: of ours\n  hint: ")
+
+
+def test_a_command_shows_warnings_of_what_it_uses_and_nothing_less(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    root = logging.getLogger()
+    request.addfinalizer(partial(setattr, root, "handlers", root.handlers[:]))
+    request.addfinalizer(partial(root.setLevel, root.level))
+    request.addfinalizer(structlog.reset_defaults)
+    structlog.reset_defaults()
+
+    def talkative() -> list[dict[str, str]]:
+        KafkaClientLog(get_logger("kafka")).log(logging.ERROR, "%s [%s] %s", "GETPID", "rdkafka#producer-7", "retrying")
+        get_logger("kafka").info("it is said by the way")
+        get_logger("kafka").warning("it must be known")
+        return []
+
+    monkeypatch.setattr("trunkline.core.docs.listing", talkative)
+    result = call("connector", "ls", "-o", "json")
+    assert (result.exit_code, result.stdout) == (0, "[]\n")
+    (line,) = result.stderr.splitlines()
+    assert "it must be known" in line
 
 
 def test_an_interrupted_command_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:
