@@ -33,6 +33,7 @@ STATUS_COLUMNS = (
     "FILTERED",
     "PARKED",
     "DEAD",
+    "DEAD AGAIN",
     "REDRIVEN",
     "WAITING",
     "LAG",
@@ -40,7 +41,7 @@ STATUS_COLUMNS = (
     "LEDGER",
     "PROGRESS",
 )
-_WHERE_ANY = {"ABSORBED", "PARKED"}
+_WHERE_ANY = {"ABSORBED", "PARKED", "DEAD AGAIN"}
 """Columns that stand only in a table where some pipeline has any: few do."""
 _WORST = (State.FAILED, State.RESTARTING, State.RUNNING, State.PAUSED, State.STOPPED, State.UNASSIGNED)
 """What one word says of several workers: the first of these that any of them is in."""
@@ -105,13 +106,18 @@ class Standing:
         return f"{self.per_second:,.0f}/s{rest}" if self.per_second >= 1 and self.lag_records else None
 
     def row(self) -> tuple[Any, ...]:
-        """The cells under STATUS_COLUMNS. What was read is the sum of the classes behind it, and of what the ledger has open."""
+        """The cells under STATUS_COLUMNS.
+
+        What was read is the sum of the classes behind it and of what the ledger has open. The dead letters of both kinds are the sum of
+        those that were sent again and those that wait.
+        """
         counts = [self.counts.get(name) for name in ("read", "delivered", "absorbed", "filtered", "parked", "dead")]
         lag = (None, None) if self.kind == "Source" else (self.lag_records, self.lag_seconds)
         ledger = None if not self.counts else ("closes" if self.open == 0 else f"{self.open} open")
         age = None if self.since is None else elapsed(time.time() - self.since)
         state = f"{self.state} (finished)" if self.finished else str(self.state)
-        letters = (self.redriven, self.dead_waiting) if self.counts else (None, None)
+        again = self.counts.get("dead_again")
+        letters = (again, self.redriven, self.dead_waiting) if self.counts else (None, None, None)
         if self.breaker in _HELD_BACK:
             state += f" (breaker {self.breaker})"
         if self.parked_records:

@@ -70,3 +70,10 @@ def test_where_nothing_was_parked_no_column_says_so() -> None:
     columns, (row,) = status_table([standing("Sink", counts={"read": 1, "delivered": 1, "parked": 0})])
     assert "PARKED" not in columns
     assert len(columns) == len(row)
+
+
+def test_dead_letters_of_the_first_time_and_of_later_ones_are_those_that_were_sent_again_and_those_that_wait() -> None:
+    counts = {"read": 10, "delivered": 0, "dead": 10, "dead_again": 11}
+    columns, (cells,) = status_table([standing("Sink", counts=counts, redriven=13, dead_waiting=8)])
+    row = dict(zip(columns, cells, strict=True))
+    assert row["DEAD"] + row["DEAD AGAIN"] == row["REDRIVEN"] + row["WAITING"]
