@@ -14,6 +14,7 @@ import structlog
 import yaml
 from typer.testing import CliRunner, Result
 
+from trunkline.bus.embedded import RunningBroker
 from trunkline.cli.main import app
 from trunkline.cli.session import address
 from trunkline.core.errors import ConfigurationError
@@ -81,6 +82,19 @@ def test_an_unreachable_broker_is_named_and_ends_with_3(unused_tcp_port: int) ->
     result = call("status", "--bootstrap", f"127.0.0.1:{unused_tcp_port}")
     assert result.exit_code == 3
     assert f"error[kafka.unreachable]: no Kafka broker answers at 127.0.0.1:{unused_tcp_port}" in result.stderr
+
+
+def test_an_embedded_broker_that_does_not_answer_is_no_wrong_address(
+    monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int
+) -> None:
+    silent = RunningBroker(f"127.0.0.1:{unused_tcp_port}", 1, "4.3.1", {})
+    monkeypatch.setattr("trunkline.bus.embedded.find_running", lambda _home: silent)
+    monkeypatch.setattr("trunkline.cli.session.PING_SECONDS", 0.5)
+    result = call("status")
+    assert result.exit_code == 3
+    assert "error[kafka.unreachable]" in result.stderr
+    assert "this is the embedded broker of" in result.stderr
+    assert "--bootstrap" not in result.stderr
 
 
 def test_debug_shows_the_traceback_and_the_error() -> None:
