@@ -192,6 +192,13 @@ def test_a_job_that_is_cancelled_leaves_its_letters_waiting(letters: Letters) ->
     asked = letters.data("redrive", "out", "--detach")
     cancelled = letters("job", "cancel", asked["job"])
     assert "CANCELLED" in cancelled.stdout, cancelled.stderr
+    assert letters("job", "cancel", asked["job"]).exit_code == 0, "that is what was wanted"
+    for verb in ("resume", "pause"):
+        refused = letters("job", verb, asked["job"])
+        assert refused.exit_code == 2
+        assert (
+            f"error[job.ended] job {asked['job']}: the job has ended (CANCELLED) and can't be {verb}d" in refused.stderr
+        )
     assert letters.retried() == []
     assert sum(one["count"] for one in letters.data("ls")) == 3
 
