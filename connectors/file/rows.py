@@ -123,12 +123,27 @@ class CsvRows:
             except csv.Error as error:
                 if ended:
                     return
-                yield [], reader.line_num, f"the row is no CSV: {error}"
+                yield [], reader.line_num, f"the row is no CSV: {self._explained(error)}"
             else:
                 # Asked for a line after the last one, the reader was inside a quoted field.
                 if ended:
                     return
                 yield row, reader.line_num, None
+
+    def _explained(self, error: csv.Error) -> str:
+        """What the csv module found, with what to do about it: its own words are for who opens files in Python."""
+        said = str(error)
+        if said.startswith("new-line character"):
+            return "a carriage return stands in a field without quotes; put the field in quotes, or end lines with a line feed"
+        if "expected after" in said:
+            twice = "twice" if self._options.escapechar is None else f"after {self._options.escapechar}"
+            return (
+                f"after the closing quote comes neither {self.delimiter!r} nor the end of the line;"
+                f" write a quote that is content {twice}"
+            )
+        if said.startswith("field larger"):
+            return f"a field is longer than {csv.field_size_limit()} characters; raise `max_line`"
+        return "it can't be split into fields; look at its quotes and escapes"
 
 
 class _Rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from typer.testing import CliRunner, Result
 
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
+from trunkline.bus.states import State
 from trunkline.bus.topics import topic_states
 from trunkline.bus.worker.applied import read_applied
+from trunkline.bus.worker.board import Board, Report
 from trunkline.cli.main import app
 
 pytestmark = pytest.mark.kafka
@@ -188,6 +191,35 @@ def test_a_wish_without_a_worker_is_kept_for_the_next_one(shell: Shell) -> None:
     result = shell("pause", "big-orders")
     assert result.exit_code == 0
     assert "no worker runs it now" in result.stdout
+
+
+def test_the_last_words_of_a_killed_worker_are_not_taken_for_a_worker(shell: Shell) -> None:
+    shell("apply", "-f", shell.write(shell.flow()), "--yes")
+    board = Board(shell.kafka, shell.names)
+    board.report(Report("big-orders", "Stream", "killed", State.RUNNING, since=time.time() - 60, at=time.time()))
+    board.flush()
+    for verb in ("pause", "restart"):
+        result = shell(verb, "big-orders", "--timeout", "0.2")
+        assert result.exit_code == 0, result.stderr
+        assert "no worker runs it now, so it is kept for when one comes" in result.stdout
+
+
+def test_while_it_is_not_known_whether_a_silent_worker_is_gone_that_is_said(shell: Shell) -> None:
+    shell("apply", "-f", shell.write(shell.flow()), "--yes")
+    board = Board(shell.kafka, shell.names)
+    board.report(Report("big-orders", "Stream", "silent", State.RUNNING, since=time.time() - 60, at=time.time() - 9))
+    board.flush()
+    member = shell.kafka.consumer(shell.names.jobs)
+    try:
+        member.subscribe([shell.names.jobs])
+        while not member.assignment():
+            member.poll(0.1)
+        result = shell("pause", "big-orders", "--timeout", "0.2")
+    finally:
+        member.close()
+    assert result.exit_code == 3
+    assert "error[pipeline.slow]: no worker has said anything of big-orders since it was asked for" in result.stderr
+    assert "kept for when one comes" in result.stderr
 
 
 def test_topics_and_schemas_can_be_looked_at(shell: Shell) -> None:

@@ -110,6 +110,8 @@ def test_a_redrive_is_counted_first_filtered_and_sends_nothing_twice(letters: Le
         "waiting": 1,
         "capped": 0,
         "refused": 0,
+        "unjudged": 0,
+        "sent_before": [],
         "sent": 0,
         "dry_run": True,
         "job": None,
@@ -127,6 +129,29 @@ def test_a_redrive_is_counted_first_filtered_and_sends_nothing_twice(letters: Le
 def test_the_failure_can_be_filtered_by_its_headers(letters: Letters) -> None:
     where = "headers['__connect.errors.stage'] == 'DECODE'"
     assert [one["id"] for one in letters.data("show", "out", "--filter", where)] == ["event-2"]
+
+
+def test_letters_that_were_named_and_are_not_sent_are_accounted_for(letters: Letters) -> None:
+    assert letters.data("redrive", "out", "0@0")["sent"] == 1
+    again = letters("dlq", "redrive", "out", "0@0", "0@1", "--dry-run")
+    assert again.exit_code == 0
+    assert "sent again already, and not once more: 0@0" in again.stderr
+    assert "0@1" not in again.stderr
+    assert letters.data("redrive", "out", "0@0", "0@1", "--dry-run")["sent_before"] == ["0@0"]
+    nowhere = letters("dlq", "redrive", "out", "0@1", "0@77")
+    assert nowhere.exit_code == 2
+    assert "error[dlq.unknown]" in nowhere.stderr
+    assert len(letters.retried()) == 1
+
+
+def test_where_a_filter_can_not_be_evaluated_it_is_said_on_how_many_letters_and_why(letters: Letters) -> None:
+    where = "headers['ce_id'] == 'event-1' || letter.code == 'sink.rejected' && event.idd == 7"
+    tried = letters("dlq", "redrive", "out", "--filter", where, "--dry-run")
+    assert tried.exit_code == 0
+    assert "could not be evaluated on 1 letter, not chosen therefore: 0@0: " in tried.stderr
+    shown = letters("dlq", "show", "out", "--filter", where)
+    assert "could not be evaluated on 1 letter, not chosen therefore: 0@0: " in shown.stderr
+    assert letters.data("redrive", "out", "--filter", where, "--dry-run")["unjudged"] == 1
 
 
 def test_a_wrong_filter_or_pipeline_is_wrong_input(letters: Letters) -> None:
@@ -167,6 +192,13 @@ def test_a_job_that_is_cancelled_leaves_its_letters_waiting(letters: Letters) ->
     asked = letters.data("redrive", "out", "--detach")
     cancelled = letters("job", "cancel", asked["job"])
     assert "CANCELLED" in cancelled.stdout, cancelled.stderr
+    assert letters("job", "cancel", asked["job"]).exit_code == 0, "that is what was wanted"
+    for verb in ("resume", "pause"):
+        refused = letters("job", verb, asked["job"])
+        assert refused.exit_code == 2
+        assert (
+            f"error[job.ended] job {asked['job']}: the job has ended (CANCELLED) and can't be {verb}d" in refused.stderr
+        )
     assert letters.retried() == []
     assert sum(one["count"] for one in letters.data("ls")) == 3
 

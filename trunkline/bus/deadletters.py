@@ -43,7 +43,11 @@ SENT_AGAIN = frozenset({ORIGIN, REDRIVE, REDRIVES})
 """What only a record in a retry topic carries."""
 
 MAX_REASON = 2000
-_VARIABLE = re.compile(r"0x[0-9a-f]+|\d+|'[^']*'|\"[^\"]*\"")
+_QUOTED = r"'[^']*'|\"[^\"]*\""
+_NAMED = rf"\b(?:field|column) (?:{_QUOTED})"
+"""The name of a field belongs to the cause; an index in it (`items[3].id`) does not."""
+_VARIABLE = re.compile(rf"(?P<named>{_NAMED})|0x[0-9a-f]+|\d+|{_QUOTED}")
+_INDEX = re.compile(r"\[\d+\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +95,15 @@ def is_error_header(name: str) -> bool:
 
 
 def fingerprint(pipeline: str, stage: str, code: str, reason: str) -> str:
-    """What failures of one cause share: the reason without its numbers and quoted values."""
-    text = "\0".join((pipeline, stage, code, _VARIABLE.sub("#", reason)))
+    """What failures of one cause share: the reason without its numbers and quoted values, but with the names of fields."""
+    text = "\0".join((pipeline, stage, code, _VARIABLE.sub(_kept, reason)))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _kept(found: re.Match[str]) -> str:
+    """What stands in a fingerprint's text for a part that may vary."""
+    named = found["named"]
+    return "#" if named is None else _INDEX.sub("[#]", named)
 
 
 @dataclass(frozen=True, slots=True)

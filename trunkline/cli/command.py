@@ -100,6 +100,10 @@ def _as_command(function: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(function)
     def run(ctx: typer.Context, **values: Any) -> None:
+        from trunkline.core.log import configure_logging
+
+        # Commands that serve log what they were told to; of all others the result is what is wanted, and trouble.
+        configure_logging("warning")
         session = _session(ctx, {name: values.pop(name) for name in _SHARED})
         try:
             function(session, **values)

@@ -116,12 +116,16 @@ def try_connection(
         float, typer.Option("--timeout", min=0.1, help="Seconds the other system has to answer.")
     ] = 30.0,
 ) -> None:
-    """Open a pipeline's connection as a worker would: settings, secrets, network and credentials. Sends no record."""
-    import asyncio
-
+    """Open a pipeline's connection as a worker would: settings, secrets, and, where it has a probe, network and credentials.
+    Sends no record."""
     from trunkline.cli.probe import probe
 
-    seconds = asyncio.run(probe(file, pipeline, session.names().namespace, timeout))
-    session.out.fields(
-        {pipeline: f"opened in {seconds:.1f} s"}, {"pipeline": pipeline, "opened": True, "seconds": round(seconds, 3)}
-    )
+    opened = probe(file, pipeline, session.names().namespace, timeout)
+    said = f"opened in {opened.seconds:.1f} s"
+    if not opened.asked:
+        said += (
+            "; nothing was asked over the network, because the connector has no probe or none is set:"
+            " only settings, secrets and what is on this machine were checked"
+        )
+    data = {"pipeline": pipeline, "opened": True, "seconds": round(opened.seconds, 3), "probed": opened.asked}
+    session.out.fields({pipeline: said}, data)

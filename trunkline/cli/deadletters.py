@@ -81,11 +81,21 @@ def waiting(
     where: str | None,
     limit: int | None,
 ) -> list[DeadLetter]:
-    """The dead letters of one pipeline that were not sent again and pass the filter."""
+    """The dead letters of one pipeline that were not sent again and pass the filter. Says where that could not be evaluated."""
     known_pipelines(session, kafka, session.names(), pipeline)
     matches = compile_filter(where, Decoder(registry)) if where is not None else None
     found: Iterator[DeadLetter] = Redrive(kafka, session.names(), pipeline).still_waiting()
-    return list(islice((letter for letter in found if matches is None or matches(letter)), limit))
+    chosen = list(islice((letter for letter in found if matches is None or matches(letter)), limit))
+    if matches is not None:
+        say_unjudged(session, matches.unjudged, matches.first_unjudged)
+    return chosen
+
+
+def say_unjudged(session: Session, count: int, first: str) -> None:
+    """Says on how many letters a filter could not be evaluated, and why on the first; nothing where there were none."""
+    if count:
+        letters = "1 letter" if count == 1 else f"{count} letters"
+        session.out.note(f"--filter could not be evaluated on {letters}, not chosen therefore: {first}")
 
 
 def at_place(session: Session, kafka: KafkaSettings, pipeline: str, place: str) -> DeadLetter:

@@ -110,7 +110,7 @@ def redrive(
     detach: Annotated[bool, typer.Option("--detach", help="Return at once; a worker does it.")] = False,
 ) -> None:
     """Send dead letters to their pipeline again, and to no other, as a job that outlives this command. Nothing is sent twice."""
-    from trunkline.cli.deadletters import order_of, redriven
+    from trunkline.cli.deadletters import order_of, redriven, say_unjudged
     from trunkline.cli.edits import edit_of
 
     kafka = session.kafka()
@@ -128,7 +128,11 @@ def redrive(
     }
     for refusal in plan.refusals:
         session.out.note(f"refused {refusal}")
-    data = {"pipeline": pipeline, **counts, "sent": sent, "dry_run": dry_run}
+    if plan.sent_before:
+        session.out.note(f"sent again already, and not once more: {', '.join(plan.sent_before)}")
+    say_unjudged(session, plan.unjudged, plan.first_unjudged)
+    left_out = {"unjudged": plan.unjudged, "sent_before": plan.sent_before}
+    data = {"pipeline": pipeline, **counts, **left_out, "sent": sent, "dry_run": dry_run}
     session.out.fields(shown, {**data, "job": job.id if job is not None else None, "state": state})
 
 

@@ -28,7 +28,7 @@ from trunkline.bus.worker.build import source_publisher
 from trunkline.cli.output import console
 from trunkline.cli.session import Session, user
 from trunkline.cli.standing import elapsed
-from trunkline.core.errors import FatalError, TrunklineError
+from trunkline.core.errors import ConfigurationError, FatalError, TrunklineError
 from trunkline.core.manifests import load_files
 from trunkline.core.manifests.check import check
 from trunkline.registry.client import RegistryClient
@@ -98,11 +98,22 @@ def find(kafka: KafkaSettings, names: Names, identity: str) -> Job:
 
 
 def want(session: Session, identity: str, desired: Desired, *, detach: bool = False) -> Job:
-    """Says what is wanted of a job, and waits until it shows."""
+    """Says what is wanted of a job, and waits until it shows.
+
+    Raises `ConfigurationError` (`job.ended`) where it has ended and can neither rest nor go on.
+    """
     kafka, names = session.kafka(), session.names()
     ensure_topics(kafka, internal_topics(names))
     job = find(kafka, names, identity)
     if job.ended:
+        if desired is not Desired.CANCELLED:
+            verb = "resumed" if desired is Desired.RUNNING else "paused"
+            raise ConfigurationError(
+                f"the job has ended ({job.progress.state}) and can't be {verb}",
+                where=f"job {identity}",
+                hint=f"what still waits goes with another one: `trunkline dlq redrive {job.pipeline}`",
+                code="job.ended",
+            )
         session.out.note(f"{identity} ended already: {job.progress.state}")
         return job
     wish = JobRecords(names).wish(kafka, job, desired, user())

@@ -31,15 +31,11 @@ def register(app: typer.Typer) -> None:
 
 def status(session: Session, pipeline: MaybePipelineArgument = None) -> None:
     """Show states with their reasons, what became of the records, lag, and whether the ledger closes."""
-    from trunkline.cli.standing import STATUS_COLUMNS, standings
+    from trunkline.cli.standing import standings, status_table
 
     found = standings(session, pipeline)
-    session.out.table(
-        STATUS_COLUMNS,
-        [one.row() for one in found],
-        [one.as_dict() for one in found],
-        empty="no pipeline is applied or running",
-    )
+    columns, rows = status_table(found)
+    session.out.table(columns, rows, [one.as_dict() for one in found], empty="no pipeline is applied or running")
     for one in found:
         if one.reason and session.out.for_people:
             session.out.note(f"{one.pipeline}: {one.reason}" + (f"\n  hint: {one.hint}" if one.hint else ""))

@@ -3,20 +3,46 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from trunkline.core.contracts import PluginContext
 from trunkline.core.errors import ConfigurationError, UnavailableError, did_you_mean
-from trunkline.core.log import configure_logging, get_logger
+from trunkline.core.log import get_logger
 from trunkline.core.manifests import load_files
 from trunkline.core.manifests.check import build_sink, build_source, check
 
 
-async def probe(files: list[Path], pipeline: str, namespace: str, timeout: float) -> float:
-    """Seconds that opening took. Raises what the plug-in raises, `UnavailableError` after `timeout` seconds."""
-    configure_logging("warning")
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A connection that opened: in how many seconds, and whether that took another system's answer."""
+
+    seconds: float
+    asked: bool
+
+
+class _WatchedLoop(asyncio.SelectorEventLoop):
+    """Notes whether anything was connected to: a plug-in need not say whether its `open` asks anybody, and may be wrong about it."""
+
+    asked = False
+
+    async def sock_connect(self, sock: socket.socket, address: Any) -> None:
+        await super().sock_connect(sock, address)
+        self.asked = True
+
+
+def probe(files: list[Path], pipeline: str, namespace: str, timeout: float) -> Opened:
+    """Opens and closes it. Raises what the plug-in raises, `UnavailableError` after `timeout` seconds."""
+    loop = _WatchedLoop()
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        return Opened(runner.run(_probe(files, pipeline, namespace, timeout)), loop.asked)
+
+
+async def _probe(files: list[Path], pipeline: str, namespace: str, timeout: float) -> float:
     project = load_files(files)
     check(project)
     if pipeline in project.sources:

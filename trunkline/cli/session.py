@@ -73,7 +73,17 @@ class Session:
 
         settings = self.kafka_settings()
         self.names()  # a wrong namespace is said at once, not after a broker was waited for
-        ping(settings, PING_SECONDS)
+        try:
+            ping(settings, PING_SECONDS)
+        except UnavailableError as error:
+            if self.bootstrap is not None:
+                raise
+            raise UnavailableError(
+                error.message,
+                hint=f"this is the embedded broker of {self.home}: its process is there, but may be starting, ending or held up; "
+                "ask again, or end the command that runs it and start it anew",
+                code=error.code,
+            ) from error
         return settings
 
     def kafka_settings(self) -> KafkaSettings:

@@ -29,8 +29,11 @@ STATUS_COLUMNS = (
     "WORKERS",
     "READ",
     "DELIVERED",
+    "ABSORBED",
     "FILTERED",
+    "PARKED",
     "DEAD",
+    "DEAD AGAIN",
     "REDRIVEN",
     "WAITING",
     "LAG",
@@ -38,6 +41,8 @@ STATUS_COLUMNS = (
     "LEDGER",
     "PROGRESS",
 )
+_WHERE_ANY = {"ABSORBED", "PARKED", "DEAD AGAIN"}
+"""Columns that stand only in a table where some pipeline has any: few do."""
 _WORST = (State.FAILED, State.RESTARTING, State.RUNNING, State.PAUSED, State.STOPPED, State.UNASSIGNED)
 """What one word says of several workers: the first of these that any of them is in."""
 _HELD_BACK = ("open", "half-open")
@@ -101,13 +106,18 @@ class Standing:
         return f"{self.per_second:,.0f}/s{rest}" if self.per_second >= 1 and self.lag_records else None
 
     def row(self) -> tuple[Any, ...]:
-        """The cells under STATUS_COLUMNS."""
-        counts = [self.counts.get(name) for name in ("read", "delivered", "filtered", "dead")]
+        """The cells under STATUS_COLUMNS.
+
+        What was read is the sum of the classes behind it and of what the ledger has open. The dead letters of both kinds are the sum of
+        those that were sent again and those that wait.
+        """
+        counts = [self.counts.get(name) for name in ("read", "delivered", "absorbed", "filtered", "parked", "dead")]
         lag = (None, None) if self.kind == "Source" else (self.lag_records, self.lag_seconds)
         ledger = None if not self.counts else ("closes" if self.open == 0 else f"{self.open} open")
         age = None if self.since is None else elapsed(time.time() - self.since)
         state = f"{self.state} (finished)" if self.finished else str(self.state)
-        letters = (self.redriven, self.dead_waiting) if self.counts else (None, None)
+        again = self.counts.get("dead_again")
+        letters = (again, self.redriven, self.dead_waiting) if self.counts else (None, None, None)
         if self.breaker in _HELD_BACK:
             state += f" (breaker {self.breaker})"
         if self.parked_records:
@@ -118,6 +128,17 @@ class Standing:
     def as_dict(self) -> dict[str, Any]:
         """The standing as data."""
         return {**asdict(self), "ledger_closes": self.open == 0, "seconds_left": self.seconds_left}
+
+
+def status_table(found: Sequence[Standing]) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Columns and rows: STATUS_COLUMNS without those that say nothing of any pipeline."""
+    rows = [one.row() for one in found]
+    kept = [
+        index
+        for index, column in enumerate(STATUS_COLUMNS)
+        if column not in _WHERE_ANY or any(row[index] for row in rows)
+    ]
+    return [STATUS_COLUMNS[index] for index in kept], [tuple(row[index] for index in kept) for row in rows]
 
 
 def elapsed(seconds: float) -> str:

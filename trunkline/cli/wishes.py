@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
+from trunkline.bus.redrive.runner import has_runner
 from trunkline.bus.states import Desired, State
 from trunkline.bus.topics import ensure_topics, internal_topics
 from trunkline.bus.worker.board import STALE_SECONDS, Board, Report, Wish
@@ -15,6 +17,8 @@ from trunkline.cli.standing import known_pipelines
 from trunkline.core.errors import FatalError, UnavailableError
 
 POLL_SECONDS = 0.3
+WORKER_SECONDS = 6.0
+"""How long workers may be silent before it is asked whether any is there: longer than between two reports of one."""
 _EXPECTED = {Desired.RUNNING: State.RUNNING, Desired.PAUSED: State.PAUSED, Desired.STOPPED: State.STOPPED}
 
 
@@ -33,21 +37,20 @@ def wish(session: Session, pipeline: str, desired: Desired, timeout: float) -> N
             raise _failed(report)
         return report.state is expected
 
-    _await(session, board, [pipeline], shows, str(expected), timeout)
+    _Awaited(session, kafka, names, asked, str(expected), shows).wait([pipeline], timeout)
 
 
 def restart(session: Session, pipelines: Sequence[str], timeout: float) -> None:
     """Asks for restarts and waits until the workers have begun anew."""
     kafka, names = _cluster(session)
     board = Board(kafka, names)
-    wishes = board.wishes()
+    wishes, asked = board.wishes(), time.time()
     wanted = {}
     for pipeline in pipelines:
         known_pipelines(session, kafka, names, pipeline)
         before = wishes.get(pipeline, Wish())
         wanted[pipeline] = before.restart + 1
-        board.wish(pipeline, Wish(before.desired, before.restart + 1, user(), time.time()))
-    asked = time.time()
+        board.wish(pipeline, Wish(before.desired, before.restart + 1, user(), asked))
 
     def shows(report: Report) -> bool:
         if report.restart < wanted[report.pipeline]:
@@ -56,7 +59,7 @@ def restart(session: Session, pipelines: Sequence[str], timeout: float) -> None:
             raise _failed(report)
         return report.state in {State.RUNNING, State.PAUSED, State.STOPPED}
 
-    _await(session, board, list(pipelines), shows, "restarted", timeout)
+    _Awaited(session, kafka, names, asked, "restarted", shows).wait(pipelines, timeout)
 
 
 def restart_failed(session: Session, timeout: float) -> None:
@@ -75,35 +78,69 @@ def _cluster(session: Session) -> tuple[KafkaSettings, Names]:
     return kafka, names
 
 
-def _await(
-    session: Session, board: Board, pipelines: list[str], shows: Callable[[Report], bool], expected: str, timeout: float
-) -> None:
-    deadline = time.monotonic() + timeout
-    waiting = list(pipelines)
-    while waiting:
-        # A running worker repeats its reports every few seconds, those of stopped pipelines too.
-        reports = [report for report in board.reports() if time.time() - report.at < STALE_SECONDS]
-        for pipeline in list(waiting):
-            own = [report for report in reports if report.pipeline == pipeline and _lives(report)]
-            if not own or timeout <= 0:
-                session.out.line(
-                    f"{pipeline}: asked for; " + ("no worker runs it now" if not own else "not waited for")
-                )
-                waiting.remove(pipeline)
-            elif all(shows(report) for report in own):
-                session.out.line(f"{pipeline}: {expected}")
-                waiting.remove(pipeline)
-        if not waiting:
-            break
-        if time.monotonic() > deadline:
-            raise UnavailableError(
-                f"{', '.join(waiting)} did not become {expected} in {timeout:g} s",
-                hint="it was asked for and may still come: see `trunkline status`",
+@dataclass(slots=True)
+class _Awaited:
+    """What was asked for at `asked`, in Unix seconds, and `shows` in the report of every worker that has done it."""
+
+    session: Session
+    kafka: KafkaSettings
+    names: Names
+    asked: float
+    expected: str
+    shows: Callable[[Report], bool]
+
+    def wait(self, pipelines: Sequence[str], timeout: float) -> None:
+        """Waits until it shows of all. Raises `UnavailableError` after `timeout` seconds."""
+        board, out = Board(self.kafka, self.names), self.session.out
+        begun = looked = time.monotonic()
+        waiting = list(pipelines)
+        while True:
+            # A running worker repeats its reports every few seconds, those of stopped pipelines too.
+            reports = [one for one in board.reports() if time.time() - one.at < STALE_SECONDS and _lives(one)]
+            own = {name: [one for one in reports if one.pipeline == name] for name in waiting}
+            late = time.monotonic() - begun > timeout
+            if late or time.monotonic() - looked > WORKER_SECONDS:
+                looked = time.monotonic()
+                if any(self._silent(found) for found in own.values()) and not has_runner(self.kafka, self.names):
+                    # The last words of workers that were killed.
+                    own = {name: [] if self._silent(found) else found for name, found in own.items()}
+            for name, found in own.items():
+                said = self._outcome(found, timeout)
+                if said is not None:
+                    out.line(f"{name}: {said}")
+                    waiting.remove(name)
+            if not waiting:
+                break
+            if late:
+                raise self._too_late({name: own[name] for name in waiting}, timeout)
+            time.sleep(POLL_SECONDS)
+        if not out.for_people:
+            out.data([report.as_dict() for report in board.reports() if report.pipeline in pipelines])
+
+    def _outcome(self, reports: Sequence[Report], timeout: float) -> str | None:
+        if not reports:
+            return "asked for; no worker runs it now, so it is kept for when one comes"
+        if timeout <= 0:
+            return "asked for; not waited for"
+        return self.expected if all(self.shows(report) for report in reports) else None
+
+    def _silent(self, reports: Sequence[Report]) -> bool:
+        return all(report.at < self.asked for report in reports)
+
+    def _too_late(self, waiting: dict[str, list[Report]], timeout: float) -> UnavailableError:
+        names = ", ".join(waiting)
+        if all(self._silent(found) for found in waiting.values()):
+            last = max(report.at for found in waiting.values() for report in found)
+            return UnavailableError(
+                f"no worker has said anything of {names} since it was asked for; the last word is {time.time() - last:.0f} s old",
+                hint="if its worker is gone, it is kept for when one comes: see `trunkline status`",
                 code="pipeline.slow",
             )
-        time.sleep(POLL_SECONDS)
-    if not session.out.for_people:
-        session.out.data([report.as_dict() for report in board.reports() if report.pipeline in pipelines])
+        return UnavailableError(
+            f"{names} did not become {self.expected} in {timeout:g} s",
+            hint="it was asked for and may still come: see `trunkline status`",
+            code="pipeline.slow",
+        )
 
 
 def _lives(report: Report) -> bool:

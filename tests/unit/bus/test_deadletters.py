@@ -76,6 +76,20 @@ def test_failures_of_one_cause_share_a_fingerprint_and_others_do_not() -> None:
     assert of("late") != of("late", "other")
 
 
+def test_the_name_of_a_field_belongs_to_the_cause_and_its_value_does_not() -> None:
+    def of(reason: str) -> str:
+        return fingerprint("p", "SOURCE CAST", "c", reason)
+
+    assert of("field 'id': expected long (0 to 9), found 'x'") != of("field 'total': expected long (0 to 9), found 'x'")
+    assert of("field 'id': expected long (0 to 9), found 'x'") == of(
+        "field 'id': expected long (0 to 9), found \"it's\""
+    )
+    assert of("field 'address1' is missing") != of("field 'address2' is missing")
+    assert of("field 'items[3].id' is missing") == of("field 'items[14].id' is missing")
+    assert of("a record has no field 'idd'") != of("a record has no field 'totl'")
+    assert of("column 'id': no number") != of("column 'total': no number")
+
+
 def test_a_dead_letter_that_is_read_back_knows_where_it_came_from_and_its_own_headers() -> None:
     headers = _headers([("own", b"1")], Failure("SINK", "x", "no"))
     letter = DeadLetter.from_message(Read(b"v", b"k", list(headers), ("posts.dlq", 3, 7)))  # type: ignore[arg-type]

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 import pytest
+from records import ORDER, Schemas
 
 from trunkline.bus.deadletters import ORIGIN, REDRIVE, REDRIVES, DeadLetter, Failure, dead_letter_headers
 from trunkline.bus.names import Names
 from trunkline.bus.redrive.edits import Changes, Edit, input_editor
 from trunkline.bus.redrive.jobs import Desired, JobLog, JobState
+from trunkline.bus.redrive.letters import compile_filter
 from trunkline.bus.redrive.marks import Marks
 from trunkline.bus.redrive.plan import Plan
 from trunkline.bus.redrive.resend import RetryWay
 from trunkline.core.errors import ConfigurationError, RejectedError
+from trunkline.registry.codec import Decoder
 
 
 def letter(
@@ -85,6 +89,30 @@ def test_a_record_that_goes_again_says_where_it_came_from_first_and_how_often_it
     assert (first.topic, first.partition, first.key) == ("out.retry", 1, b"k")
     (second,) = way.records(letter(0, 5, again=3), "run")
     assert second.headers[1:] == [(ORIGIN, b"orders/id/1/5"), (REDRIVE, b"run"), (REDRIVES, b"3")]
+
+
+# --- filters ---
+
+
+def test_a_filter_that_can_not_be_evaluated_on_a_letter_is_not_true_of_it_and_says_why() -> None:
+    schemas = Schemas()
+    order = schemas.encoder(ORDER).encode({"id": 1, "customer": "c", "amount": 2})
+    holds = compile_filter("meta.id == '1' && event.idd == 'x'", Decoder(schemas))
+    assert [holds(letter(offset, 5, value=order)) for offset in (3, 4)] == [False, False]
+    assert holds.unjudged == 2
+    assert re.fullmatch("1@3: .*idd.*", holds.first_unjudged)
+
+
+def test_of_a_letter_whose_value_is_unreadable_that_is_the_reason() -> None:
+    holds = compile_filter("event.id == 1", Decoder(Schemas()))
+    assert not holds(letter(3, 5, value=b"no Avro"))
+    assert "0x6e" in holds.first_unjudged
+
+
+def test_a_filter_that_is_false_is_no_trouble() -> None:
+    holds = compile_filter("letter.stage == 'DECODE'", Decoder(Schemas()))
+    assert not holds(letter(3, 5))
+    assert (holds.unjudged, holds.first_unjudged) == (0, "")
 
 
 # --- edits ---

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+import structlog
 import yaml
 from typer.testing import CliRunner, Result
 
+from trunkline.bus.embedded import RunningBroker
 from trunkline.cli.main import app
 from trunkline.cli.session import address
 from trunkline.core.errors import ConfigurationError
+from trunkline.core.log import KafkaClientLog, get_logger
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +84,19 @@ def test_an_unreachable_broker_is_named_and_ends_with_3(unused_tcp_port: int) ->
     assert f"error[kafka.unreachable]: no Kafka broker answers at 127.0.0.1:{unused_tcp_port}" in result.stderr
 
 
+def test_an_embedded_broker_that_does_not_answer_is_no_wrong_address(
+    monkeypatch: pytest.MonkeyPatch, unused_tcp_port: int
+) -> None:
+    silent = RunningBroker(f"127.0.0.1:{unused_tcp_port}", 1, "4.3.1", {})
+    monkeypatch.setattr("trunkline.bus.embedded.find_running", lambda _home: silent)
+    monkeypatch.setattr("trunkline.cli.session.PING_SECONDS", 0.5)
+    result = call("status")
+    assert result.exit_code == 3
+    assert "error[kafka.unreachable]" in result.stderr
+    assert "this is the embedded broker of" in result.stderr
+    assert "--bootstrap" not in result.stderr
+
+
 def test_debug_shows_the_traceback_and_the_error() -> None:
     result = call("status", "--debug")
     assert "Traceback (most recent call last)" in result.stderr
@@ -93,6 +111,28 @@ def test_a_defect_shows_no_traceback_but_how_to_get_one(monkeypatch: pytest.Monk
     result = call("connector", "ls")
     assert result.exit_code == 3
     assert result.stderr.startswith("error[internal]: ZeroDivisionError: of ours\n  hint: ")
+
+
+def test_a_command_shows_warnings_of_what_it_uses_and_nothing_less(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    root = logging.getLogger()
+    request.addfinalizer(partial(setattr, root, "handlers", root.handlers[:]))
+    request.addfinalizer(partial(root.setLevel, root.level))
+    request.addfinalizer(structlog.reset_defaults)
+    structlog.reset_defaults()
+
+    def talkative() -> list[dict[str, str]]:
+        KafkaClientLog(get_logger("kafka")).log(logging.ERROR, "%s [%s] %s", "GETPID", "rdkafka#producer-7", "retrying")
+        get_logger("kafka").info("it is said by the way")
+        get_logger("kafka").warning("it must be known")
+        return []
+
+    monkeypatch.setattr("trunkline.core.docs.listing", talkative)
+    result = call("connector", "ls", "-o", "json")
+    assert (result.exit_code, result.stdout) == (0, "[]\n")
+    (line,) = result.stderr.splitlines()
+    assert "it must be known" in line
 
 
 def test_an_interrupted_command_ends_with_130(monkeypatch: pytest.MonkeyPatch) -> None:

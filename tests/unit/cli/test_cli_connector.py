@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +99,64 @@ def test_a_sink_that_opens_is_said_to_open(tmp_path: Path) -> None:
     result = call("test", "-f", str(tmp_path / "sink.yaml"), "out", "-o", "json")
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["opened"] is True
+
+
+HTTP_SINK = """\
+apiVersion: trunkline/v1
+kind: Topic
+metadata: {{name: orders}}
+---
+apiVersion: trunkline/v1
+kind: Connection
+metadata: {{name: partner}}
+spec:
+  connector: http
+  config: {{base_url: "http://127.0.0.1:{port}", http: {{allow_private: ["127.0.0.1"]}}}}
+---
+apiVersion: trunkline/v1
+kind: Sink
+metadata: {{name: out}}
+spec:
+  from: [orders]
+  start: latest
+  connector: http
+  connection: partner
+  config: {{url: /orders{probe}}}
+"""
+
+
+class _Answers(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(204)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    with HTTPServer(("127.0.0.1", 0), _Answers) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+def test_where_no_probe_asks_the_other_system_that_is_said(tmp_path: Path, unused_tcp_port: int) -> None:
+    (tmp_path / "sink.yaml").write_text(HTTP_SINK.format(port=unused_tcp_port, probe=""), encoding="utf-8")
+    result = call("test", "-f", str(tmp_path / "sink.yaml"), "out")
+    assert result.exit_code == 0, result.stderr
+    assert "nothing was asked over the network" in result.stdout
+
+
+def test_where_a_probe_asks_the_other_system_no_more_is_said_than_that_it_opened(tmp_path: Path, port: int) -> None:
+    (tmp_path / "sink.yaml").write_text(HTTP_SINK.format(port=port, probe=", probe: /health"), encoding="utf-8")
+    result = call("test", "-f", str(tmp_path / "sink.yaml"), "out")
+    assert result.exit_code == 0, result.stderr
+    assert "nothing was asked" not in result.stdout
+    assert json.loads(call("test", "-f", str(tmp_path / "sink.yaml"), "out", "-o", "json").stdout)["probed"] is True
 
 
 def test_a_sink_that_does_not_open_fails_with_its_own_reason(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from trunkline.bus.states import State
-from trunkline.cli.standing import STATUS_COLUMNS, Standing
+from trunkline.cli.standing import STATUS_COLUMNS, Standing, status_table
 
 
 def standing(kind: str, **more: Any) -> Standing:
@@ -51,3 +51,29 @@ def test_a_reader_that_is_behind_shows_its_pace_and_when_it_will_have_caught_up(
 def test_the_row_has_a_cell_for_each_column() -> None:
     assert len(standing("Sink").row()) == len(STATUS_COLUMNS)
     assert "seconds_left" in standing("Sink").as_dict()
+
+
+CLASSES = ("DELIVERED", "ABSORBED", "FILTERED", "PARKED", "DEAD")
+
+
+def test_what_was_read_is_the_sum_of_the_columns_behind_it() -> None:
+    some = {"read": 2063, "delivered": 2038, "filtered": 0, "dead": 10, "absorbed": 0, "parked": 15}
+    none = {"read": 7, "delivered": 6, "filtered": 1, "dead": 0}
+    columns, rows = status_table([standing("Sink", counts=some), standing("Source", counts=none)])
+    for row in (dict(zip(columns, row, strict=True)) for row in rows):
+        assert row["READ"] == sum(row[name] or 0 for name in CLASSES if name in columns)
+    assert "PARKED" in columns
+    assert "ABSORBED" not in columns, "nobody absorbed anything"
+
+
+def test_where_nothing_was_parked_no_column_says_so() -> None:
+    columns, (row,) = status_table([standing("Sink", counts={"read": 1, "delivered": 1, "parked": 0})])
+    assert "PARKED" not in columns
+    assert len(columns) == len(row)
+
+
+def test_dead_letters_of_the_first_time_and_of_later_ones_are_those_that_were_sent_again_and_those_that_wait() -> None:
+    counts = {"read": 10, "delivered": 0, "dead": 10, "dead_again": 11}
+    columns, (cells,) = status_table([standing("Sink", counts=counts, redriven=13, dead_waiting=8)])
+    row = dict(zip(columns, cells, strict=True))
+    assert row["DEAD"] + row["DEAD AGAIN"] == row["REDRIVEN"] + row["WAITING"]

@@ -70,6 +70,28 @@ async def test_a_bad_row_is_set_apart_with_file_and_line_and_the_rest_goes_on(tm
     assert "utf-8" in run.rejected[1].reason
 
 
+@pytest.mark.parametrize(
+    ("row", "found", "mend"),
+    [
+        (b"a\rb,2", "a carriage return stands in a field without quotes", "end lines with a line feed"),
+        (
+            b'"a"b,2',
+            "after the closing quote comes neither ',' nor the end of the line",
+            "write a quote that is content",
+        ),
+    ],
+)
+async def test_what_is_no_csv_is_said_in_words_of_ours_with_what_to_do(
+    tmp_path: Path, row: bytes, found: str, mend: str
+) -> None:
+    run = await read(tmp_path, b"a,b\n1,2\n" + row + b"\n3,4\n")
+    (bad,) = run.rejected
+    assert bad.raw == row
+    assert found in bad.reason
+    assert mend in bad.reason
+    assert "universal" not in bad.reason
+
+
 async def test_a_row_that_is_too_long_is_set_apart_and_memory_stays_small(tmp_path: Path) -> None:
     content = b"a,b\n1,2\n" + b"x" * 3_000_000 + b",2\n3,4\n" + b"y" * 5000 + b",2\n5,6\n"
     run = await read(tmp_path, content, max_line=4096)

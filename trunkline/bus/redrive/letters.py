@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -83,22 +82,32 @@ def letter_expression(text: str, where: str) -> Expression:
     return compile_expression(text, variables=VARIABLES, where=where)
 
 
-def compile_filter(text: str, decoder: Decoder) -> Callable[[DeadLetter], bool]:
-    """Whether an expression is true of a dead letter. Raises `ConfigurationError` for a wrong one.
+class LetterFilter:
+    """Whether an expression is true of a dead letter. One that can't be evaluated on a dead letter is not true of it, and counted:
+    a field that is spelt wrongly would look like no letter at all."""
 
-    One that can't be evaluated on a dead letter is not true of it.
-    """
-    holds = compile_expression(text, expect=BOOL, variables=VARIABLES, where="--filter")
-    reads_value = any(path[0] == "event" for path in holds.names)
+    def __init__(self, text: str, decoder: Decoder) -> None:
+        self.unjudged = 0
+        self.first_unjudged = ""
+        """Place and reason of the first letter on which it could not be evaluated."""
+        self._holds = compile_expression(text, expect=BOOL, variables=VARIABLES, where="--filter")
+        self._reads_value = any(path[0] == "event" for path in self._holds.names)
+        self._decoder = decoder
 
-    def matches(letter: DeadLetter) -> bool:
-        value = decoded_value(letter.value, decoder)[0] if reads_value else None
+    def __call__(self, letter: DeadLetter) -> bool:
+        """Whether it is true of this letter."""
+        value, undecodable = decoded_value(letter.value, self._decoder) if self._reads_value else (None, None)
         try:
-            return holds.fn(value, FailedEvent(value, letter)) is True
-        except RejectedError:
+            return self._holds.fn(value, FailedEvent(value, letter)) is True
+        except RejectedError as error:
+            self.unjudged += 1
+            self.first_unjudged = self.first_unjudged or f"{letter.place}: {undecodable or error.message}"
             return False
 
-    return matches
+
+def compile_filter(text: str, decoder: Decoder) -> LetterFilter:
+    """The filter that an expression means. Raises `ConfigurationError` for a wrong one."""
+    return LetterFilter(text, decoder)
 
 
 def decoded_value(value: bytes | None, decoder: Decoder) -> tuple[Any, str | None]:

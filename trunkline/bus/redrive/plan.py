@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from confluent_kafka import Consumer, Message, TopicPartition
 
 from trunkline.bus.deadletters import DeadLetter
 from trunkline.bus.kafka import KafkaSettings, offset_of, read_all
 from trunkline.bus.redrive.jobs import RedriveOrder
+from trunkline.bus.redrive.letters import LetterFilter
 from trunkline.bus.redrive.marks import Marks
 from trunkline.bus.redrive.resend import Way
 from trunkline.core.errors import ConfigurationError, RejectedError, RetriableError
@@ -34,6 +35,11 @@ class Plan:
         self.refused = 0
         self.refusals: list[str] = []
         """Of the first refused letters: place and reason."""
+        self.sent_before: list[str] = []
+        """Of the letters that were named by their places: those that were sent again already."""
+        self.unjudged = 0
+        """On how many letters the filter could not be evaluated; they are not chosen."""
+        self.first_unjudged = ""
         self._partitions: dict[int, _Chosen] = {}
 
     def add(self, letter: DeadLetter) -> None:
@@ -109,7 +115,7 @@ def make_plan(
     marks: Marks,
     way: Way,
     *,
-    matches: Callable[[DeadLetter], bool] | None = None,
+    matches: LetterFilter | None = None,
     sent: int = 0,
 ) -> Plan:
     """Chooses the letters of the dead-letter topic that `order` asks for and that were not sent again yet.
@@ -119,7 +125,11 @@ def make_plan(
     """
     plan = Plan()
     for letter in _letters(settings, topic, order):
-        if letter in marks or (matches is not None and not matches(letter)):
+        if letter in marks:
+            if order.places:
+                plan.sent_before.append(letter.place)
+            continue
+        if matches is not None and not matches(letter):
             continue
         if letter.redrives >= order.cap:
             plan.capped += 1
@@ -131,6 +141,8 @@ def make_plan(
                 plan.refuse(letter, error)
                 continue
         plan.add(letter)
+    if matches is not None:
+        plan.unjudged, plan.first_unjudged = matches.unjudged, matches.first_unjudged
     if plan.refused and order.edit is not None:
         raise ConfigurationError(
             f"{plan.refused} of the letters can't be edited so: " + "; ".join(plan.refusals),
