@@ -187,6 +187,30 @@ async def test_of_a_delivery_that_two_workers_get_at_once_both_make_the_same_eve
             await asyncio.to_thread(accepted.close)
 
 
+async def test_a_source_whose_producer_rests_takes_the_next_delivery(
+    settings: KafkaSettings, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trunkline.bus.kafka.producing.REST_SECONDS", 0.0)
+    monkeypatch.setattr("trunkline.bus.source.push.UNUSED_SECONDS", -0.9)
+    known = AcceptedDeliveries(settings, names)
+    source = PushRuntime(
+        settings, names, "hooks", Door(Settings()), publisher(names, "hooks"), worker="w", accepted=known
+    )
+    running = asyncio.create_task(source.run())
+    try:
+        for body in ("a", "b"):
+            assert (await answered(source, body)).status == 202
+            while not source._producers.resting:
+                assert not running.done(), running.exception()
+                await asyncio.sleep(0.05)
+        assert source.ready
+        assert source.splits["push-w"].read == 2
+    finally:
+        source.stop()
+        await running
+        await asyncio.to_thread(known.close)
+
+
 async def answered(runtime: PushRuntime, body: str) -> Any:
     """The answer of a runtime that may still be starting: it says 503 until it is ready."""
     async with asyncio.timeout(30):
@@ -277,9 +301,9 @@ async def test_a_stream_whose_transaction_fails_among_its_records_does_them_agai
         other = settings.producer(transactional_id=names.transactional_id("work", "w", "0"))
         other.init_transactions(15)
         refused: list[Any] = []
-        stream._producer.produce(target, b"never", on_delivery=lambda error, _message: refused.append(error))
+        stream._producers.current.produce(target, b"never", on_delivery=lambda error, _message: refused.append(error))
         while not refused:
-            stream._producer.poll(0.1)
+            stream._producers.current.poll(0.1)
 
     work = Copying(target, b"30", taken_over)
     threshold = DeadLetterThreshold(DeadLetterSpec(), "work")
@@ -296,6 +320,33 @@ async def test_a_stream_whose_transaction_fails_among_its_records_does_them_agai
         await running
     found = await asyncio.to_thread(lambda: [message.value() for message in read_all(settings, target)])
     assert found == values
+
+
+@pytest.mark.parametrize("exactly_once", [True, False], ids=["exactly once", "at least once"])
+async def test_a_stream_whose_producer_rests_writes_what_comes(
+    settings: KafkaSettings, names: Names, make_topic: Any, monkeypatch: pytest.MonkeyPatch, exactly_once: bool
+) -> None:
+    monkeypatch.setattr("trunkline.bus.kafka.producing.REST_SECONDS", 0.0)
+    source, target = make_topic("in"), make_topic("out")
+    ensure_topics(settings, [TopicPlan(names.retry("work"), 1), TopicPlan(names.dead_letters("work"), 1)])
+    work = Copying(target, b"", lambda: None)
+    reading = Reading(settings, names, "work", [source], "earliest", "w")
+    threshold = DeadLetterThreshold(DeadLetterSpec(), "work")
+    stream = StreamRuntime(reading, lambda _topic: work, exactly_once=exactly_once, threshold=threshold)
+    writer = settings.producer()
+    running = asyncio.create_task(asyncio.to_thread(stream.run))
+    try:
+        for value in (b"a", b"b"):
+            writer.produce(source, value, partition=0)
+            assert await asyncio.to_thread(writer.flush, 15) == 0
+            while stream.positions.get((source, 0), 0) <= (value == b"b") or not stream._producers.resting:
+                assert not running.done(), running.exception()
+                await asyncio.sleep(0.05)
+    finally:
+        stream.stop()
+        await running
+    found = await asyncio.to_thread(lambda: [message.value() for message in read_all(settings, target)])
+    assert found == [b"a", b"b"]
 
 
 # --- sinks ---

@@ -3,16 +3,18 @@
 from trunkline.bus.kafka.bounded import BoundedCalls
 from trunkline.bus.kafka.cluster import EARLIEST, LATEST, end_offsets, offsets_of, patiently, ping, watermarks
 from trunkline.bus.kafka.errors import translate
-from trunkline.bus.kafka.producing import LazyProducer, produce, produce_and_wait
+from trunkline.bus.kafka.producing import UNUSED_SECONDS, LazyProducer, RestingProducer, produce, produce_and_wait
 from trunkline.bus.kafka.reading import closing, headers_of, offset_of, read_all, read_range
 from trunkline.bus.kafka.settings import KafkaSettings
 
 __all__ = [
     "EARLIEST",
     "LATEST",
+    "UNUSED_SECONDS",
     "BoundedCalls",
     "KafkaSettings",
     "LazyProducer",
+    "RestingProducer",
     "closing",
     "end_offsets",
     "headers_of",

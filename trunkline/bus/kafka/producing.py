@@ -15,6 +15,11 @@ from trunkline.core.envelope import Headers
 from trunkline.core.errors import RetriableError
 
 QUEUE_SECONDS = 30.0
+REST_SECONDS = 60.0
+"""A pipeline that wrote nothing for so long gives its producer up until there is something to write: the threads of a client that does
+nothing still wake several times a second, which is most of what idle pipelines cost."""
+UNUSED_SECONDS = 5.0
+"""The same for a producer that was not used yet: it was made to settle what a former life of the pipeline left open."""
 
 
 class LazyProducer:
@@ -46,6 +51,47 @@ class LazyProducer:
     def flush(self, timeout: float) -> int:
         """As `Producer.flush`."""
         return self._made.flush(timeout) if self._made is not None else 0
+
+
+class RestingProducer:
+    """A producer that a pipeline gives up while it has nothing to write, and makes again when it has.
+
+    Belongs to the thread that writes. Only where a new producer takes nothing from anybody else: a transactional id of one worker's own.
+    """
+
+    def __init__(self, make: Callable[[], Producer]) -> None:
+        self._make = make
+        self._there: Producer | None = None
+        self._rests_at = 0.0
+
+    @property
+    def current(self) -> Producer:
+        """The one that is in use."""
+        assert self._there is not None
+        return self._there
+
+    @property
+    def resting(self) -> bool:
+        """Whether there is none."""
+        return self._there is None
+
+    def renew(self) -> None:
+        """Makes one now, in place of the one that is there. Raises what making it does."""
+        self._there = None
+        self._there = self._make()
+        self._rests_at = time.monotonic() + UNUSED_SECONDS
+
+    def use(self) -> Producer:
+        """The producer, to write with now. Raises what making it does."""
+        if self._there is None:
+            self.renew()
+        self._rests_at = time.monotonic() + REST_SECONDS
+        return self.current
+
+    def rest(self) -> None:
+        """Gives it up after a long time without use. Nothing may be under way."""
+        if self._there is not None and time.monotonic() > self._rests_at:
+            self._there = None
 
 
 def produce(

@@ -16,7 +16,7 @@ import orjson
 from confluent_kafka import KafkaException, Producer
 
 from trunkline.bus.accounting.trace import TraceBatch
-from trunkline.bus.kafka import KafkaSettings, produce, translate
+from trunkline.bus.kafka import UNUSED_SECONDS, KafkaSettings, RestingProducer, produce, translate
 from trunkline.bus.names import Names
 from trunkline.bus.source.deliveries import AcceptedDeliveries, digest
 from trunkline.bus.source.positions import SplitPosition, position_key, read_positions
@@ -79,7 +79,7 @@ class PushRuntime:
         self._accepted = accepted
         self._trace = TraceBatch(pipeline, "source", worker)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"push-{pipeline}")
-        self._producer: Producer | None = None
+        self._producers = RestingProducer(self._new_producer)
         self._position = SplitPosition()
         self._waiting: list[_Waiting] = []
         self._waiting_bytes = 0
@@ -195,18 +195,17 @@ class PushRuntime:
         try:
             while not self._stop.is_set():
                 try:
-                    if self._producer is None:
+                    if not self._ready:
                         await loop.run_in_executor(self._thread, self._open)
                     self._ready = True
-                    await self._wake.wait()
-                    self._wake.clear()
+                    await self._woken(loop)
                     while self._waiting:
                         begun = loop.time()
                         await self._publish_some(loop)
                         await asyncio.sleep(max(0.0, begun + CADENCE_SECONDS - loop.time()))
                     failures = 0
                 except RetriableError as error:
-                    self._ready, self._producer = False, None
+                    self._ready = False
                     wait = RECONNECT_SECONDS if failures else 0.0
                     failures += 1
                     log.warning("the broker did not acknowledge", pipeline=self._pipeline, wait=wait, reason=str(error))
@@ -216,6 +215,16 @@ class PushRuntime:
             self._ready = False
             self._refuse_waiting("the source stops")
             self._thread.shutdown(wait=False)
+
+    async def _woken(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Returns when there is something to publish or to end; meanwhile the producer may rest."""
+        while not self._wake.is_set():
+            try:
+                async with asyncio.timeout(UNUSED_SECONDS + 1 if not self._producers.resting else None):
+                    await self._wake.wait()
+            except TimeoutError:
+                await loop.run_in_executor(self._thread, self._producers.rest)
+        self._wake.clear()
 
     async def _publish_some(self, loop: asyncio.AbstractEventLoop) -> None:
         some, self._waiting = self._waiting[:MAX_TRANSACTION], self._waiting[MAX_TRANSACTION:]
@@ -242,6 +251,10 @@ class PushRuntime:
     # --- the thread ---
 
     def _open(self) -> None:
+        self._producers.renew()
+        self._position = read_positions(self._settings, self._names).get((self._pipeline, self._split), SplitPosition())
+
+    def _new_producer(self) -> Producer:
         producer = self._settings.producer(
             transactional_id=self._names.transactional_id(self._pipeline, self._worker, "push"), linger_ms=0
         )
@@ -249,12 +262,10 @@ class PushRuntime:
             producer.init_transactions(TIMEOUT)
         except KafkaException as error:
             raise translate(error, "the transactional producer can't start") from error
-        self._position = read_positions(self._settings, self._names).get((self._pipeline, self._split), SplitPosition())
-        self._producer = producer
+        return producer
 
     def _write(self, some: list[_Waiting]) -> tuple[list[Answer], SplitPosition]:
-        producer = self._producer
-        assert producer is not None
+        producer = self._producers.use()
         begun = time.monotonic()
         answers: list[Answer] = []
         counts = {"delivered": 0, "filtered": 0, "dead": 0}

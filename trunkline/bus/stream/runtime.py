@@ -19,7 +19,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 
 from trunkline.bus.accounting.trace import TraceBatch
 from trunkline.bus.intake import Assigned, Intake, Partition, Reading
-from trunkline.bus.kafka import BoundedCalls, offset_of, produce, translate
+from trunkline.bus.kafka import BoundedCalls, RestingProducer, offset_of, produce, translate
 from trunkline.bus.ledger import Ledger
 from trunkline.bus.stream.hotloop import HotLoop, TransformLike
 from trunkline.bus.threshold import DeadLetterThreshold
@@ -91,6 +91,7 @@ class StreamRuntime:
         self._transforms: dict[str, TransformLike] = {}
         self._trace = TraceBatch(pipeline, "stream", reading.worker)
         self._loop = HotLoop(pipeline, reading.worker, reading.names, self._trace, self._on_delivery)
+        self._producers = RestingProducer(self._new_producer)
         self._stop = threading.Event()
         self._paused = threading.Event()
         self._begun: float | None = None
@@ -139,8 +140,8 @@ class StreamRuntime:
 
     def run(self) -> None:
         """Reads, processes and writes until `stop`. Raises `TrunklineError` when the pipeline can't go on."""
-        producer = self._new_producer()
-        self._producer = producer
+        # Before joining the group: an open transaction of our former life is ended now, and its holder fenced.
+        self._producers.renew()
         self._intake = Intake(self._reading, self)
         try:
             self._read_on()
@@ -157,7 +158,6 @@ class StreamRuntime:
             linger_ms=20,  # a commit sends at once what waits
             only_failures=True,
         )
-        # Before joining the group: an open transaction of our former life is ended now, and its holder fenced.
         try:
             producer.init_transactions(30.0)
         except KafkaException as error:
@@ -181,9 +181,12 @@ class StreamRuntime:
                 continue  # what was just read comes again
             if messages and not self._process(messages):
                 continue
-            self._producer.poll(0)
-            if self._begun is not None and self._is_due(messages):
-                self._commit()
+            if self._begun is None:
+                self._producers.rest()
+            else:
+                self._producers.current.poll(0)
+                if self._is_due(messages):
+                    self._commit()
             if applied_pause:
                 self._apply_pause(True)
 
@@ -208,9 +211,10 @@ class StreamRuntime:
         """Processes what was read, a run of one partition at a time; False when the transaction had failed meanwhile."""
         try:
             if self._begun is None:
+                producer = self._producers.use()
                 self._begun = time.monotonic()
                 if self._exactly_once:
-                    self._producer.begin_transaction()
+                    producer.begin_transaction()
             self._read.inc(len(messages))
             for (topic, partition), run in groupby(messages, _place):
                 state = self._states.get((topic, partition))
@@ -235,7 +239,9 @@ class StreamRuntime:
         transform = self._transforms.get(topic) or self._learn(topic)
         # In a transaction the commit tells of failures; which one it was is asked only when there is one.
         watch = self._watching or not self._exactly_once
-        counts = self._loop.process((topic, partition), offsets, messages, transform, self._producer, watch=watch)
+        counts = self._loop.process(
+            (topic, partition), offsets, messages, transform, self._producers.current, watch=watch
+        )
         state.offsets.extend(offsets)
         state.position = offsets[-1] + 1
         state.count(**counts._asdict())
@@ -260,16 +266,17 @@ class StreamRuntime:
         commits = [
             TopicPartition(*part, self._states[part].position, ledger.to_metadata()) for part, ledger in ledgers.items()
         ]
+        producer = self._producers.current
         try:
             for record in self._trace.drain():
-                produce(self._producer, self._names.trace, record, None, [])
+                produce(producer, self._names.trace, record, None, [])
             if self._exactly_once:
                 # I9: outputs, dead letters, trace and offsets with their ledger are one transaction.
                 if commits:
                     metadata = self._intake.consumer.consumer_group_metadata()
-                    send = self._producer.send_offsets_to_transaction
+                    send = producer.send_offsets_to_transaction
                     self._bounded(send, commits, metadata, TRANSACTION_TIMEOUT, seconds=TRANSACTION_TIMEOUT)
-                self._producer.commit_transaction(TRANSACTION_TIMEOUT)
+                producer.commit_transaction(TRANSACTION_TIMEOUT)
             else:
                 self._flush()
                 if commits:
@@ -295,7 +302,7 @@ class StreamRuntime:
                 self._settled.labels(self._pipeline, outcome).inc(counts[outcome])
 
     def _flush(self) -> None:
-        left = self._producer.flush(TRANSACTION_TIMEOUT)
+        left = self._producers.current.flush(TRANSACTION_TIMEOUT)
         failure, self._delivery_failure = self._delivery_failure, None
         if failure is not None:
             raise KafkaException(failure)
@@ -310,11 +317,11 @@ class StreamRuntime:
         cause = error.args[0]
         self._aborted.inc()
         log.warning("transaction undone", pipeline=self._pipeline, error=cause.str())
-        self._producer.poll(0)
+        self._producers.current.poll(0)
         failure = self._delivery_failure
         if self._exactly_once and not self._aborts(cause):
             # The outcome is unknown or the producer is unusable: a new one with the same id settles it either way.
-            self._producer = self._new_producer()
+            self._producers.renew()
         # Only now: an abort reports every record that it throws away.
         self._delivery_failure = None
         self._watching = failure is None
@@ -330,7 +337,7 @@ class StreamRuntime:
         if not cause.txn_requires_abort() and cause.code() != KafkaError._STATE:  # noqa: SLF001
             return False
         try:
-            self._producer.abort_transaction(TRANSACTION_TIMEOUT)
+            self._producers.current.abort_transaction(TRANSACTION_TIMEOUT)
         except KafkaException as error:
             log.warning("the transaction can't be aborted", pipeline=self._pipeline, error=str(error))
             return False
@@ -363,8 +370,8 @@ class StreamRuntime:
         finally:
             self._intake.close()
             self._bounded.close()
-            if not self._exactly_once:
-                self._producer.flush(5)
+            if not self._exactly_once and not self._producers.resting:
+                self._producers.current.flush(5)
 
     # --- the intake's member ---
 
@@ -389,7 +396,7 @@ class StreamRuntime:
         if self._begun is not None and self._exactly_once:
             self._begun = None
             self._trace.drain()
-            self._producer.abort_transaction(TRANSACTION_TIMEOUT)
+            self._producers.current.abort_transaction(TRANSACTION_TIMEOUT)
             # The other partitions' records were in the same transaction: they are read again, outside of this callback.
             self._needs_rewind = True
 
