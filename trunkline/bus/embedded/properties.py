@@ -60,7 +60,7 @@ def _base() -> dict[str, str]:
         "group.initial.rebalance.delay.ms": "0",
         "group.min.session.timeout.ms": "1000",
         "group.consumer.min.heartbeat.interval.ms": "500",
-        "group.consumer.heartbeat.interval.ms": "1000",
+        "group.consumer.heartbeat.interval.ms": "2000",
         "group.consumer.min.session.timeout.ms": "1000",
         "group.consumer.session.timeout.ms": "6000",
         "group.share.min.heartbeat.interval.ms": "500",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import orjson
@@ -66,7 +66,14 @@ class Report:
 
     def as_dict(self) -> dict[str, Any]:
         """The report as data."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in _FIELDS}
+
+    def says_as(self, other: Report) -> bool:
+        """Whether it says what an earlier one said, but for when."""
+        return replace(self, at=other.at) == other
+
+
+_FIELDS = tuple(one.name for one in fields(Report))
 
 
 class Board:

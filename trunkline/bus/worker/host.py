@@ -106,6 +106,12 @@ class PipelineHost:
             return self._built.runtime.ready
         return self.state in {State.RUNNING, State.PAUSED, State.STOPPED}
 
+    @property
+    def positions(self) -> dict[str, int]:
+        """How far it has committed each partition that is its own now."""
+        self._note_counts()
+        return self._positions
+
     def report(self) -> Report:
         """How it stands now."""
         self._note_counts()

@@ -60,6 +60,8 @@ from trunkline.registry.service import registry_app
 
 log = get_logger(__name__)
 REPORT_SECONDS = 5.0
+REPEAT_SECONDS = 15.0
+"""What has not changed is said again so often: idle pipelines are most of what a large worker has, and a report costs the broker too."""
 LAG_SECONDS = 10.0
 _AT_WORK = {State.RUNNING, State.PAUSED}
 LEDGER_SECONDS = 60.0
@@ -139,6 +141,7 @@ class Worker:
         self._accepted = AcceptedDeliveries(settings.kafka, settings.names)
         self._hosts: dict[str, PipelineHost] = {}
         self._identities: dict[str, str] = {}
+        self._reported: dict[str, Report] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._background: list[asyncio.Task[None]] = []
         self._measuring: asyncio.Future[None] | None = None
@@ -316,6 +319,7 @@ class Worker:
         for name in names:
             self._changed(self._hosts[name])
             del self._hosts[name], self._tasks[name], self._identities[name]
+            self._reported.pop(name, None)
 
     def _changed(self, host: PipelineHost) -> None:
         self._board.report(host.report())
@@ -323,8 +327,11 @@ class Worker:
     async def _report_regularly(self) -> None:
         while True:
             await asyncio.sleep(REPORT_SECONDS)
-            for host in self._hosts.values():
-                self._board.report(host.report())
+            for name, host in self._hosts.items():
+                report, last = host.report(), self._reported.get(name)
+                if last is None or report.at - last.at >= REPEAT_SECONDS or not report.says_as(last):
+                    self._reported[name] = report
+                    self._board.report(report)
 
     async def _measure_lag(self) -> None:
         measure = lag.LagMetrics(self._settings.kafka, self._settings.names)
@@ -342,7 +349,7 @@ class Worker:
     def _running_positions(self) -> dict[str, Positions]:
         """How far the pipelines that run here have committed the partitions that they have here."""
         return {
-            name: positions_in(host.report().positions)
+            name: positions_in(host.positions)
             for name, host in self._hosts.items()
             if host.manifest.kind != "Source" and host.state in _AT_WORK
         }
