@@ -89,6 +89,8 @@ class Intake:
         self._member = member
         self._failure: Exception | None = None
         self._last_record = time.monotonic()
+        self._flows = False
+        """Whether the last poll found something: the next one will, without waiting."""
         patterns = [
             name if not name.endswith(".*") else "^" + re.escape(name[:-2]) + "[.].+" for name in reading.topics
         ]
@@ -113,11 +115,12 @@ class Intake:
         """
         # consume() waits for the whole time unless it gets `most`, so the wait is for one record only. It is not poll() that
         # waits: the client's wakes up each 200 ms to look for signals, which is most of what an idle pipeline costs.
-        messages: list[Message] = self._consumer.consume(most, 0)
-        if not messages:
+        messages: list[Message] = self._consumer.consume(most, 0) if self._flows or not timeout else []
+        if not messages and timeout:
             messages = self._consumer.consume(1, timeout)
             if messages:
                 messages += self._consumer.consume(most - 1, 0)
+        self._flows = bool(messages)
         self.raise_failure()
         if not messages:
             return messages
