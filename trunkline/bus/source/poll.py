@@ -35,7 +35,7 @@ from trunkline.core.metrics import counter, gauge, histogram
 log = get_logger(__name__)
 T = TypeVar("T")
 TIMEOUT = 15.0
-LEASE_SECONDS = 1.0
+LEASE_SECONDS = 0.5
 """How often the thread that holds leases looks whether it should leave."""
 
 
