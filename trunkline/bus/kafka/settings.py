@@ -59,6 +59,7 @@ ALLOWED_OPTIONS = frozenset(
         "ssl.key.pem",
     }
 )
+FULL_QUEUE_MS = 50
 BATCH_BYTES = 1_000_000
 """The client's default, below the default limit of a topic."""
 BATCH_ROOM = 1024
@@ -167,6 +168,8 @@ class KafkaSettings:
             "check.crcs": True,
             "enable.partition.eof": False,
             "queued.min.messages": 20_000,
+            # A partition whose queue was full is asked for again only after this long; what is queued lasts half the default of a second.
+            "fetch.queue.backoff.ms": FULL_QUEUE_MS,
             # I27: what is fetched ahead is bounded by the worker's memory. A fetch may exceed the queue once, so it is no larger.
             "queued.max.messages.kbytes": self.shares.fetched // 1024,
             "fetch.max.bytes": max(self.shares.fetched, LEAST_FETCH_BYTES),
