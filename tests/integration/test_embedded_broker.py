@@ -131,6 +131,19 @@ class TestItsData:
         assert after.pid != before.pid
         assert read_all(after.client_config(), topic) == values
 
+    def test_are_there_after_a_start_that_was_killed_before_the_broker_had_registered(
+        self, broker: EmbeddedKafka
+    ) -> None:
+        before = running(broker)
+        topic = create_topic(before.client_config())
+        produce(before.client_config(), topic, [b"kept"])
+
+        broker.stop()
+        # Kafka takes this away as soon as it starts; the registration of the life before ended in order.
+        (broker.home / "kafka" / "data" / ".kafka_cleanshutdown").unlink()
+
+        assert read_all(broker.start().client_config(), topic) == [b"kept"]
+
     def test_are_readable_after_a_pause_of_the_broker_that_outlasted_an_open_transaction(
         self, broker: EmbeddedKafka
     ) -> None:

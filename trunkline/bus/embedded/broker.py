@@ -140,7 +140,8 @@ class EmbeddedKafka:
         cluster_id = self._format_once(java)
         self._rotate_log()
         if not ended_in_order:
-            end_registration(partial(self._command, java, "kafka.Kafka"), properties, self._kafka, self.log_file)
+            alone = partial(self._command, java, "kafka.Kafka")
+            end_registration(alone, properties, self._kafka, self.log_file, timeout=self.options.start_timeout)
         deadline = time.monotonic() + self.options.start_timeout
         self._spawn(java)
         bootstrap = f"{HOST}:{ports.client}"

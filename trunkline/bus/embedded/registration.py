@@ -19,9 +19,12 @@ from trunkline.bus.embedded.properties import NODE_ID, render_properties
 from trunkline.bus.embedded.running import write_private
 
 SESSION_MS = 100
-WAIT_SECONDS = 5.0
-"""The most that is waited for: a broker that was killed before it had registered leaves nothing to end."""
+SETTLE_SECONDS = 3.0
+"""The most that is waited for once the controller is up: a broker that was killed before it had registered leaves nothing to end."""
+_END_SECONDS = 5.0
 _PAUSE = 0.02
+_UP, _FENCED = b"Kafka Server started", f"Fencing broker {NODE_ID} ".encode()
+"""What the controller's log says."""
 _BROKERS_ONLY = ("advertised.listeners", "inter.broker.listener.name")
 
 
@@ -32,9 +35,17 @@ def left_registered(kafka: Path) -> bool:
 
 
 def end_registration(
-    command: Callable[[Path], Sequence[str]], properties: Mapping[str, str], kafka: Path, log_file: Path
+    command: Callable[[Path], Sequence[str]],
+    properties: Mapping[str, str],
+    kafka: Path,
+    log_file: Path,
+    *,
+    timeout: float,
 ) -> None:
-    """Runs the controller alone until it has fenced the broker. `command` makes a JVM's command line from a properties file."""
+    """Runs the controller alone until it has fenced the broker, for at most `timeout` seconds.
+
+    `command` makes a JVM's command line from a properties file.
+    """
     file = kafka / "controller.properties"
     write_private(file, render_properties(_controller_only(properties)))
     begin = log_file.stat().st_size if log_file.exists() else 0
@@ -47,17 +58,20 @@ def end_registration(
             cwd=kafka,
             start_new_session=True,
         )
-    sign = f"Fencing broker {NODE_ID} ".encode()
-    deadline = time.monotonic() + WAIT_SECONDS
+    deadline = time.monotonic() + timeout
+    up = False
     try:
         while process.poll() is None and time.monotonic() < deadline:
-            if log_file.exists() and sign in _from(log_file, begin):
+            said = _from(log_file, begin)
+            if _FENCED in said:
                 break
+            if not up and _UP in said:
+                up, deadline = True, min(deadline, time.monotonic() + SETTLE_SECONDS)
             time.sleep(_PAUSE)
     finally:
         process.terminate()
         try:
-            process.wait(WAIT_SECONDS)
+            process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -74,6 +88,8 @@ def _controller_only(properties: Mapping[str, str]) -> dict[str, str]:
 
 
 def _from(file: Path, begin: int) -> bytes:
+    if not file.exists():
+        return b""
     with file.open("rb") as opened:
         opened.seek(begin)
         return opened.read()
