@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from confluent_kafka import Message
 
@@ -22,17 +21,16 @@ from trunkline.bus.sink.accounts import Gates
 from trunkline.bus.sink.runtime import SinkRuntime
 from trunkline.bus.source.deliveries import AcceptedDeliveries
 from trunkline.bus.source.poll import SourceRuntime
-from trunkline.bus.source.publish import Caster, Publisher
+from trunkline.bus.source.publish import Publisher
 from trunkline.bus.source.push import PushRuntime
 from trunkline.bus.state import Changelog
 from trunkline.bus.stream.plain import PlainTransform
 from trunkline.bus.stream.runtime import StreamRuntime
 from trunkline.bus.stream.transform import CompiledStep, FailedRecordError, Output, Transform
 from trunkline.bus.threshold import DeadLetterThreshold
-from trunkline.bus.topics import DEFAULT_MAX_MESSAGE, ensure_topics, matching_topics, topic_plan, topic_states
-from trunkline.core.casting import compile_caster
+from trunkline.bus.worker.codecs import Topics, caster_of_edits, caster_of_source
 from trunkline.core.contracts import PluginContext, PushSource, Sink, Source
-from trunkline.core.errors import ConfigurationError, RejectedError
+from trunkline.core.errors import ConfigurationError
 from trunkline.core.event import Event
 from trunkline.core.log import get_logger
 from trunkline.core.manifests import Pipeline, Project
@@ -49,8 +47,6 @@ from trunkline.core.manifests.check import (
     stream_routes,
 )
 from trunkline.registry.client import RegistryClient
-from trunkline.registry.codec import Decoder, Encoder
-from trunkline.registry.schema import Schema
 
 Runtime = SourceRuntime | PushRuntime | StreamRuntime | SinkRuntime
 
@@ -61,104 +57,6 @@ class Built:
 
     runtime: Runtime
     plugin: Source | PushSource | Sink | None
-
-
-class Topics:
-    """What the runtimes of one pipeline know of topics: sizes, ids, encoders and decoders. Members of families are created at first use."""
-
-    def __init__(
-        self, settings: KafkaSettings, project: Project, registry: RegistryClient, names: Sequence[str]
-    ) -> None:
-        self._settings = settings
-        self._project = project
-        self._registry = registry
-        self._lock = threading.Lock()
-        self._encoders: dict[str, Encoder | None] = {}
-        self._casters: dict[tuple[str, str, str], Caster] = {}
-        self._decoders: dict[str, Decoder] = {}
-        whole = [name for name in names if not name.endswith(".*")]
-        families = [name for name in names if name.endswith(".*")]
-        if families:
-            whole += matching_topics(settings, families)
-        states = topic_states(settings, whole)
-        self.limits: dict[str, int] = {name: state.max_message_bytes for name, state in states.items()}
-        for name in families:
-            # Of members that are still to come.
-            declared = topic_plan(project, name).config if project.topic_of(name) is not None else {}
-            self.limits[name] = int(declared.get("max.message.bytes", DEFAULT_MAX_MESSAGE))
-        self.ids: dict[str, str] = {name: state.id for name, state in states.items()}
-        self.partitions: dict[str, int] = {name: state.partitions for name, state in states.items()}
-        for name in whole:
-            # At the start, not at the first record: who writes to the topic looks its schema up, and one that doesn't go is told now.
-            if project.schema_of(name) is not None:
-                self.schema(name)
-
-    def schema(self, topic: str) -> Schema | None:
-        """The registered schema of a topic's values; None where none is known."""
-        declared = self._project.schema_of(topic)
-        subject = f"{topic}-value"
-        if declared is not None:
-            return self._registry.register(subject, Schema(declared))
-        try:
-            return self._registry.latest(subject)
-        except ConfigurationError as error:
-            if error.code == "schema.unknown_subject":
-                return None
-            raise
-
-    def encoder(self, topic: str) -> Encoder | None:
-        """The encoder of a topic, None where it has no schema. Creates the topic where it is a new member of a family."""
-        if topic in self._encoders:
-            return self._encoders[topic]
-        with self._lock:
-            if topic not in self._encoders:
-                if topic not in self.limits:
-                    self._create(topic)
-                schema = self.schema(topic)
-                self._encoders[topic] = Encoder(schema) if schema is not None else None
-        return self._encoders[topic]
-
-    def caster(self, topic: str, values: Literal["text", "json"], extra: Literal["refuse", "ignore"]) -> Caster | None:
-        """The function that makes typed values from text or from JSON for a topic."""
-        wanted = (topic, values, extra)
-        if wanted not in self._casters:
-            encoder = self.encoder(topic)
-            if encoder is None:
-                return None
-            self._casters[wanted] = compile_caster(encoder.schema.json, extra_columns=extra, values=values)
-        return self._casters[wanted]
-
-    def decoder(self, topic: str) -> Decoder:
-        """The decoder of a topic: values of other versions are brought to the schema that its manifest declares."""
-        found = self._decoders.get(topic)
-        if found is None:
-            manifest = self._project.topic_of(topic)
-            declared = self._project.schema_of(topic)
-            reader = self._registry.register(f"{topic}-value", Schema(declared)) if declared is not None else None
-            trust = manifest.spec.trust if manifest is not None else "internal"
-            found = self._decoders[topic] = Decoder(self._registry, reader=reader, trust=trust)
-        return found
-
-    def topic_id(self, topic: str) -> str:
-        """Kafka's id of a topic."""
-        if topic not in self.ids:
-            self._look(topic)
-        return self.ids.get(topic, "")
-
-    def _create(self, topic: str) -> None:
-        if self._project.topic_of(topic) is None:
-            raise RejectedError(f"no manifest declares the topic {topic}", code="route.unknown_topic")
-        ensure_topics(self._settings, [topic_plan(self._project, topic)])
-        self._look(topic)
-
-    def _look(self, topic: str) -> None:
-        state = topic_states(self._settings, [topic]).get(topic)
-        if state is not None:
-            self.limits[topic], self.ids[topic], self.partitions[topic] = (
-                state.max_message_bytes,
-                state.id,
-                state.partitions,
-            )
 
 
 class Builder:
@@ -370,7 +268,7 @@ def _publisher(
         manifest.spec.connector,
         source_routes(project, manifest),
         topics.encoder,
-        _caster_of_edits(source, topics) if edited else _caster_source(source, topics),
+        caster_of_edits(source, topics) if edited else caster_of_source(source, topics),
         topics.limits,
     )
 
@@ -411,40 +309,6 @@ def origin_topic(headers: Sequence[tuple[str, Any]]) -> str | None:
         if name == ORIGIN and isinstance(value, bytes):
             return value.decode("utf-8", "replace").split("/", 1)[0]
     return None
-
-
-def _caster_source(source: Source | PushSource, topics: Topics) -> Callable[[str], Caster | None]:
-    """How a source's values become those of a schema: text is cast, JSON too where it has no type of its own for a thing.
-
-    A source that brings its schema along gives values of it.
-    """
-    if getattr(source, "default_schema", None) is not None:
-        return lambda _topic: None
-    values: Literal["text", "json"] = "text" if getattr(source, "textual", False) else "json"
-    extra: Literal["refuse", "ignore"] = getattr(source, "extra_columns", "refuse")
-    return lambda topic: topics.caster(topic, values, extra)
-
-
-def _caster_of_edits(source: Source | PushSource, topics: Topics) -> Callable[[str], Caster | None]:
-    """As `_caster_source`; what a person writes in JSON for a source of texts may have JSON's types: `5` as well as `"5"`."""
-    caster_of = _caster_source(source, topics)
-
-    def found(topic: str) -> Caster | None:
-        own, typed = caster_of(topic), topics.caster(topic, "json", getattr(source, "extra_columns", "refuse"))
-        if own is None or typed is None or own is typed:
-            return own
-
-        def cast(value: Any) -> Any:
-            try:
-                return own(value)
-            except RejectedError:
-                if all(isinstance(one, str) for one in value.values()):
-                    raise
-                return typed(value)
-
-        return cast
-
-    return found
 
 
 def position_map(positions: Mapping[tuple[str, int], int]) -> dict[str, int]:
