@@ -55,7 +55,7 @@ class Watch:
             yield
 
     def joined(self, member: WatchedConsumer) -> None:
-        """Notes a new member, and gives it a name."""
+        """Notes a new member, and gives it a name. Not each consumer is one: a group's commits are asked by some that never join."""
         with self._lock:
             self.members.append(member)
             member.name = f"{member.group}-{len(self.members)}"
@@ -114,7 +114,6 @@ class WatchedConsumer(Consumer):
         self._free = threading.Event()
         self._free.set()
         self._watch = watch
-        watch.joined(self)
 
     def hang(self) -> None:
         """From the next poll on it polls no more: as in a call that does not return."""
@@ -159,6 +158,7 @@ class WatchedConsumer(Consumer):
             self._watch.owns(self, partitions, "")
             lose(consumer, partitions)
 
+        self._watch.joined(self)
         super().subscribe(topics, on_assign=assigned, on_revoke=revoked, on_lost=lost)
 
     def close(self) -> None:
