@@ -86,7 +86,12 @@ class FileSettings(Settings):
     watch: bool = setting(
         True, description="Whether to wait for more. Without, the source ends when everything is read."
     )
-    poll_interval: Duration = setting(1.0, description="How often to look for more.", examples=["1s"], gt=0)
+    poll_interval: Duration | None = setting(
+        None,
+        description="How often to look for more. Default: 1s, and 2s after 10 seconds without any.",
+        examples=["1s"],
+        gt=0,
+    )
     settle: Duration | None = setting(
         None,
         description="How long a file must be unchanged before it is read. Default: 2s for JSON and gzip, else 0 for growing files.",

@@ -22,6 +22,7 @@ from trunkline.core.errors import ConfigurationError, RetriableError
 
 _MOST_BYTES = 4 * 2**20
 """How much of files one poll reads at most, give or take a chunk: a batch of long rows must fit into memory."""
+_POLL_SECONDS, _IDLE_POLL_SECONDS, _QUIET_SECONDS = 1.0, 2.0, 10.0
 
 
 class FileSource(Source):
@@ -37,6 +38,7 @@ class FileSource(Source):
         self._reading: FileReading | None = None
         self.stalled: dict[tuple[int, int], tuple[int, int, bool]] = {}
         self._resumed = False
+        self._last_found = time.monotonic()
 
     @property
     def textual(self) -> bool:
@@ -89,6 +91,7 @@ class FileSource(Source):
         assert self._reading is not None, "poll before open"
         settings: FileSettings = self.settings
         ledger = Ledger.load(position)
+        before = ledger.dump()
         if not self._resumed:
             # The position that a start finds was acknowledged; what the last run had no time to put away is put away now.
             self._resumed = True
@@ -102,14 +105,23 @@ class FileSource(Source):
         gathered = _Gathered(self, self._reading, ledger, listing)
         more = gathered.gather(self._folder.resolve(listing, ledger))
         reached = ledger.dump()
+        moved = reached != before
+        if moved:
+            self._last_found = time.monotonic()
         return SourceBatch(
             gathered.events,
             gathered.rejected,
-            position=position if reached == position else reached,
-            pause=0.0 if more else settings.poll_interval,
+            position=reached if moved else position,
+            pause=0.0 if more else self._interval(),
             finished=not more and not settings.watch,
             progress=self._progress(self._reading, listing, ledger),
         )
+
+    def _interval(self) -> float:
+        """How long until the next look. Looks that find nothing are most of what an idle source costs."""
+        if self.settings.poll_interval is not None:
+            return float(self.settings.poll_interval)
+        return _POLL_SECONDS if time.monotonic() - self._last_found < _QUIET_SECONDS else _IDLE_POLL_SECONDS
 
     def _progress(self, reading: FileReading, listing: list[Seen], ledger: Ledger) -> SourceProgress | None:
         """How much was read of the files that are there. A JSON document is parsed whole: of it nothing can be said between."""

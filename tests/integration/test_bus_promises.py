@@ -19,10 +19,10 @@ from trunkline.bus.ledger import Ledger
 from trunkline.bus.names import Names
 from trunkline.bus.redrive.transactions import Redrive
 from trunkline.bus.source.deliveries import AcceptedDeliveries
-from trunkline.bus.source.poll import SplitWriter
 from trunkline.bus.source.positions import read_positions
 from trunkline.bus.source.publish import Publisher
 from trunkline.bus.source.push import PushRuntime
+from trunkline.bus.source.splitwriter import SplitWriter
 from trunkline.bus.stream.runtime import StreamRuntime
 from trunkline.bus.stream.transform import Output
 from trunkline.bus.threshold import DeadLetterThreshold
@@ -83,6 +83,27 @@ async def test_who_lost_a_split_can_not_move_its_position_any_more(settings: Kaf
         await old.close()
         await new.close()
     assert await asyncio.to_thread(read_positions, settings, names) == {("orders", "0"): last}
+
+
+async def test_a_split_whose_producer_rested_writes_on_only_where_its_position_still_is(
+    settings: KafkaSettings, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trunkline.bus.kafka.producing.REST_SECONDS", -1.0)
+    rested = SplitWriter(settings, names, "rests", "0", publisher(names, "rests"), "rested")
+    other = SplitWriter(settings, names, "rests", "0", publisher(names, "rests"), "other")
+    try:
+        first = await rested.write(SourceBatch([SourceEvent({})], position={"line": 1}), await rested.open())
+        await rested.rest()
+        second = await rested.write(SourceBatch([SourceEvent({})], position={"line": 2}), first)
+        await rested.rest()
+        third = await other.write(SourceBatch([SourceEvent({})] * 3, position={"line": 5}), await other.open())
+        with pytest.raises(RetriableError) as refusal:
+            await rested.write(SourceBatch([SourceEvent({})], position={"line": 3}), second)
+        assert refusal.value.code == "source.moved"
+    finally:
+        await rested.close()
+        await other.close()
+    assert (await asyncio.to_thread(read_positions, settings, names))["rests", "0"] == third
 
 
 class Door(PushSource):

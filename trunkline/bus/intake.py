@@ -26,7 +26,7 @@ Partition = tuple[str, int]
 log = get_logger(__name__)
 CALL_TIMEOUT = 15.0
 POLL_SECONDS = 0.1
-IDLE_SECONDS = 1.0
+IDLE_SECONDS = 2.0
 QUIET_SECONDS = 5.0
 """After this long without a record a pipeline is idle: its thread looks for a stop or a pause only each IDLE_SECONDS."""
 _ABSENT = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}  # noqa: SLF001 (librdkafka's own codes have no other name)

@@ -56,7 +56,8 @@ class LazyProducer:
 class RestingProducer:
     """A producer that a pipeline gives up while it has nothing to write, and makes again when it has.
 
-    Belongs to the thread that writes. Only where a new producer takes nothing from anybody else: a transactional id of one worker's own.
+    Belongs to the thread that writes. With a transactional id that another worker may have by then, who makes one again has to look
+    whether it still may write.
     """
 
     def __init__(self, make: Callable[[], Producer]) -> None:
@@ -88,9 +89,14 @@ class RestingProducer:
         self._rests_at = time.monotonic() + REST_SECONDS
         return self.current
 
+    @property
+    def due(self) -> bool:
+        """Whether it was not used for so long that `rest` gives it up."""
+        return self._there is not None and time.monotonic() > self._rests_at
+
     def rest(self) -> None:
         """Gives it up after a long time without use. Nothing may be under way."""
-        if self._there is not None and time.monotonic() > self._rests_at:
+        if self.due:
             self._there = None
 
 

@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from trunkline.bus.kafka.wakeups import lenient_threads
 from trunkline.bus.memory import LARGEST_RECORD, Shares
 from trunkline.core.errors import ConfigurationError, did_you_mean
 from trunkline.core.log import KafkaClientLog, get_logger
@@ -70,6 +71,10 @@ LEAST_FETCH_BYTES = 2**20
 """A larger batch than this comes whole all the same (KIP-74)."""
 IDLE_FETCH_MS = 1000
 """What was just assigned, or resumed beside partitions that stayed idle, is first asked for when such a fetch ends: so not longer."""
+
+
+LATE_SECONDS = 0.04
+"""How late a consumer's heartbeats and looks around may be. Records and answers come from outside: for them it does not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,17 +181,20 @@ class KafkaSettings:
             "fetch.message.max.bytes": min(2 * 2**20, max(self.shares.fetched, LEAST_FETCH_BYTES)),
             # The broker answers at once when something comes: this is only how often an idle consumer asks again.
             "fetch.wait.max.ms": IDLE_FETCH_MS,
-            "topic.metadata.refresh.interval.ms": 10_000,
         }
         if self.consumer_protocol:
             config["group.protocol"] = "consumer"
+            # The brokers see new topics of a family and new partitions: looking for them would be for nothing.
+            config["topic.metadata.refresh.interval.ms"] = 60_000
             # The same partition of co-partitioned topics must come to the same worker: the default (uniform) does not see to that.
             config["group.remote.assignor"] = "range"
         else:
             config["partition.assignment.strategy"] = self.classic_assignor
             config["max.poll.interval.ms"] = 300_000
+            config["topic.metadata.refresh.interval.ms"] = 10_000
         config.update(self.options)
-        return Consumer(config)
+        with lenient_threads(LATE_SECONDS):
+            return Consumer(config)
 
     def take(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Reads these partitions from now on, in answer to a member's `on_assign`."""
@@ -236,7 +244,8 @@ class KafkaSettings:
 
     def follower(self) -> Consumer:
         """A reader that stays at the end of what it reads."""
-        return self.reader(idle_fetch_ms=IDLE_FETCH_MS)
+        with lenient_threads(LATE_SECONDS):
+            return self.reader(idle_fetch_ms=IDLE_FETCH_MS)
 
     def admin(self) -> AdminClient:
         """An administrator's client: the same one as long as somebody keeps it. Its answers come only as long as it is referenced."""

@@ -1,7 +1,7 @@
-"""The source runtime: polls the splits that this worker holds the lease of; records and position in one Kafka transaction.
+"""The source runtime: polls the splits that this worker holds the lease of, and hands what it read to a `SplitWriter`.
 
-Which worker runs which split follows from group assignment over the partitions of the lease topic. On gaining a lease:
-`init_transactions` fences whoever held it, then the position is read to the end, then polling begins.
+Which worker runs which split follows from group assignment over the partitions of the lease topic. On gaining a lease whoever
+held it is fenced, then the position is read, then polling begins.
 """
 
 from __future__ import annotations
@@ -11,32 +11,29 @@ import contextlib
 import threading
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from typing import TypeVar
+from collections.abc import Mapping, Sequence
 
-from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from trunkline.bus.accounting.pace import Pace
-from trunkline.bus.accounting.trace import TraceBatch
-from trunkline.bus.kafka import KafkaSettings, produce, translate
+from trunkline.bus.intake import IDLE_SECONDS, QUIET_SECONDS
+from trunkline.bus.kafka import KafkaSettings, translate
 from trunkline.bus.names import Names
-from trunkline.bus.source.positions import SplitPosition, position_key, read_positions
-from trunkline.bus.source.publish import Published, Publisher
+from trunkline.bus.source.positions import SplitPosition
+from trunkline.bus.source.publish import Publisher
+from trunkline.bus.source.splitwriter import SplitWriter
 from trunkline.bus.states import reconnect_delay
 from trunkline.bus.threads import in_own_thread
 from trunkline.bus.topics import LEASE_PARTITIONS
-from trunkline.core.contracts import Progress, Source, SourceBatch
+from trunkline.core.contracts import Progress, Source
 from trunkline.core.errors import FatalError, RetriableError, TrunklineError
 from trunkline.core.log import get_logger
-from trunkline.core.metrics import counter, gauge, histogram
+from trunkline.core.metrics import gauge
 
 log = get_logger(__name__)
-T = TypeVar("T")
 TIMEOUT = 15.0
 LEASE_SECONDS = 0.5
-"""How often the thread that holds leases looks whether it should leave."""
+"""How often the thread that holds leases looks whether it should leave; later only each IDLE_SECONDS."""
 
 
 def lease_of(split: str) -> int:
@@ -116,8 +113,9 @@ class SourceRuntime:
             consumer.subscribe(
                 [self._names.leases], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
             )
+            settled = time.monotonic() + QUIET_SECONDS
             while not self._leave.is_set():
-                for message in consumer.consume(1, LEASE_SECONDS):
+                for message in consumer.consume(1, LEASE_SECONDS if time.monotonic() < settled else IDLE_SECONDS):
                     error = message.error()
                     if error is not None and not error.retriable():
                         log.debug("lease", pipeline=self._pipeline, error=error.str())
@@ -201,6 +199,8 @@ class SourceRuntime:
             except asyncio.CancelledError:
                 await asyncio.wait({written}, timeout=TIMEOUT)
                 raise
+        else:
+            await writer.rest()
         if batch.progress is not None:
             self._note_progress(split, batch.progress)
         if batch.position is not None:
@@ -222,108 +222,3 @@ class SourceRuntime:
         if self._failure is None:
             self._failure = error
         self._loop.call_soon_threadsafe(self._stop.set)
-
-
-class SplitWriter:
-    """The transactions of one split, in a thread of their own: one transactional id a split, so that a zombie is fenced."""
-
-    def __init__(
-        self, settings: KafkaSettings, names: Names, pipeline: str, split: str, publisher: Publisher, worker: str
-    ) -> None:
-        self._settings = settings
-        self._names = names
-        self._pipeline = pipeline
-        self._split = split
-        self._publisher = publisher
-        self._trace = TraceBatch(pipeline, "source", worker)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"split-{pipeline}")
-        self._producer: Producer | None = None
-        self._read = counter("trunkline_records_in_total").labels(pipeline)
-        self._settled = counter("trunkline_records_settled_total")
-        self._seconds = histogram("trunkline_transaction_seconds").labels(pipeline)
-
-    async def open(self) -> SplitPosition:
-        """Fences the former holder and returns where the split stands."""
-        return await self._in_thread(self._open)
-
-    async def write(self, batch: SourceBatch, known: SplitPosition) -> SplitPosition:
-        """Writes a batch with the position it reaches. Raises `TrunklineError`; then nothing of it counts."""
-        return await self._in_thread(lambda: self._write(batch, known))
-
-    async def close(self) -> None:
-        """Ends the producer."""
-        self._thread.shutdown(wait=False)
-
-    def _in_thread(self, function: Callable[[], T]) -> Awaitable[T]:
-        return asyncio.get_running_loop().run_in_executor(self._thread, function)
-
-    def _open(self) -> SplitPosition:
-        transactional_id = self._names.transactional_id(self._pipeline, "split", self._split)
-        self._producer = self._settings.producer(transactional_id=transactional_id)
-        try:
-            self._producer.init_transactions(30.0)
-        except KafkaException as error:
-            raise translate(error, "the transactional producer can't start") from error
-        # I8: the former holder is fenced before the position is read, so nobody can move it behind our back.
-        return read_positions(self._settings, self._names).get((self._pipeline, self._split), SplitPosition())
-
-    def _write(self, batch: SourceBatch, known: SplitPosition) -> SplitPosition:
-        producer = self._producer
-        assert producer is not None
-        begun = time.monotonic()
-        counts = {"delivered": 0, "filtered": 0, "dead": 0}
-        outputs = 0
-        try:
-            producer.begin_transaction()
-            index = known.read
-            for published in self._publish(batch):
-                for output in published.outputs:
-                    produce(producer, output.topic, output.value, output.key, output.headers)
-                counts[published.outcome] += 1
-                outputs += len(published.outputs) if published.outcome == "delivered" else 0
-                self._trace.add(
-                    f"source:{self._pipeline}/{self._split}",
-                    0,
-                    index,
-                    published.correlation_id,
-                    published.outcome,
-                    published.detail,
-                )
-                index += 1
-            for record in self._trace.drain():
-                producer.produce(self._names.trace, record)
-            position = replace(
-                known,
-                position=batch.position,
-                finished=batch.finished,
-                read=index,
-                delivered=known.delivered + counts["delivered"],
-                filtered=known.filtered + counts["filtered"],
-                dead=known.dead + counts["dead"],
-                outputs=known.outputs + outputs,
-            )
-            # I6: records and the position that they reach are one transaction.
-            producer.produce(self._names.positions, position.to_record(), position_key(self._pipeline, self._split))
-            producer.commit_transaction(TIMEOUT)
-        except KafkaException as error:
-            self._trace.drain()
-            # Whatever became of it: a new producer settles the transaction, and the position is read again.
-            raise translate(error, f"the records of {self._pipeline} can't be written") from error
-        except TrunklineError:
-            self._trace.drain()
-            # Where even that fails, the next producer with this id ends the transaction.
-            with contextlib.suppress(KafkaException):
-                producer.abort_transaction(TIMEOUT)
-            raise
-        self._seconds.observe(time.monotonic() - begun)
-        self._read.inc(index - known.read)
-        for outcome, count in counts.items():
-            if count:
-                self._settled.labels(self._pipeline, outcome).inc(count)
-        return position
-
-    def _publish(self, batch: SourceBatch) -> Iterator[Published]:
-        for event in batch.events:
-            yield self._publisher.publish(event)
-        for rejected in batch.rejected:
-            yield self._publisher.quarantine(rejected)

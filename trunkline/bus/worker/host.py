@@ -67,6 +67,8 @@ class PipelineHost:
         self._pace = Pace()
         # What was reported last is reported on until there is something newer: it is the second copy of the offsets.
         self._positions: dict[str, int] = position_map(saved or {})
+        self._noted: Mapping[Partition, int] = {}
+        """Where the runtime stood when its ledgers were counted."""
         self._finished = False
 
     # --- what people and workers ask ---
@@ -269,16 +271,18 @@ class PipelineHost:
     def _note_counts(self) -> None:
         runtime = self._built.runtime if self._built is not None else None
         if isinstance(runtime, (StreamRuntime, SinkRuntime)):
-            ledgers = runtime.ledgers
+            positions = runtime.positions
+            ledgers = runtime.ledgers if positions != self._noted else None  # nothing is counted where nothing moves
             if ledgers:
+                self._noted = positions
                 summed = total(ledgers.values())
                 self._counts = {name: getattr(summed, name) for name in ("read", *OUTCOMES, "outputs")}
-                self._positions = position_map(runtime.positions)
+                self._positions = position_map(positions)
                 gauge("trunkline_ledger_open").labels(self.name).set(summed.open)
         elif isinstance(runtime, (SourceRuntime, PushRuntime)):
-            positions = list(runtime.splits.values())
+            splits = list(runtime.splits.values())
             fields = ("read", "delivered", "filtered", "dead", "outputs", "duplicates")
-            self._counts = {name: sum(getattr(position, name) for position in positions) for name in fields}
+            self._counts = {name: sum(getattr(split, name) for split in splits) for name in fields}
             self._finished = runtime.finished
         if self._counts:
             self._pace.note(self._counts.get("read", 0))
