@@ -24,6 +24,7 @@ from bus_harness import (
     topic_manifest,
 )
 from conftest import KafkaUnderTest
+from raw_client import write_with_header
 
 from trunkline.bus.kafka import KafkaSettings, ping
 from trunkline.bus.names import Names
@@ -153,6 +154,32 @@ async def test_a_stream_dead_letters_what_it_cannot_decode_compute_or_write_and_
     assert [letter.original_headers() for letter in letters] == [[("own", b"1")]] * 3
     assert [letter.header("__connect.errors.stage") for letter in letters] == ["STEP map", "ENCODE", "DECODE"]
     assert (await _codes(running, name))[1:] == ["record.too_large", "record.undecodable"]
+
+
+@pytest.mark.parametrize("processing", ["exactly-once", "at-least-once"])
+async def test_a_record_whose_headers_cannot_be_read_passes_a_stream_and_a_sink_between_its_neighbours(
+    running: Bus, endpoint: Endpoint, processing: str
+) -> None:
+    name = f"unreadable-{processing[:2]}"
+    source, target = running.name(f"{name}-in"), await _sink(running, f"{name}-out")
+    encoder = await running.encoder(target)
+    await running.add(topic_manifest(source))
+    await running.encoder(source)
+    for number in range(4):
+        value = encoder.encode(order(number))
+        if number in {1, 2}:
+            write_with_header(running.settings.bootstrap, source, value, b"k", b"bad\xff\xfename")
+        else:
+            await running.send(source, [(value, b"k", [("own", b"1")])])
+    await running.add(
+        _stream(
+            name, source, target, "[{map: {keep: all, set: {amount: event.amount + 1}}}]", f"processing: {processing}"
+        )
+    )
+    assert await _settled(running, name, 4) == {"delivered": 4, "filtered": 0, "dead": 0}
+    write_with_header(running.settings.bootstrap, target, encoder.encode(order(4)), b"k", b"\xff")
+    assert await _settled(running, f"{name}-out", 5) == {"delivered": 5, "filtered": 0, "dead": 0}
+    assert [one["id"] for one in await running.orders(target)] == [0, 1, 2, 3, 4]
 
 
 async def test_a_step_drops_or_passes_what_it_cannot_process_where_the_manifest_says_so(running: Bus) -> None:

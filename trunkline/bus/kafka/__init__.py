@@ -4,12 +4,21 @@ from trunkline.bus.kafka.bounded import BoundedCalls
 from trunkline.bus.kafka.cluster import EARLIEST, LATEST, end_offsets, offsets_of, patiently, ping, watermarks
 from trunkline.bus.kafka.errors import translate
 from trunkline.bus.kafka.producing import UNUSED_SECONDS, LazyProducer, RestingProducer, produce, produce_and_wait
-from trunkline.bus.kafka.reading import closing, headers_of, offset_of, read_all, read_range
+from trunkline.bus.kafka.reading import (
+    UNREADABLE,
+    closing,
+    headers_of,
+    offset_of,
+    read_all,
+    read_range,
+    without_headers,
+)
 from trunkline.bus.kafka.settings import KafkaSettings
 
 __all__ = [
     "EARLIEST",
     "LATEST",
+    "UNREADABLE",
     "UNUSED_SECONDS",
     "BoundedCalls",
     "KafkaSettings",
@@ -28,4 +37,5 @@ __all__ = [
     "read_range",
     "translate",
     "watermarks",
+    "without_headers",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
+from operator import methodcaller
 from typing import cast
 
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, Message, TopicPartition
@@ -14,6 +15,14 @@ from trunkline.bus.kafka.errors import translate
 from trunkline.bus.kafka.settings import KafkaSettings
 from trunkline.core.envelope import Headers
 from trunkline.core.errors import RetriableError
+from trunkline.core.log import get_logger
+
+log = get_logger(__name__)
+UNREADABLE = (SystemError, UnicodeDecodeError)
+"""What confluent-kafka 2.16 raises for headers with a name that is no UTF-8: the first one around the second."""
+# Called from C: there the interpreter sees that the method both answered and raised. Python 3.11's own call of such a method, once
+# it is specialised, goes on with the answer, which crashes it.
+_HEADERS = methodcaller("headers")
 
 
 def read_all(
@@ -87,7 +96,26 @@ def read_range(
 
 def headers_of(message: Message) -> Headers:
     """The headers of a message that was read. A header without a value is given an empty one."""
-    return [(name, content or b"") for name, content in cast("list[tuple[str, bytes | None]]", message.headers() or [])]
+    try:
+        found = _HEADERS(message)
+    except UNREADABLE:
+        return without_headers(message)
+    return [(name, content or b"") for name, content in cast("list[tuple[str, bytes | None]]", found or [])]
+
+
+def without_headers(message: Message) -> Headers:
+    """The message goes on without its headers, of which one has a name that is no UTF-8: the client can give none of them then.
+
+    Asked again the client gives pairs with nothing in the place of the name, at which the interpreter crashes; so they are replaced.
+    """
+    message.set_headers([])
+    log.warning(
+        "the headers of a record can't be read: a name is not UTF-8; it is taken as a record without headers",
+        topic=message.topic(),
+        partition=message.partition(),
+        offset=message.offset(),
+    )
+    return []
 
 
 def offset_of(message: Message) -> int:

@@ -6,7 +6,8 @@ that raises for goes the long way, through `Transform` with an `Event`; there it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any, NamedTuple, Protocol
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -14,7 +15,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from trunkline.bus.accounting.trace import TraceBatch
 from trunkline.bus.deadletters import Failure, dead_letter_headers
 from trunkline.bus.intake import Partition
-from trunkline.bus.kafka import headers_of, offset_of, produce
+from trunkline.bus.kafka import UNREADABLE, headers_of, offset_of, produce, without_headers
 from trunkline.bus.names import Names
 from trunkline.bus.stream.plain import PlainTransform, UnusualError
 from trunkline.bus.stream.transform import FailedRecordError, Output, correlation_of
@@ -84,40 +85,50 @@ class HotLoop:
         plain, write, guess = transform.plain, producer.produce, self._guess
         ids: list[bytes] = []
         filtered = dead = written = 0
-        columns = zip(messages, map(VALUE, messages), map(KEY, messages), map(HEADERS, messages), strict=True)
-        for message, value, key, headers in columns:
+        columns: Iterator[Any] = zip(
+            messages, map(VALUE, messages), map(KEY, messages), map(HEADERS, messages), strict=True
+        )
+        while len(ids) < len(messages):
             try:
-                outputs: Sequence[Any] = plain[value[:PREFIX_SIZE]](value, key, headers)
-                name, correlation = headers[guess]
-                if name != CE_CORRELATION_ID or headers[0][0] != CE_SPECVERSION:
-                    raise UnusualError
-            except Exception:  # noqa: BLE001
-                # I21: whatever the short way raises for is done again the long way, which decides what it means.
-                try:
-                    outputs, event = transform(message, *place, offset_of(message))
-                    found, guess = correlation_of(event.headers, guess)
-                    correlation = found.encode()
-                except FailedRecordError as failed:
-                    self._save(message, failed.failure, producer)
-                    details[str(len(done) + len(ids))] = redact(failed.failure.reason)[:500]
-                    found, guess = correlation_of(headers or (), guess)
-                    ids.append(found.encode())
-                    outcomes.append("dead")
-                    dead += 1
-                    continue
-            ids.append(correlation)
-            if outputs:
-                for topic, out, out_key, own in outputs:
+                for message, value, key, headers in columns:
                     try:
-                        # By position (partition, two names of the callback, timestamp): names cost a tenth of the call.
-                        write(topic, out, out_key, -1, None, on_delivery, 0, own)
-                    except BufferError:
-                        produce(producer, topic, out, out_key, own, on_delivery=on_delivery)
-                outcomes.append("delivered")
-                written += len(outputs)
-            else:
-                outcomes.append("filtered")
-                filtered += 1
+                        outputs: Sequence[Any] = plain[value[:PREFIX_SIZE]](value, key, headers)
+                        name, correlation = headers[guess]
+                        if name != CE_CORRELATION_ID or headers[0][0] != CE_SPECVERSION:
+                            raise UnusualError
+                    except Exception:  # noqa: BLE001
+                        # I21: whatever the short way raises for is done again the long way, which decides what it means.
+                        try:
+                            outputs, event = transform(message, *place, offset_of(message))
+                            found, guess = correlation_of(event.headers, guess)
+                            correlation = found.encode()
+                        except FailedRecordError as failed:
+                            self._save(message, failed.failure, producer)
+                            details[str(len(done) + len(ids))] = redact(failed.failure.reason)[:500]
+                            found, guess = correlation_of(headers or (), guess)
+                            ids.append(found.encode())
+                            outcomes.append("dead")
+                            dead += 1
+                            continue
+                    ids.append(correlation)
+                    if outputs:
+                        for topic, out, out_key, own in outputs:
+                            try:
+                                # By position (partition, two names of the callback, timestamp): names cost a tenth of the call.
+                                write(topic, out, out_key, -1, None, on_delivery, 0, own)
+                            except BufferError:
+                                produce(producer, topic, out, out_key, own, on_delivery=on_delivery)
+                        outcomes.append("delivered")
+                        written += len(outputs)
+                    else:
+                        outcomes.append("filtered")
+                        filtered += 1
+            except UNREADABLE:
+                if len(outcomes) != len(done) + len(ids):
+                    raise
+                # It came from between two records: the next one's headers can't be read. It takes the long way without them.
+                message = messages[len(ids)]
+                columns = chain([(message, message.value(), message.key(), without_headers(message))], columns)
         self._guess = guess
         done += offsets
         all_ids += _texts(ids)
