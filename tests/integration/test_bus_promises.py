@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 from unittest.mock import Mock
 
@@ -283,6 +283,61 @@ async def test_a_commit_whose_records_expired_is_an_error_and_not_another_beginn
     with pytest.raises(FatalError) as failure:
         await asyncio.to_thread(read_after_expiry)
     assert failure.value.code == "offsets.out_of_range"
+
+
+async def test_a_partition_that_goes_while_it_is_paused_and_comes_back_is_read(
+    settings: KafkaSettings, names: Names, make_topic: Any
+) -> None:
+    topic = make_topic("orders", 2)
+    ensure_topics(settings, [TopicPlan(names.retry("pauser"), 2)])
+    reading = Reading(settings, names, "pauser", [topic], "earliest", "w")
+
+    def lose_and_regain() -> None:
+        keeper, visitor = Holder(), Holder()
+        kept = Intake(reading, keeper)
+        try:
+            _poll_until(lambda: len(keeper.held) == 4, kept)
+            kept.consumer.pause([TopicPartition(*place) for place in keeper.held])
+            visiting = Intake(reading, visitor)
+            _poll_until(lambda: len(keeper.held) == len(visitor.held) == 2, kept, visiting)
+            kept.consumer.resume([TopicPartition(*place) for place in keeper.held])
+            visiting.close()
+            _poll_until(lambda: len(keeper.held) == 4, kept)
+            producer = settings.producer()
+            for number in range(2):
+                producer.produce(topic, b"", partition=number)
+            assert producer.flush(15) == 0
+            seen: set[int | None] = set()
+            _poll_until(lambda: seen == {0, 1}, kept, seen=seen)
+        finally:
+            kept.close()
+
+    await asyncio.to_thread(lose_and_regain)
+
+
+class Holder(Bystander):
+    """Holds what comes to it."""
+
+    def __init__(self) -> None:
+        self.held: set[Partition] = set()
+
+    def assigned(self, partitions: Sequence[Assigned]) -> None:
+        self.held |= {one.partition for one in partitions}
+
+    def revoked(self, partitions: Sequence[Partition]) -> None:
+        self.held -= set(partitions)
+
+
+def _poll_until(done: Callable[[], bool], *intakes: Intake, seen: set[int | None] | None = None) -> None:
+    """Polls until it is so; the partitions of what came are noted in `seen`."""
+    for _ in range(400):
+        for intake in intakes:
+            found = intake.poll(10, 0.05)
+            if seen is not None:
+                seen |= {message.partition() for message in found}
+        if done():
+            return
+    raise AssertionError("it did not come to be")
 
 
 # --- streams ---

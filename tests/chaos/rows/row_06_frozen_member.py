@@ -37,21 +37,18 @@ async def frozen_member(run: Run) -> None:
         )
         project = await asyncio.to_thread(scene.prepare)
         with scene.fleet(project, workers=2) as workers:
+            for number in range(2):
+                await _assigned_again(scene, workers, number, 0)
             for number in range(run["freezes"]):
                 mark = int(run["events"] * (number + run.chance.random()) / (run["freezes"] + 1))
                 await scene.until_effects(max(1, mark), PATIENCE, workers)
-                await _both_assigned(scene, workers)
                 frozen = run.chance.randrange(2)
-                before = _assigned(workers, 1 - frozen)
+                before = [_assigned(workers, number) for number in range(2)]
                 with workers.frozen(frozen):
-                    other = 1 - frozen
-                    await scene.until(
-                        lambda other=other, before=before: _assigned(workers, other) > before,  # type: ignore[misc]
-                        "the other worker with the partitions",
-                        PATIENCE,
-                        workers=workers,
-                    )
+                    await _assigned_again(scene, workers, 1 - frozen, before[1 - frozen])
                     run.fires({MOVED: 1})
+                # Before that it has nothing that could be taken from it once more.
+                await _assigned_again(scene, workers, frozen, before[frozen])
             await scene.until_settled(PATIENCE, workers)
             run.claim(not workers.crashed, f"workers died by themselves: {workers.crashed}")
             run.fires(workers.fired)
@@ -62,13 +59,10 @@ async def frozen_member(run: Run) -> None:
         run.note("repeated calls", len(server.calls()) - run["events"])
 
 
-async def _both_assigned(scene: Scene, workers: Fleet) -> None:
-    """Waits until both workers were given partitions of the sink's topic at some time."""
+async def _assigned_again(scene: Scene, workers: Fleet, number: int, before: int) -> None:
+    """Waits until a worker was given partitions more often than `before`."""
     await scene.until(
-        lambda: all(_assigned(workers, number) for number in range(2)),
-        "both workers assigned",
-        PATIENCE,
-        workers=workers,
+        lambda: _assigned(workers, number) > before, f"worker {number} with partitions", PATIENCE, workers=workers
     )
 
 
