@@ -31,7 +31,7 @@ class ItemReader:
             raw = content
             place = f"{request}, page {sweep.pages + 1}, item {number + 1}"
             try:
-                raw = item if isinstance(item, bytes) else to_json_bytes(item, sort_keys=True)
+                raw = _raw(item)
                 event = self._event(item, raw, standing, sweep, place)
             except RejectedError as error:
                 mark = digest(raw)
@@ -99,6 +99,18 @@ class ItemReader:
             sweep.seen.add(mark)
             return not known
         return True
+
+
+def item_digest(item: Any) -> bytes:
+    """What stands for an item of any kind, also for one that can't be written again."""
+    try:
+        return digest(_raw(item))
+    except RejectedError:
+        return digest(repr(item).encode("utf-8", "backslashreplace"))
+
+
+def _raw(item: Any) -> bytes:
+    return item if isinstance(item, bytes) else to_json_bytes(item, sort_keys=True)
 
 
 def _text(item: dict[str, Any], path: str) -> str:

@@ -34,16 +34,27 @@ def page_params(paging: AnyPaging, page: Any) -> dict[str, str]:
 
 
 def next_page(
-    paging: AnyPaging, page: Any, count: int, answer: Any, link: str, base: URL, *, secret_param: str | None = None
+    paging: AnyPaging,
+    page: Any,
+    count: int,
+    answer: Any,
+    link: str,
+    base: URL,
+    *,
+    size: int | None = None,
+    secret_param: str | None = None,
 ) -> Any:
     """What names the page after `page`, or None after the last one. `count` items came; `link` is the `Link` header.
+
+    `size` is how many items a full numbered page holds, where that was found out.
 
     A link is kept as an absolute URL of the same origin, without the parameter that carries credentials.
     Raises `RetriableError` when the answer names the same page again, `FatalError` for a link to another origin.
     """
     following: Any = None
     if isinstance(paging, PagePaging):
-        last = count == 0 or (paging.size is not None and count < paging.size)
+        full = size if paging.size is None else paging.size
+        last = count == 0 or (full is not None and count < full)
         following = None if last else (paging.start if page is None else page) + 1
     elif isinstance(paging, OffsetPaging):
         following = None if count < paging.size else (page or 0) + count

@@ -32,13 +32,20 @@ Order = tuple[str, Any]
 
 @dataclass(slots=True)
 class Sweep:
-    """The run through the pages that is under way. `page` is the paging's own; None before the first page."""
+    """The run through the pages that is under way. `page` is the paging's own; None before the first page.
+
+    `size` is how many items a full page holds, where no setting says it and it was found out. Until then `first` are the digests of
+    the first page's items, and `again` says that this page is to be read once more.
+    """
 
     page: Any = None
     pages: int = 0
     high: Any = None
     seen: set[bytes] = field(default_factory=set)
     refused: set[bytes] = field(default_factory=set)
+    size: int | None = None
+    first: set[bytes] = field(default_factory=set)
+    again: bool = False
 
 
 @dataclass(slots=True)
@@ -76,6 +83,9 @@ class Standing:
                 high=sweep.get("high"),
                 seen=_unpacked(sweep.get("seen", "")),
                 refused=_unpacked(sweep.get("refused", "")),
+                size=sweep.get("size", 0),  # a sweep that an earlier version began goes on until a page is empty
+                first=_unpacked(sweep.get("first", "")),
+                again=sweep.get("again", False),
             ),
         )
 
@@ -93,6 +103,9 @@ class Standing:
                 "high": self.sweep.high,
                 "seen": _packed(self.sweep.seen),
                 "refused": _packed(self.sweep.refused),
+                "size": self.sweep.size,
+                "first": _packed(self.sweep.first),
+                "again": self.sweep.again,
             }
         return position
 

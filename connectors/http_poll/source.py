@@ -6,10 +6,10 @@ import asyncio
 from typing import Any
 
 from connectors.http_poll.answer import json_items, line_items
-from connectors.http_poll.items import ItemReader
+from connectors.http_poll.items import ItemReader, item_digest
 from connectors.http_poll.paging import next_page, page_params
-from connectors.http_poll.position import Standing, Sweep
-from connectors.http_poll.settings import HttpPollConnection, HttpPollSettings, LinkPaging
+from connectors.http_poll.position import MAX_SEEN, Standing, Sweep
+from connectors.http_poll.settings import HttpPollConnection, HttpPollSettings, LinkPaging, PagePaging
 from trunkline.core.contracts import PluginContext, Position, Source, SourceBatch
 from trunkline.core.envelope import uuid7
 from trunkline.core.errors import ConfigurationError, FatalError, RetriableError
@@ -66,7 +66,10 @@ class HttpPollSource(Source):
             found, answer = json_items(response, settings.items)
         else:
             found, answer = line_items(response), None
-        events, rejected = self._items.read(found, standing, sweep, response.request, response.content)
+        unread = self._unread(found, sweep)
+        if unread is None:
+            return SourceBatch(position=standing.to_position())
+        events, rejected = self._items.read(unread, standing, sweep, response.request, response.content)
         sweep.page = next_page(
             settings.pagination,
             sweep.page,
@@ -74,6 +77,7 @@ class HttpPollSource(Source):
             answer,
             _joined(response, "Link"),
             self._base,
+            size=sweep.size,
             secret_param=self._secret_param,
         )
         sweep.pages += 1
@@ -86,6 +90,32 @@ class HttpPollSource(Source):
             position=standing.to_position(),
             pause=0.0 if more else settings.interval,
         )
+
+    def _unread(self, found: list[Any], sweep: Sweep) -> list[Any] | None:
+        """The items of a page that were not read yet; None where the first page has to be read once more before.
+
+        Where nobody says how many items a numbered page holds, a first page may have grown after it was read, and what came onto it
+        would lie under the cursor, never to be asked for again. That there are items on the second page proves that the first one
+        is full by now: read once more, it gives what it had not, and the size of a page.
+        """
+        paging = self.settings.pagination
+        if not isinstance(paging, PagePaging) or paging.size is not None or sweep.size is not None:
+            return found
+        if sweep.again:
+            sweep.again, sweep.size = False, len(found)
+            unread = [item for item in found if item_digest(item) not in sweep.first]
+            sweep.first = set()
+            return unread
+        if sweep.page is None:
+            if len(found) > MAX_SEEN:  # more than a position can hold: whoever serves such pages knows of no others
+                sweep.size = len(found)
+            else:
+                sweep.first = {item_digest(item) for item in found}
+            return found
+        if not found:
+            return found
+        sweep.page, sweep.again = None, True
+        return None
 
     async def close(self) -> None:
         """Ends the connections."""

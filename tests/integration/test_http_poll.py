@@ -55,6 +55,7 @@ class Api:
             )
         start = {
             "page": (int(query.get("page", 1)) - 1) * self.size,
+            "unsized": (int(query.get("page", 1)) - 1) * self.size,
             "offset": int(query.get("offset", 0)),
             "cursor": int(query.get("cursor", 0)),
             "link": int(query.get("at_item", 0)),
@@ -72,6 +73,7 @@ class Api:
 PAGING = {
     "none": {"type": "none"},
     "page": {"type": "page", "size": 3, "size_param": "per_page"},
+    "unsized": {"type": "page"},
     "offset": {"type": "offset", "size": 3},
     "cursor": {"type": "cursor", "next": "next"},
     "link": {"type": "link"},
@@ -162,6 +164,27 @@ async def test_a_crash_at_any_position_neither_loses_nor_repeats(kind: str, incr
                             if done:
                                 break
             assert found == list(range(8)), (crash_after, kind)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in PAGING if kind != "none"])
+@pytest.mark.parametrize("growth", [1, 2, 4])
+@pytest.mark.parametrize("equal", [True, False])
+async def test_what_comes_onto_pages_that_were_read_is_not_lost(kind: str, growth: int, equal: bool) -> None:
+    def more(first: int, count: int) -> list[dict[str, Any]]:
+        return rows(*range(first, first + count), at="2024-01-01T00:00:30Z" if equal else None)
+
+    for begun in range(7):
+        api = Api(more(0, begun))
+        found: list[Any] = []
+        position: Position | None = None
+        async with serving(api) as server, opened(make(server, kind, incremental={"field": "at"})) as source:
+            for number in range(60):
+                batch = await source.poll("0", position)
+                found += ids(list(batch.events))
+                position = kept(batch.position)
+                if number < 9:
+                    api.items += more(len(api.items), growth)
+        assert found == list(range(begun + 9 * growth)), (kind, begun)
 
 
 async def test_only_new_items_come_and_equal_timestamps_at_the_boundary_are_not_lost_or_repeated() -> None:
