@@ -43,7 +43,7 @@ async def frozen_member(run: Run) -> None:
                 mark = int(run["events"] * (number + run.chance.random()) / (run["freezes"] + 1))
                 await scene.until_effects(max(1, mark), PATIENCE, workers)
                 frozen = run.chance.randrange(2)
-                before = [_assigned(workers, number) for number in range(2)]
+                before = [_assigned(scene, workers, number) for number in range(2)]
                 with workers.frozen(frozen):
                     await _assigned_again(scene, workers, 1 - frozen, before[1 - frozen])
                     run.fires({MOVED: 1})
@@ -62,11 +62,15 @@ async def frozen_member(run: Run) -> None:
 async def _assigned_again(scene: Scene, workers: Fleet, number: int, before: int) -> None:
     """Waits until a worker was given partitions more often than `before`."""
     await scene.until(
-        lambda: _assigned(workers, number) > before, f"worker {number} with partitions", PATIENCE, workers=workers
+        lambda: _assigned(scene, workers, number) > before,
+        f"worker {number} with partitions",
+        PATIENCE,
+        workers=workers,
     )
 
 
-def _assigned(workers: Fleet, number: int) -> int:
-    """How often a worker's log says that partitions came to it."""
-    file = workers.log_file(number)
-    return file.read_text(encoding="utf-8", errors="replace").count("assigned") if file.exists() else 0
+def _assigned(scene: Scene, workers: Fleet, number: int) -> int:
+    """How often a worker's log says that partitions came to its sink. The groups of other pipelines move when they do."""
+    file, sink = workers.log_file(number), f'"pipeline": "{scene.routes[0].sink}"'
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.exists() else []
+    return sum(sink in line and '"event": "assigned"' in line for line in lines)
