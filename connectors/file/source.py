@@ -23,6 +23,7 @@ from trunkline.core.errors import ConfigurationError, RetriableError
 _MOST_BYTES = 4 * 2**20
 """How much of files one poll reads at most, give or take a chunk: a batch of long rows must fit into memory."""
 _POLL_SECONDS, _IDLE_POLL_SECONDS, _QUIET_SECONDS = 1.0, 2.0, 10.0
+_NOTHING_READ = Ledger().dump()
 
 
 class FileSource(Source):
@@ -91,7 +92,6 @@ class FileSource(Source):
         assert self._reading is not None, "poll before open"
         settings: FileSettings = self.settings
         ledger = Ledger.load(position)
-        before = ledger.dump()
         if not self._resumed:
             # The position that a start finds was acknowledged; what the last run had no time to put away is put away now.
             self._resumed = True
@@ -105,7 +105,7 @@ class FileSource(Source):
         gathered = _Gathered(self, self._reading, ledger, listing)
         more = gathered.gather(self._folder.resolve(listing, ledger))
         reached = ledger.dump()
-        moved = reached != before
+        moved = reached != (_NOTHING_READ if position is None else position)
         if moved:
             self._last_found = time.monotonic()
         return SourceBatch(

@@ -158,7 +158,7 @@ async def test_a_stream_dead_letters_what_it_cannot_decode_compute_or_write_and_
 
 @pytest.mark.parametrize("processing", ["exactly-once", "at-least-once"])
 async def test_a_record_whose_headers_cannot_be_read_passes_a_stream_and_a_sink_between_its_neighbours(
-    running: Bus, endpoint: Endpoint, processing: str
+    running: Bus, processing: str
 ) -> None:
     name = f"unreadable-{processing[:2]}"
     source, target = running.name(f"{name}-in"), await _sink(running, f"{name}-out")

@@ -173,7 +173,7 @@ class Intake:
         except Exception as error:  # noqa: BLE001
             self._failure = error
         finally:
-            self._give_up(consumer, partitions)
+            self._settings.give_up(consumer, partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         try:
@@ -181,12 +181,7 @@ class Intake:
         except Exception as error:  # noqa: BLE001
             self._failure = error
         finally:
-            self._give_up(consumer, partitions)
-
-    def _give_up(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._settings.give_up(consumer, partitions)
-        # The client keeps in mind what was paused: a partition that goes so and comes back would never be read again.
-        consumer.resume(partitions)
+            self._settings.give_up(consumer, partitions)
 
     def _positions(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[Assigned]:
         """Committed positions, and for partitions never read the manifest's start, committed at once.

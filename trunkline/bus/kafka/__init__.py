@@ -3,7 +3,14 @@
 from trunkline.bus.kafka.bounded import BoundedCalls
 from trunkline.bus.kafka.cluster import EARLIEST, LATEST, end_offsets, offsets_of, patiently, ping, watermarks
 from trunkline.bus.kafka.errors import translate
-from trunkline.bus.kafka.producing import UNUSED_SECONDS, LazyProducer, RestingProducer, produce, produce_and_wait
+from trunkline.bus.kafka.producing import (
+    UNUSED_SECONDS,
+    LazyProducer,
+    RestingProducer,
+    produce,
+    produce_and_wait,
+    transactional_producer,
+)
 from trunkline.bus.kafka.reading import (
     UNREADABLE,
     closing,
@@ -35,6 +42,7 @@ __all__ = [
     "produce_and_wait",
     "read_all",
     "read_range",
+    "transactional_producer",
     "translate",
     "watermarks",
     "without_headers",

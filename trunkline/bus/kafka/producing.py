@@ -22,6 +22,27 @@ UNUSED_SECONDS = 5.0
 """The same for a producer that was not used yet: it was made to settle what a former life of the pipeline left open."""
 
 
+def transactional_producer(
+    settings: KafkaSettings,
+    transactional_id: str,
+    what: str = "the transactional producer can't start",
+    *,
+    timeout: float = 30.0,
+    linger_ms: int = 5,
+    only_failures: bool = False,
+) -> Producer:
+    """A producer that may begin transactions: whoever had the id is fenced, and what it left open has ended.
+
+    Raises our error, which begins with `what`.
+    """
+    producer = settings.producer(transactional_id=transactional_id, linger_ms=linger_ms, only_failures=only_failures)
+    try:
+        producer.init_transactions(timeout)
+    except KafkaException as error:
+        raise translate(error, what) from error
+    return producer
+
+
 class LazyProducer:
     """An idempotent producer that is made with its first record: most pipelines seldom write what is not their output.
 

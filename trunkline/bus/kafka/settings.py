@@ -61,6 +61,7 @@ ALLOWED_OPTIONS = frozenset(
     }
 )
 FULL_QUEUE_MS = 50
+"""After this long a partition is asked for again whose queue was full. What is queued lasts half the client's default of a second."""
 BATCH_BYTES = 1_000_000
 """The client's default, below the default limit of a topic."""
 BATCH_ROOM = 1024
@@ -71,8 +72,6 @@ LEAST_FETCH_BYTES = 2**20
 """A larger batch than this comes whole all the same (KIP-74)."""
 IDLE_FETCH_MS = 1000
 """What was just assigned, or resumed beside partitions that stayed idle, is first asked for when such a fetch ends: so not longer."""
-
-
 LATE_SECONDS = 0.04
 """How late a consumer's heartbeats and looks around may be. Records and answers come from outside: for them it does not count."""
 
@@ -173,7 +172,6 @@ class KafkaSettings:
             "check.crcs": True,
             "enable.partition.eof": False,
             "queued.min.messages": 20_000,
-            # A partition whose queue was full is asked for again only after this long; what is queued lasts half the default of a second.
             "fetch.queue.backoff.ms": FULL_QUEUE_MS,
             # I27: what is fetched ahead is bounded by the worker's memory. A fetch may exceed the queue once, so it is no larger.
             "queued.max.messages.kbytes": self.shares.fetched // 1024,
@@ -206,6 +204,8 @@ class KafkaSettings:
             consumer.unassign()
         else:
             consumer.incremental_unassign(partitions)
+        # The client keeps in mind what was paused: a partition that goes so and comes back would never be read again.
+        consumer.resume(partitions)
 
     @property
     def _all_at_once(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from trunkline.bus.kafka import BoundedCalls, KafkaSettings, produce, translate
+from trunkline.bus.kafka import BoundedCalls, KafkaSettings, produce, transactional_producer, translate
 from trunkline.bus.names import Names
 from trunkline.core.envelope import Headers
 from trunkline.core.errors import FatalError, RetriableError, TrunklineError
@@ -45,14 +45,9 @@ class Writer:
 
     def begin(self) -> None:
         """Makes the producer, which ends what an earlier life of this worker left open. Pipelines that never park have none."""
-        if self._producer is not None:
-            return
-        producer = self._settings.producer(transactional_id=self._id)
-        try:
-            producer.init_transactions(30.0)
-        except KafkaException as error:
-            raise translate(error, "the transactional producer of parking can't start") from error
-        self._producer = producer
+        if self._producer is None:
+            what = "the transactional producer of parking can't start"
+            self._producer = transactional_producer(self._settings, self._id, what)
 
     def write(
         self, records: Sequence[Outgoing], offsets: Sequence[TopicPartition], consumer: Consumer, changelog: str

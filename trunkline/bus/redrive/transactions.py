@@ -14,7 +14,7 @@ from itertools import islice
 from confluent_kafka import KafkaException, Producer
 
 from trunkline.bus.deadletters import DeadLetter
-from trunkline.bus.kafka import KafkaSettings, end_offsets, produce, read_all, translate
+from trunkline.bus.kafka import KafkaSettings, end_offsets, produce, read_all, transactional_producer, translate
 from trunkline.bus.names import Names
 from trunkline.bus.redrive.edits import Editor
 from trunkline.bus.redrive.jobs import JobLog, JobRecords
@@ -42,15 +42,10 @@ class Sender:
 
     def open(self) -> JobLog:
         """Fences who was sending, and gives the jobs of this pipeline as they are since then. Raises our error for Kafka's."""
-        producer = self._settings.producer(
-            transactional_id=self._names.transactional_id(self._pipeline, "redrive"), linger_ms=0
-        )
-        try:
-            # I18: who was sending is fenced, and his open transaction is over, before marks and progress are read.
-            producer.init_transactions(30)
-        except KafkaException as error:
-            raise translate(error, f"the dead letters of {self._pipeline} can't be sent again") from error
-        self._producer = producer
+        transactional_id = self._names.transactional_id(self._pipeline, "redrive")
+        what = f"the dead letters of {self._pipeline} can't be sent again"
+        # I18: who was sending is fenced, and his open transaction is over, before marks and progress are read.
+        self._producer = transactional_producer(self._settings, transactional_id, what, linger_ms=0)
         jobs = JobLog.read(self._settings, self._names, pipeline=self._pipeline)
         self._redriven = jobs.redriven.get(self._pipeline, 0)
         return jobs

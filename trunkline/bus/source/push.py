@@ -16,7 +16,14 @@ import orjson
 from confluent_kafka import KafkaException, Producer
 
 from trunkline.bus.accounting.trace import TraceBatch
-from trunkline.bus.kafka import UNUSED_SECONDS, KafkaSettings, RestingProducer, produce, translate
+from trunkline.bus.kafka import (
+    UNUSED_SECONDS,
+    KafkaSettings,
+    RestingProducer,
+    produce,
+    transactional_producer,
+    translate,
+)
 from trunkline.bus.names import Names
 from trunkline.bus.source.deliveries import AcceptedDeliveries, digest
 from trunkline.bus.source.positions import SplitPosition, position_key, read_positions
@@ -255,14 +262,8 @@ class PushRuntime:
         self._position = read_positions(self._settings, self._names).get((self._pipeline, self._split), SplitPosition())
 
     def _new_producer(self) -> Producer:
-        producer = self._settings.producer(
-            transactional_id=self._names.transactional_id(self._pipeline, self._worker, "push"), linger_ms=0
-        )
-        try:
-            producer.init_transactions(TIMEOUT)
-        except KafkaException as error:
-            raise translate(error, "the transactional producer can't start") from error
-        return producer
+        transactional_id = self._names.transactional_id(self._pipeline, self._worker, "push")
+        return transactional_producer(self._settings, transactional_id, timeout=TIMEOUT, linger_ms=0)
 
     def _write(self, some: list[_Waiting]) -> tuple[list[Answer], SplitPosition]:
         producer = self._producers.use()

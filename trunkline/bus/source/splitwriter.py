@@ -13,7 +13,7 @@ from typing import TypeVar
 from confluent_kafka import KafkaException, Producer
 
 from trunkline.bus.accounting.trace import TraceBatch
-from trunkline.bus.kafka import KafkaSettings, RestingProducer, produce, translate
+from trunkline.bus.kafka import KafkaSettings, RestingProducer, produce, transactional_producer, translate
 from trunkline.bus.names import Names
 from trunkline.bus.source.positions import SplitPosition, position_key, read_positions
 from trunkline.bus.source.publish import Published, Publisher
@@ -65,12 +65,7 @@ class SplitWriter:
 
     def _new_producer(self) -> Producer:
         transactional_id = self._names.transactional_id(self._pipeline, "split", self._split)
-        producer = self._settings.producer(transactional_id=transactional_id)
-        try:
-            producer.init_transactions(30.0)
-        except KafkaException as error:
-            raise translate(error, "the transactional producer can't start") from error
-        return producer
+        return transactional_producer(self._settings, transactional_id)
 
     def _open(self) -> SplitPosition:
         self._producers.renew()

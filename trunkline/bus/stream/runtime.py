@@ -19,7 +19,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 
 from trunkline.bus.accounting.trace import TraceBatch
 from trunkline.bus.intake import Assigned, Intake, Partition, Reading
-from trunkline.bus.kafka import BoundedCalls, RestingProducer, offset_of, produce, translate
+from trunkline.bus.kafka import BoundedCalls, RestingProducer, offset_of, produce, transactional_producer, translate
 from trunkline.bus.ledger import Ledger
 from trunkline.bus.stream.hotloop import HotLoop, TransformLike
 from trunkline.bus.threshold import DeadLetterThreshold
@@ -153,16 +153,9 @@ class StreamRuntime:
     def _new_producer(self) -> Producer:
         if not self._exactly_once:
             return self._settings.producer(linger_ms=20, only_failures=True)
-        producer = self._settings.producer(
-            transactional_id=self._names.transactional_id(self._pipeline, self._worker, "0"),
-            linger_ms=20,  # a commit sends at once what waits
-            only_failures=True,
-        )
-        try:
-            producer.init_transactions(30.0)
-        except KafkaException as error:
-            raise translate(error, "the transactional producer can't start") from error
-        return producer
+        transactional_id = self._names.transactional_id(self._pipeline, self._worker, "0")
+        # It lingers for long: a commit sends at once what waits.
+        return transactional_producer(self._settings, transactional_id, linger_ms=20, only_failures=True)
 
     def _read_on(self) -> None:
         applied_pause = False
