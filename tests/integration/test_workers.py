@@ -187,6 +187,22 @@ async def test_workers_end_when_their_supervisor_was_killed(supervised: Supervis
         await supervised.until(lambda: supervised.holder("narrow") is not None, "narrow running")
         workers = workers_of(process.pid)
         assert len(workers) == 2
+        os.kill(workers[0], signal.SIGKILL)
+        # Its successor is an interpreter of its own, the other one a fork: both are tied to their supervisor.
+        await supervised.until(
+            lambda: workers[0] not in (now := workers_of(process.pid)) and len(now) == 2, "two again"
+        )
+        workers = workers_of(process.pid)
         process.kill()
         await process.wait()
+        await supervised.until(lambda: not any(alive(pid) for pid in workers), "the workers' end")
+
+
+async def test_workers_whose_broker_is_away_end_with_their_supervisor(supervised: Supervised) -> None:
+    supervised.settings = KafkaSettings("127.0.0.1:1")
+    async with supervised.started() as process:
+        await supervised.until(lambda: len(workers_of(process.pid)) == 2 or process.returncode is not None, "workers")
+        workers = workers_of(process.pid) if process.returncode is None else []
+        assert await asyncio.wait_for(process.wait(), 60) == 3
+        assert "error[kafka." in supervised.log()
         await supervised.until(lambda: not any(alive(pid) for pid in workers), "the workers' end")

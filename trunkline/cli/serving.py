@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 import sys
-from asyncio.subprocess import Process
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -16,9 +15,10 @@ import uvloop
 
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.memory import LEAST_MEMORY, few_arenas
+from trunkline.cli import forked
 from trunkline.cli.serveoptions import ServeOptions
 from trunkline.cli.session import Session
-from trunkline.cli.workers import SLOT, supervise
+from trunkline.cli.workers import SLOT, WorkerProcess, of_one, supervise
 from trunkline.core.errors import ConfigurationError, TrunklineError, did_you_mean
 from trunkline.core.log import LEVELS, configure_logging, get_logger
 from trunkline.core.manifests import load_files
@@ -55,14 +55,40 @@ def serve(session: Session, options: ServeOptions) -> int:
     if options.files:
         check(load_files(options.files))
     few_arenas()
-    with _ended_by_sigterm(), _broker(session) as (kafka, broker):
+    with _ended_by_sigterm():
         if options.workers > 1:
-            workers: set[Process] = set()
-            return _run(lambda stop: supervise(session, options, kafka, stop, workers), broker, workers)
-        # Here, because who only keeps the processes of workers needs nothing of what they need.
-        from trunkline.cli.oneworker import one_worker
+            return _serve_several(session, options)
+        with _broker(session) as (kafka, broker):
+            return _serve_one(session, options, kafka, broker)
 
-        return _run(lambda stop: one_worker(session, options, kafka, stop), broker)
+
+def _serve_one(session: Session, options: ServeOptions, kafka: KafkaSettings, broker: EmbeddedKafka | None) -> int:
+    # Here, because a supervisor that can't fork its workers needs nothing of what they need.
+    from trunkline.cli.oneworker import one_worker
+
+    return _run(lambda stop: one_worker(session, options, kafka, stop), broker)
+
+
+def _serve_several(session: Session, options: ServeOptions) -> int:
+    def work(slot: int, kafka: KafkaSettings) -> int:
+        os.environ[SLOT] = str(slot)
+        configure_logging(options.log_level, style=options.log_style, slot=str(slot))
+        try:
+            return _serve_one(session, of_one(slot, options), kafka, None)
+        except Exception as error:  # noqa: BLE001
+            return session.out.error(error)
+
+    born: list[forked.ForkedWorker] = []
+    if forked.POSSIBLE:
+        import trunkline.cli.oneworker  # noqa: F401 (what workers need, once for all of them)
+
+        # Before the broker: starting it leaves clients and their threads here, and no fork may have a thread's locks.
+        born = forked.fork_workers(options.workers, work)
+    with _broker(session) as (kafka, broker):
+        for one in born:
+            one.begin(kafka)
+        running: set[WorkerProcess] = set(born)
+        return _run(lambda stop: supervise(session, options, kafka, stop, running, born), broker, running)
 
 
 @contextlib.contextmanager
@@ -129,7 +155,7 @@ def _download_progress() -> Iterator[Callable[[Progress], None]]:
 def _run(
     serve_until: Callable[[asyncio.Event], Awaitable[None]],
     broker: EmbeddedKafka | None,
-    workers: Collection[Process] = (),
+    workers: Collection[WorkerProcess] = (),
 ) -> int:
     """Runs to the end with a stop event that the signals set. A second signal is for who can't wait."""
     asked: list[int] = []
@@ -160,7 +186,7 @@ def _run(
     return INTERRUPTED if signal.SIGINT in asked else 0
 
 
-def _end_at_once(number: int, broker: EmbeddedKafka | None, workers: Collection[Process]) -> NoReturn:
+def _end_at_once(number: int, broker: EmbeddedKafka | None, workers: Collection[WorkerProcess]) -> NoReturn:
     """Ends this process and those that it started. All of them survive that: what was under way is done again."""
     log.warning("ended at once by a second signal; the next start goes on", signal=signal.Signals(number).name)
     for worker in workers:

@@ -8,8 +8,9 @@ import os
 import signal
 import sys
 import time
-from asyncio.subprocess import Process
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
 
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.states import reconnect_delay
@@ -29,17 +30,42 @@ PROVEN_SECONDS = 60.0
 WRONG_INPUT = 2
 
 
+class WorkerProcess(Protocol):
+    """A worker's process: a fork, or one of its own."""
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, negative for a signal; None while it runs, as far as was waited."""
+
+    async def wait(self) -> int:
+        """Waits for the exit code."""
+
+    def send_signal(self, number: int, /) -> None:
+        """Raises ProcessLookupError where it has ended."""
+
+    def kill(self) -> None:
+        """Raises ProcessLookupError where it has ended."""
+
+
 async def supervise(
-    session: Session, options: ServeOptions, kafka: KafkaSettings, stop: asyncio.Event, running: set[Process]
+    session: Session,
+    options: ServeOptions,
+    kafka: KafkaSettings,
+    stop: asyncio.Event,
+    running: set[WorkerProcess],
+    born: Sequence[WorkerProcess] = (),
 ) -> None:
     """Keeps `options.workers` processes running until `stop`, or until the work is done where that was asked.
 
-    `running` has them at any time, for who can't wait for their graceful end.
+    `born` has those that run already. `running` has all of them at any time, for who can't wait for their graceful end.
     Raises `ConfigurationError` when a worker says that its input is wrong: no restart would mend that.
     """
     session.home.mkdir(parents=True, exist_ok=True)
     workers = [
-        asyncio.create_task(_keep(slot, session, options, kafka, stop, running)) for slot in range(options.workers)
+        asyncio.create_task(
+            _keep(slot, session, options, kafka, stop, running, born[slot] if slot < len(born) else None)
+        )
+        for slot in range(options.workers)
     ]
     waits: list[asyncio.Task[None]] = [asyncio.create_task(_stopped(stop))]
     if options.until_finished:
@@ -78,20 +104,23 @@ async def _keep(
     options: ServeOptions,
     kafka: KafkaSettings,
     stop: asyncio.Event,
-    running: set[Process],
+    running: set[WorkerProcess],
+    process: WorkerProcess | None,
 ) -> None:
     failures = 0
-    while not stop.is_set():
+    while process is not None or not stop.is_set():
         begun = time.monotonic()
-        process = await asyncio.create_subprocess_exec(
-            *_command(slot, session, options, kafka),
-            env=_environment(slot, session, kafka),
-            stdin=asyncio.subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for the supervisor, which then asks its workers once
-        )
+        if process is None:
+            process = await asyncio.create_subprocess_exec(
+                *_command(of_one(slot, options), session, kafka),
+                env=_environment(slot, session, kafka),
+                stdin=asyncio.subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C is for the supervisor, which then asks its workers once
+            )
         running.add(process)
         code = await _wait(process, stop)
         running.discard(process)
+        process = None
         if stop.is_set():
             return
         if code == WRONG_INPUT:
@@ -105,7 +134,7 @@ async def _keep(
             await asyncio.wait_for(stop.wait(), wait)
 
 
-async def _wait(process: Process, stop: asyncio.Event) -> int:
+async def _wait(process: WorkerProcess, stop: asyncio.Event) -> int:
     ended = asyncio.ensure_future(process.wait())
     stopping = asyncio.ensure_future(stop.wait())
     await asyncio.wait({ended, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -120,13 +149,24 @@ async def _wait(process: Process, stop: asyncio.Event) -> int:
     return await ended
 
 
-def _command(slot: int, session: Session, options: ServeOptions, kafka: KafkaSettings) -> list[str]:
-    """The command line of one worker. Ports that were given are counted up, free ones stay free ones."""
+def of_one(slot: int, options: ServeOptions) -> ServeOptions:
+    """The options of one worker. Ports that were given are counted up, free ones stay free ones."""
+
+    def counted(host: str, port: int) -> tuple[str, int]:
+        return host, port + slot if port else 0
+
+    return replace(
+        options, workers=1, until_finished=False, api=counted(*options.api), ingress=counted(*options.ingress)
+    )
+
+
+def _command(options: ServeOptions, session: Session, kafka: KafkaSettings) -> list[str]:
+    """The command line of one worker."""
     command = [sys.executable, "-m", "trunkline.cli.main", "run" if options.files else "up"]
     for path in options.files:
         command += ["--file", str(path)]
     for option, (host, port) in (("--api", options.api), ("--ingress", options.ingress)):
-        command += [option, f"{host}:{port + slot if port else 0}"]
+        command += [option, f"{host}:{port}"]
     command += ["--bootstrap", kafka.bootstrap, "--home", str(session.home)]
     command += ["--log-level", options.log_level, "--log-style", options.log_style]
     command += ["--memory", str(options.memory)]

@@ -36,6 +36,7 @@ Headers = list[tuple[str, bytes]]
 
 # Ids must be unique, not secret: seeded from the system's randomness, and without a system call for each.
 _random = random.Random(os.urandom(32))  # noqa: S311
+os.register_at_fork(after_in_child=lambda: _random.seed(os.urandom(32)))  # no two processes make the same ids
 _TRACEPARENT_FORM = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}\Z")
 _ID_FORM = re.compile(r"[\x21-\x7e]{1,256}\Z")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 import uuid
 from datetime import UTC, datetime
@@ -35,6 +37,23 @@ def test_a_uuid7_has_its_version_its_variant_and_the_time() -> None:
 
 def test_uuid7s_differ() -> None:
     assert len({uuid7() for _ in range(10_000)}) == 10_000
+
+
+def test_uuid7s_of_forked_processes_differ() -> None:
+    # In an interpreter of its own: this one has threads, and who has those should not fork.
+    program = """
+import os
+from trunkline.core.envelope import uuid7
+for _ in range(3):
+    if os.fork() == 0:
+        print(uuid7(), flush=True)
+        os._exit(0)
+    os.wait()
+print(uuid7())
+"""
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    randoms = {one.replace("-", "")[13:] for one in printed.split()}
+    assert len(randoms) == 4
 
 
 visible = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=50)
