@@ -244,6 +244,7 @@ def _rows(taking_part: Sequence[Contender], runs: Mapping[str, Sequence[Measured
     for one in taking_part:
         raw = "raw" if one.processing == ALO else "raw-eos"
         per_cpu = median(one.name, "per_cpu")
+        alone = one.name.partition(",")[0]
         rows.append(
             {
                 "contender": one.name,
@@ -252,6 +253,9 @@ def _rows(taking_part: Sequence[Contender], runs: Mapping[str, Sequence[Measured
                 "events/s": median(one.name, "rate"),
                 "per CPU second": per_cpu,
                 "ratio to raw": per_cpu / median(raw, "per_cpu") if raw in runs else None,
+                "ratio to one worker": per_cpu / median(alone, "per_cpu")
+                if one.workers > 1 and alone in runs
+                else None,
                 "peak MiB": median(one.name, "memory"),
             }
         )
