@@ -19,8 +19,14 @@ from typing import NoReturn
 
 from trunkline.bus.kafka import KafkaSettings
 
-POSSIBLE = hasattr(os, "pidfd_open")
-"""Whether forks can be waited for by an event loop here (Linux 5.3 and later)."""
+
+def possible() -> bool:
+    """Whether an event loop can wait for forks here: Linux 5.3 and later, where no sandbox forbids it."""
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):
+        return False
+    return True
 
 
 @dataclass(slots=True, eq=False)
@@ -69,6 +75,8 @@ class ForkedWorker:
 
 def fork_workers(count: int, work: Callable[[int, KafkaSettings], int]) -> list[ForkedWorker]:
     """Forks workers: each calls `work` with its number and what `begin` tells it, and ends with the exit code that it gives."""
+    sys.stdout.flush()
+    sys.stderr.flush()
     gc.collect()
     gc.freeze()  # no collection touches, and so copies, what they share
     born: list[ForkedWorker] = []
@@ -90,8 +98,9 @@ def _live(told: int, slot: int, work: Callable[[int, KafkaSettings], int]) -> No
     code = 3
     try:
         os.setsid()  # Ctrl-C is for the supervisor, which then asks its workers once
-        os.dup2(told, 0)
-        os.close(told)
+        if told != 0:  # it is where the supervisor was started without a standard input
+            os.dup2(told, 0)
+            os.close(told)
         line = _line(0)
         code = work(slot, KafkaSettings(**json.loads(line))) if line else 0
     except SystemExit as asked:

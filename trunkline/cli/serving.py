@@ -79,7 +79,7 @@ def _serve_several(session: Session, options: ServeOptions) -> int:
             return session.out.error(error)
 
     born: list[forked.ForkedWorker] = []
-    if forked.POSSIBLE:
+    if forked.possible():
         import trunkline.cli.oneworker  # noqa: F401 (what workers need, once for all of them)
 
         # Before the broker: starting it leaves clients and their threads here, and no fork may have a thread's locks.
