@@ -24,6 +24,8 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 from benchmarks import contenders, orders, report
+from benchmarks.peers import folder as peers_folder
+from benchmarks.peers import make_environment
 from benchmarks.transform import new_topics
 from trunkline.bus.embedded import EmbeddedKafka
 from trunkline.registry.client import RegistryClient
@@ -111,13 +113,12 @@ def _runs(latency: int, rounds: int) -> list[dict[str, Any]]:
 
 
 def _peers() -> ModuleType | None:
-    """The peers' harness."""
-    given = os.environ.get("BENCH_PEERS")
-    folder = Path(given) if given else Path(__file__).resolve().parents[2] / "shared" / "peers"
-    harness = folder / "run.py"
-    if not harness.is_file():
+    """The peers' harness. It runs the Python ones in their own environment."""
+    there = peers_folder()
+    if there is None:
         return None
-    spec = importlib.util.spec_from_file_location("peers_run", harness)
+    os.environ.setdefault("PEERS_PY", make_environment(there))
+    spec = importlib.util.spec_from_file_location("peers_run", there / "run.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

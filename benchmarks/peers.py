@@ -48,11 +48,10 @@ def peers() -> tuple[dict[str, Peer], list[str]]:
         return found, ["The peers' folder is not there: the raw loops are the benchmark's own."]
     missing = []
     try:
-        _make_environment(there)
+        python = make_environment(there)
     except (OSError, subprocess.CalledProcessError) as error:
         missing.append(f"Quix Streams, FastStream and Faust could not be installed: {error}.")
     else:
-        python = str(PYTHON)
         found |= {
             "quix": Peer((python, str(scripts / "quix.py"))),
             "quix-eos": Peer((python, str(scripts / "quix.py")), {"PEER_EOS": "1"}),
@@ -69,18 +68,23 @@ def peers() -> tuple[dict[str, Peer], list[str]]:
     return found, missing
 
 
-def _make_environment(there: Path) -> None:
+def make_environment(there: Path) -> str:
+    """The Python of the peers, in an environment of their own that is made where it is not there.
+
+    Raises OSError or CalledProcessError where that does not work.
+    """
     if PYTHON.exists():
-        return
+        return str(PYTHON)
     PLACE.mkdir(parents=True, exist_ok=True)
     requirements = str(there / "requirements.txt")
     uv = shutil.which("uv")
     if uv is not None:
         _run(uv, "venv", "--quiet", "--python", sys.executable, str(PYTHON.parents[1]))
         _run(uv, "pip", "install", "--quiet", "--python", str(PYTHON), "--requirement", requirements)
-        return
+        return str(PYTHON)
     _run(sys.executable, "-m", "venv", str(PYTHON.parents[1]))
     _run(str(PYTHON), "-m", "pip", "install", "--quiet", "--requirement", requirements)
+    return str(PYTHON)
 
 
 def _make_streams(there: Path) -> str:
