@@ -63,7 +63,7 @@ def remembering(kafka: KafkaUnderTest, namespace: str, tmp_path: Path) -> Rememb
 
 
 def _changed(store: StateStore, **entries: str | None) -> Changes:
-    changes = store.changes()
+    changes = Changes(store)
     for key, value in entries.items():
         if value is None:
             changes.delete(key.encode())

@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 
 from trunkline.bus.state import Changes, Entry, Identity, StateStore
 from trunkline.bus.state import store as store_module
-from trunkline.bus.state.changes import Record
+from trunkline.bus.state.entry import Record
 from trunkline.core.errors import RetriableError
 
 IDENTITY = Identity("pipeline.changelog", "Tid", 3)
@@ -53,7 +53,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.folder = folder
         self.store = StateStore.open(folder, IDENTITY)
         self.store.write(self.log[self.store.offset :], len(self.log))
-        self.changes: Changes = self.store.changes()
+        self.changes = Changes(self.store)
         self.seen = dict(self.committed)
 
     def _in_changelog(self) -> int:
@@ -248,7 +248,7 @@ def test_a_store_that_somebody_else_has_open_is_not_touched(tmp_path: Path) -> N
 def test_an_offset_that_is_too_low_does_not_take_the_store_back(tmp_path: Path) -> None:
     _filled(tmp_path / "0")
     store = StateStore.open(tmp_path / "0", IDENTITY)
-    changes = store.changes()
+    changes = Changes(store)
     changes.put(b"l", Entry(b"w"))
     changes.apply(3)
     assert store.offset == 7

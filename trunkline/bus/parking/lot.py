@@ -34,7 +34,7 @@ class Lot:
         """Opens the store and brings it up to the stable end of its topic."""
         if self._store is None:
             self._store = self._changelog.open([self.number])[self.number]
-            self._changes = self._store.changes()
+            self._changes = Changes(self._store)
         else:
             self._changelog.catch_up(self._store)
 

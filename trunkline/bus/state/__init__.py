@@ -3,7 +3,7 @@
 Parking is the first to use it; whatever remembers by key (windows, joins, tables) uses it in the same way. The life of a store:
 
 1. At assignment `Changelog.open` gives the partition's `StateStore`, brought up to the stable end of the changelog.
-2. `StateStore.changes` gives `Changes`: puts and deletes that are seen by reads through it and by nobody else.
+2. `Changes` over it: puts and deletes that are seen by reads through it and by nobody else.
 3. `Changes.records` is what the producer writes to the changelog, in the Kafka transaction with outputs and offsets.
 4. After the commit succeeded `Changes.apply` puts the batch into the store, with the changelog offset that it reaches. After
    an abort `Changes.discard` forgets it. After an unknown outcome `Changelog.catch_up` reads what the changelog says.

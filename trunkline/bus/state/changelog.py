@@ -11,8 +11,7 @@ from pathlib import Path
 from confluent_kafka import Consumer, Message
 
 from trunkline.bus.kafka import KafkaSettings, closing, end_offsets, headers_of, offset_of, read_range, watermarks
-from trunkline.bus.state.changes import Record
-from trunkline.bus.state.entry import Entry
+from trunkline.bus.state.entry import Entry, Record
 from trunkline.bus.state.store import Identity, StateStore
 from trunkline.bus.topics import COMPACTED, KEPT_DELETIONS, NEVER_EXPIRES, TOMBSTONE_MS
 from trunkline.core.log import get_logger

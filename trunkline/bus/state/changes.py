@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-from trunkline.bus.state.entry import Entry
-
-if TYPE_CHECKING:
-    from trunkline.bus.state.store import StateStore
-
-Record = tuple[bytes, Entry | None]
-"""A record of the changelog: a key with its entry, or with None where it was deleted."""
+from trunkline.bus.state.entry import Entry, Record
+from trunkline.bus.state.store import StateStore
 
 
 class Changes:

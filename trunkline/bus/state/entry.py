@@ -44,3 +44,7 @@ class Entry(NamedTuple):
             headers.append((name, packed[at : at + length]))
             at += length
         return cls(packed[at:], headers)
+
+
+Record = tuple[bytes, Entry | None]
+"""A record of the changelog: a key with its entry, or with None where it was deleted."""

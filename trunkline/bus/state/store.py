@@ -15,8 +15,7 @@ from pathlib import Path
 import orjson
 from rocksdict import BlockBasedOptions, Cache, Options, Rdict, WriteBatch
 
-from trunkline.bus.state.changes import Changes, Record
-from trunkline.bus.state.entry import Entry
+from trunkline.bus.state.entry import Entry, Record
 from trunkline.core.errors import RetriableError
 from trunkline.core.log import get_logger
 
@@ -113,10 +112,6 @@ class StateStore:
             finally:
                 del cursor  # one that is alive, if only in a traceback, keeps the store from being closed
         return found
-
-    def changes(self) -> Changes:
-        """An empty set of changes over this store."""
-        return Changes(self)
 
     def write(self, records: Iterable[Record], offset: int) -> None:
         """Puts records of the changelog into the store, together with the offset that they reach: both or neither."""
