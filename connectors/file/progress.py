@@ -2,9 +2,10 @@
 
 A file is known by device, inode and a fingerprint of what was read of it; where device or inode changed (a copy, another mount),
 by the whole of what was read. The position holds one short entry for each of the files that were read last. What was finished
-before them is remembered by a mark: a file is old if its (mtime, name) is not after the mark *and* its ctime is not later than
-any of the files under the mark had. The kernel sets the ctime when a file is moved in, so one that arrives late with an old
-mtime is still new.
+before them is remembered by a mark: a file is old if it comes before the mark in two orders, that of modification times and that
+of arrival. The kernel sets the ctime when a file is moved in, so one that arrives late with an old mtime is still new.
+
+So the mark may never come to cover a file that is unread: what has an older time than the mark is read in the order of arrival.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Any, Literal
 
 from trunkline.core.errors import ConfigurationError
 
+Order = tuple[int, str]
+"""Modification time in nanoseconds, then name."""
 State = Literal["r", "s", "e", "d"]
 """r: reading; s: skipping an over-long line; e: read to its end; d: done, nothing changed since for the idle time."""
 
@@ -25,6 +30,7 @@ HEAD = 1024
 TAIL = 256
 FOLLOWED = 48
 """So many entries are kept (about 4 KB)."""
+_AFTER_ALL = (2**63, "")
 MOST_FOLLOWED = 192
 """So many at most, while files that were just read are not idle yet."""
 
@@ -47,9 +53,14 @@ class Seen:
         return self.dev, self.ino
 
     @property
-    def order(self) -> tuple[int, str]:
+    def order(self) -> Order:
         """Files are read by modification time, equal ones by name."""
         return self.mtime, self.name
+
+    @property
+    def arrival(self) -> tuple[int, Order]:
+        """When it came, or was changed last; of those that came at once the order."""
+        return self.ctime, self.order
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +108,10 @@ class Ledger:
 
     files: dict[tuple[int, int], Progress] = field(default_factory=dict)
     generation: int = 0
-    mark: tuple[int, str] | None = None
-    mark_ctime: int = 0
+    mark: Order | None = None
+    """The last of the finished files that are not in `files`, by order."""
+    last_arrival: tuple[int, Order] = (0, (0, ""))
+    """The last of those by arrival."""
 
     @classmethod
     def load(cls, position: dict[str, Any] | None) -> Ledger:
@@ -109,9 +122,11 @@ class Ledger:
             if position["v"] != 1:
                 raise ValueError(f"its version is {position['v']}")
             entries = [Progress.decode(text) for text in position["files"]]
-            mark = (int(position["mark"][0]), str(position["mark"][1])) if position.get("mark") else None
-            ledger = cls({entry.key: entry for entry in entries}, int(position["generation"]), mark)
-            ledger.mark_ctime = int(position.get("mark_ctime", 0))
+            ledger = cls({entry.key: entry for entry in entries}, int(position["generation"]))
+            if position.get("mark"):
+                ledger.mark = _order(position["mark"])
+                # Positions of former versions knew no order among those that came at once: all of them were finished.
+                ledger.last_arrival = (int(position["mark_ctime"]), _order(position.get("mark_last", _AFTER_ALL)))
         except (KeyError, ValueError, TypeError, IndexError) as error:
             raise ConfigurationError(
                 f"the position of this file source can't be read: {error}",
@@ -129,33 +144,50 @@ class Ledger:
         }
         if self.mark is not None:
             position["mark"] = list(self.mark)
-            position["mark_ctime"] = self.mark_ctime
+            position["mark_ctime"], position["mark_last"] = self.last_arrival[0], list(self.last_arrival[1])
         return position
 
     def is_old(self, file: Seen) -> bool:
         """Whether an unknown file was read so long ago that only the mark remembers it."""
-        return self.mark is not None and file.order <= self.mark and file.ctime <= self.mark_ctime
+        return self.came_before_the_mark(file) and file.arrival <= self.last_arrival
+
+    def came_before_the_mark(self, file: Seen) -> bool:
+        """Whether a file's modification time lies before that of files which only the mark remembers."""
+        return self.mark is not None and file.order <= self.mark
 
     def put(self, entry: Progress) -> None:
         """Sets a file's progress, as the latest."""
         self.files.pop(entry.key, None)
         self.files[entry.key] = entry
 
-    def shrink(self, listing: Iterable[Seen], first_unread: tuple[int, str] | None) -> None:
-        """Forgets the oldest done files: those that are gone, then those that the mark can stand for."""
+    def shrink(self, listing: Iterable[Seen], unread: Iterable[Seen]) -> None:
+        """Forgets the oldest done files: those that are gone, then those that the mark can stand for without covering an unread one."""
         present = {file.key: file for file in listing}
         for key in [key for key in self.files if key not in present]:
             if len(self.files) <= FOLLOWED:
                 return
             del self.files[key]
-        done = sorted((present[key].order, key) for key, entry in self.files.items() if entry.state == "d")
-        for order, key in done:
-            # A file that is still to be read must never come to lie under the mark.
-            if len(self.files) <= FOLLOWED or (first_unread is not None and order >= first_unread):
+        waiting = sorted(unread, key=lambda file: file.order)
+        orders = [file.order for file in waiting]
+        first_arrivals = list(accumulate((file.arrival for file in waiting), min))
+        for file in sorted((present[key] for key, entry in self.files.items() if entry.state == "d"), key=self.turn):
+            if len(self.files) <= FOLLOWED:
                 return
-            self.mark = max(self.mark, order) if self.mark is not None else order
-            self.mark_ctime = max(self.mark_ctime, present[key].ctime)
-            del self.files[key]
+            mark = max(self.mark, file.order) if self.mark is not None else file.order
+            last_arrival = max(self.last_arrival, file.arrival)
+            before = bisect_right(orders, mark)
+            if before and first_arrivals[before - 1] <= last_arrival:
+                continue
+            self.mark, self.last_arrival = mark, last_arrival
+            del self.files[file.key]
+
+    def turn(self, file: Seen) -> tuple[int, tuple[int, Order] | Order]:
+        """When a file is read that is not known: first what came late, in the order in which it came."""
+        return (0, file.arrival) if self.came_before_the_mark(file) else (1, file.order)
+
+
+def _order(data: Any) -> Order:
+    return int(data[0]), str(data[1])
 
 
 def fingerprint(handle: int, base: int) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from connectors.file.folder import Folder
-from connectors.file.progress import FOLLOWED, MOST_FOLLOWED, Ledger, Progress, Seen, begun
+from connectors.file.progress import MOST_FOLLOWED, Ledger, Progress, Seen, begun
 from connectors.file.reading import FileReading
 from connectors.file.settings import FileSettings
 from trunkline.core.contracts import PluginContext, Position, RejectedInput, Source, SourceBatch, SourceEvent
@@ -102,8 +102,8 @@ class FileSource(Source):
             present = {file.key for file in listing}
             for key in [key for key, entry in ledger.files.items() if entry.state == "d" and key not in present]:
                 del ledger.files[key]
-        gathered = _Gathered(self, self._reading, ledger, listing)
-        more = gathered.gather(self._folder.resolve(listing, ledger))
+        gathered = _Gathered(self, self._reading, ledger, listing, self._folder.resolve(listing, ledger))
+        more = gathered.gather()
         reached = ledger.dump()
         moved = reached != (_NOTHING_READ if position is None else position)
         if moved:
@@ -181,7 +181,14 @@ class FileSource(Source):
 class _Gathered:
     """One poll: turns at the files in their order until the batch is full."""
 
-    def __init__(self, source: FileSource, reading: FileReading, ledger: Ledger, listing: list[Seen]) -> None:
+    def __init__(
+        self,
+        source: FileSource,
+        reading: FileReading,
+        ledger: Ledger,
+        listing: list[Seen],
+        files: list[tuple[Seen, Progress | None]],
+    ) -> None:
         self.events: list[SourceEvent] = []
         self.rejected: list[RejectedInput] = []
         self._source = source
@@ -189,12 +196,12 @@ class _Gathered:
         self._settings: FileSettings = source.settings
         self._ledger = ledger
         self._listing = listing
+        self._files = files
         self._bytes = 0
-        self._waiting: tuple[int, str] | None = None
 
-    def gather(self, files: list[tuple[Seen, Progress | None]]) -> bool:
+    def gather(self) -> bool:
         """Reads; says whether there is more at once."""
-        for number, (file, known) in enumerate(files):
+        for number, (file, known) in enumerate(self._files):
             entry = known
             if self._settings.format == "json" and entry is not None and file.size != entry.base:
                 entry = None  # a document that was changed is another document
@@ -202,12 +209,10 @@ class _Gathered:
             read = entry is not None and entry.state not in ("r", "s")
             if not self._is_full() or read:
                 self._finish(file, entry)
-            if self._is_full() and (not read or number + 1 < len(files)):
-                for later in files[number if entry is None else number + 1 :]:
-                    self._wait_for(*later)
-                self._ledger.shrink(self._listing, self._waiting)
+            if self._is_full() and (not read or number + 1 < len(self._files)):
+                self._shrink()
                 return True
-        self._ledger.shrink(self._listing, self._waiting)
+        self._shrink()
         return False
 
     def _is_full(self) -> bool:
@@ -222,10 +227,8 @@ class _Gathered:
                 break
             witness = (file.size, file.mtime, final)
             if stalled.get(file.key) == witness:
-                self._wait_for(file, entry)
                 break
-            if not source.is_settled(file) or (entry is None and self._follows_too_many(file)):
-                self._wait_for(file, entry)
+            if not source.is_settled(file) or (entry is None and self._follows_too_many()):
                 break
             if entry is None and file.size == 0 and self._settings.format != "json":
                 break
@@ -237,13 +240,11 @@ class _Gathered:
                 generation=self._ledger.generation + 1,
             )
             if found is None:
-                self._wait_for(file, entry)
                 break
             if found.progress is None:
                 if len(stalled) > 4096:
                     stalled.clear()
                 stalled[file.key] = witness
-                self._wait_for(file, entry)
                 break
             if found.progress.tag and found.progress.tag != (entry.tag if entry else ""):
                 self._ledger.generation += 1
@@ -266,15 +267,13 @@ class _Gathered:
         if read and self._source.is_complete(file) and (entry.state, entry.mtime) != ("d", file.mtime):
             self._ledger.put(replace(entry, state="d", mtime=file.mtime))
 
-    def _follows_too_many(self, file: Seen) -> bool:
-        if len(self._ledger.files) > FOLLOWED:
-            self._ledger.shrink(self._listing, self._waiting or file.order)
+    def _follows_too_many(self) -> bool:
+        if len(self._ledger.files) >= MOST_FOLLOWED:
+            self._shrink()
         return len(self._ledger.files) >= MOST_FOLLOWED
 
-    def _wait_for(self, file: Seen, entry: Progress | None) -> None:
-        """Remembers the oldest file of which nothing was read, so that the mark never passes it."""
-        if entry is None and (self._waiting is None or file.order < self._waiting):
-            self._waiting = file.order
+    def _shrink(self) -> None:
+        self._ledger.shrink(self._listing, [file for file, _ in self._files if file.key not in self._ledger.files])
 
 
 def _move(path: Path, folder: Path) -> None:

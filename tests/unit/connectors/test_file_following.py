@@ -16,7 +16,9 @@ from file_runs import Run, opened, started
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from connectors.file.progress import FOLLOWED
+from connectors.file import progress
+from connectors.file.folder import Folder
+from connectors.file.progress import FOLLOWED, Seen
 
 LONG = 3600.0
 """Seconds ahead: every file is idle."""
@@ -155,6 +157,69 @@ async def test_a_file_that_arrives_late_with_an_old_time_is_read(tmp_path: Path)
     (tmp_path / "late").rename(inbox / "late.csv")
     await run.drain()
     assert numbers(run) == [*map(str, range(FOLLOWED + 30)), "late"]
+
+
+async def test_many_files_that_come_with_old_times_while_nobody_looks_are_read(tmp_path: Path) -> None:
+    inbox = tmp_path / "in"
+    inbox.mkdir()
+    run = await started(inbox, pattern="*.csv", later=LONG)
+    for number in range(FOLLOWED + 30):
+        (inbox / f"new{number:03}.csv").write_text(f"n\nnew{number}\n")
+    await run.drain()
+    assert run.position["mark"] is not None
+    late = [f"old{number}" for number in range(150)]
+    for age, name in enumerate(late):
+        # The one that comes first is the youngest: by time it is read last.
+        (tmp_path / name).write_text(f"n\n{name}\n")
+        os.utime(tmp_path / name, (10_000 - age, 10_000 - age))
+        (tmp_path / name).rename(inbox / f"{name}.csv")
+    again = Run(await opened(inbox, pattern="*.csv", later=LONG, batch=7), run.position)
+    await again.drain()
+    assert sorted(numbers(again)) == sorted(late)
+
+
+@given(
+    arrivals=st.lists(
+        st.tuples(
+            st.lists(st.tuples(st.integers(0, 6), st.integers(0, 2)), max_size=8), st.integers(0, 4), st.booleans()
+        ),
+        max_size=7,
+    ),
+    batch=st.integers(1, 4),
+)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_files_of_any_times_that_come_in_any_order_are_each_read_once(
+    tmp_path_factory: pytest.TempPathFactory, arrivals: list[tuple[list[tuple[int, int]], int, bool]], batch: int
+) -> None:
+    """A list of (modification time, tick of the clock within the moment) comes at each moment; then polls, and a restart or none."""
+    folder = tmp_path_factory.mktemp("in")
+    came: dict[str, int] = {}
+
+    def one(path: Path) -> Seen | None:
+        status = path.stat()
+        return Seen(
+            path.name, str(path), status.st_dev, status.st_ino, status.st_mtime_ns, came[path.name], status.st_size
+        )
+
+    with pytest.MonkeyPatch.context() as patch:
+        # A few files are many here, and when each came is what the test says.
+        patch.setattr(progress, "FOLLOWED", 2)
+        patch.setattr("connectors.file.source.MOST_FOLLOWED", 5)
+        patch.setattr(Folder, "_one", staticmethod(one))
+        run = Run(await opened(folder, pattern="*.csv", later=LONG, batch=batch))
+        for moment, (files, polls, restarts) in enumerate(arrivals):
+            for mtime, tick in files:
+                name = f"{len(came)}.csv"
+                (folder / name).write_text(f"n\n{len(came)}\n")
+                os.utime(folder / name, (mtime, mtime))
+                came[name] = (moment * 10 + tick) * 10**9
+            if restarts:
+                run.source = await opened(folder, pattern="*.csv", later=LONG, batch=batch)
+            for _ in range(polls):
+                await run.poll()
+        await run.drain()
+        assert sorted(map(int, numbers(run))) == list(range(len(came)))
+        assert run.position is None or len(run.position["files"]) <= 5
 
 
 async def test_a_folder_of_many_files_keeps_a_small_position_and_reads_none_twice(tmp_path: Path) -> None:
