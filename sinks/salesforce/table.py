@@ -50,11 +50,19 @@ def cell(value: Any, *, empties: bool) -> str | None:
 
 def written(columns: Sequence[str], rows: Sequence[Cells]) -> bytes:
     """A job's CSV: a header, comma, LF, quotes where a cell needs them."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
+    lines = _Lines()
+    # Until Python 3.13 the writer quotes a CR only where its own line end has one, and a bare CR ends a row for who reads it.
+    writer = csv.writer(lines, lineterminator="\r\n")
     writer.writerow(columns)
     writer.writerows(rows)
-    return text.getvalue().encode("utf-8", "replace")
+    return "".join(lines).encode("utf-8", "replace")
+
+
+class _Lines(list[str]):
+    """What the writer writes: a row at a time, which is given the line end of jobs."""
+
+    def write(self, row: str) -> None:
+        self.append(row[:-2] + "\n")
 
 
 def read_results(data: bytes, key: str) -> Iterator[Result]:

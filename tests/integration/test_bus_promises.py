@@ -398,6 +398,40 @@ async def test_a_stream_whose_transaction_fails_among_its_records_does_them_agai
     assert found == values
 
 
+async def test_a_stream_that_breaks_among_its_records_commits_none_of_their_outputs(
+    settings: KafkaSettings, names: Names, make_topic: Any
+) -> None:
+    source, target = make_topic("in"), make_topic("out")
+    ensure_topics(settings, [TopicPlan(names.retry("work"), 1), TopicPlan(names.dead_letters("work"), 1)])
+    values = [b"%d" % number for number in range(50)]
+    writer = settings.producer()
+    for value in values:
+        writer.produce(source, value, partition=0)
+    assert writer.flush(15) == 0
+
+    def broken() -> None:
+        raise RetriableError("the registry does not answer")
+
+    reading = Reading(settings, names, "work", [source], "earliest", "w")
+    for breaks in (b"30", b"30", b""):
+        work = Copying(target, breaks, broken)
+        stream = StreamRuntime(
+            reading, lambda _topic, work=work: work, threshold=DeadLetterThreshold(DeadLetterSpec(), "work")
+        )
+        running = asyncio.create_task(asyncio.to_thread(stream.run))
+        if breaks:
+            with pytest.raises(RetriableError):
+                await running
+            continue
+        while stream.positions.get((source, 0), 0) < len(values):
+            assert not running.done(), running.exception()
+            await asyncio.sleep(0.05)
+        stream.stop()
+        await running
+    found = await asyncio.to_thread(lambda: [message.value() for message in read_all(settings, target)])
+    assert found == values
+
+
 @pytest.mark.parametrize("exactly_once", [True, False], ids=["exactly once", "at least once"])
 async def test_a_stream_whose_producer_rests_writes_what_comes(
     settings: KafkaSettings, names: Names, make_topic: Any, monkeypatch: pytest.MonkeyPatch, exactly_once: bool

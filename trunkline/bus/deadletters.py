@@ -48,6 +48,7 @@ _NAMED = rf"\b(?:field|column) (?:{_QUOTED})"
 """The name of a field belongs to the cause; an index in it (`items[3].id`) does not."""
 _VARIABLE = re.compile(rf"(?P<named>{_NAMED})|0x[0-9a-f]+|\d+|{_QUOTED}")
 _INDEX = re.compile(r"\[\d+\]")
+_PLACE_FORM = re.compile(r"([^/]+)/([^/]*)/([0-9]{1,9})/([0-9]{1,18})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,16 +134,18 @@ class DeadLetter:
     @property
     def origin(self) -> tuple[str, int, int]:
         """Topic, partition and offset of the record that failed."""
-        return self.header(TOPIC), int(self.header(PARTITION) or -1), int(self.header(OFFSET) or -1)
+        partition, offset = self.header(PARTITION), self.header(OFFSET)
+        return (
+            self.header(TOPIC),
+            int(partition) if partition.isdigit() else -1,
+            int(offset) if offset.isdigit() else -1,
+        )
 
     @property
     def first_origin(self) -> tuple[str, int, int]:
         """Where the record was read first: as `origin`, but of a record that failed again after a redrive its first place."""
-        text = self.header(ORIGIN)
-        if not text:
-            return self.origin
-        topic, _, partition, offset = text.split("/")
-        return topic, int(partition), int(offset)
+        place = _place_in(self.header(ORIGIN))
+        return self.origin if place is None else (place[0], *place[2:])
 
     @property
     def place(self) -> str:
@@ -170,14 +173,19 @@ def event_id(event: Event) -> str:
     """The id that an event's idempotency key is made from: `ce_id`, else its first place in Kafka."""
     origin = None
     for name, value in event.headers:
-        if name == CE_ID:
+        if name == CE_ID and value:
             return value.decode("utf-8", "replace")
-        if name == ORIGIN:
-            origin = value.decode("utf-8", "replace")
+        if name == ORIGIN and value:
+            origin = _place_in(value.decode("utf-8", "replace"))
     if origin is not None:
-        _, topic_id, partition, offset = origin.split("/")
-        return foreign_event_id(topic_id, int(partition), int(offset))
+        return foreign_event_id(*origin[1:])
     return foreign_event_id(event.topic_id or event.topic, event.partition, event.offset)
+
+
+def _place_in(text: str) -> tuple[str, str, int, int] | None:
+    """Topic, its id, partition and offset that an ORIGIN names; None for what a stranger wrote under that name."""
+    found = _PLACE_FORM.fullmatch(text)
+    return None if found is None else (found[1], found[2], int(found[3]), int(found[4]))
 
 
 def idempotency_key(namespace: str, pipeline: str, event: Event, output: str = "") -> str:
@@ -188,10 +196,10 @@ def idempotency_key(namespace: str, pipeline: str, event: Event, output: str = "
     """
     source, identity = b"", None
     for name, value in event.headers:
-        if name == CE_ID and identity is None:
+        if name == CE_ID and identity is None and value:
             identity = value.decode("utf-8", "replace")
         elif name == CE_SOURCE and not source:
-            source = value
+            source = value or b""
     if identity is None:
         identity = event_id(event)
     text = "\0".join((namespace, pipeline, source.decode("utf-8", "replace"), identity, output))

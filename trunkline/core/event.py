@@ -105,7 +105,7 @@ class Event:
             # Most records have a good one: it is found without reading the whole envelope.
             for name, value in self.headers:
                 if name == CE_CORRELATION_ID:
-                    found = value.decode("utf-8", "replace")
+                    found = (value or b"").decode("utf-8", "replace")
                     if is_id(found):
                         return found
         return self.envelope.correlation_id
@@ -116,7 +116,7 @@ class Event:
         if self._envelope is None:
             for name, value in self.headers:
                 if name == TRACEPARENT:
-                    found = value.decode("utf-8", "replace")
+                    found = (value or b"").decode("utf-8", "replace")
                     return found if trace_id(found) is not None else None
             return None
         return self._envelope.traceparent
@@ -172,4 +172,4 @@ class Event:
 
 
 def _has_id(headers: Headers) -> bool:
-    return any(name == "ce_id" for name, _ in headers)
+    return any(name == "ce_id" and value for name, value in headers)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from records import Read
 
@@ -125,6 +127,29 @@ def test_a_foreign_record_is_known_by_its_place_also_after_a_redrive() -> None:
     first.headers, again.headers = with_envelope(first), with_envelope(again)
     assert idempotency_key("ns", "p", first) == idempotency_key("ns", "p", again)
     assert first.correlation_id == again.correlation_id
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        [("ce_id", None)],
+        [("ce_id", b"")],
+        [(ORIGIN, b"x")],
+        [(ORIGIN, None)],
+        [(ORIGIN, b"a/b/c/d/e")],
+        [("ce_correlationid", None), ("traceparent", None), ("ce_source", None)],
+    ],
+    ids=str,
+)
+def test_headers_of_strangers_under_names_of_ours_leave_a_record_its_place_as_its_id(strange: Any) -> None:
+    event = _event(strange)
+    assert event_id(event) == foreign_event_id("Tid", 1, 5)
+    assert idempotency_key("ns", "p", event) != idempotency_key("ns", "p", _event(strange, offset=6))
+    assert event.correlation_id
+    assert event.traceparent is None
+    found = dict(with_envelope(event))
+    assert found["ce_id"] == event_id(event).encode()
+    assert found["ce_correlationid"]
 
 
 @pytest.mark.parametrize("headers", [[], [("ce_id", b"mine")], [("ce_correlationid", b"c"), ("other", b"\xff")]])

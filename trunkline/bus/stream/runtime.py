@@ -145,6 +145,7 @@ class StreamRuntime:
         self._intake = Intake(self._reading, self)
         try:
             self._read_on()
+            self._commit_last()
         except KafkaException as error:
             raise translate(error, f"the stream {self._pipeline} can't go on") from error
         finally:
@@ -354,17 +355,34 @@ class StreamRuntime:
             state.discard()
             self._intake.consumer.seek(TopicPartition(part.topic, part.partition, state.position))
 
-    def _close(self) -> None:
+    def _commit_last(self) -> None:
         try:
-            if self._stop.is_set():
-                self._commit()
+            self._commit()
         except (KafkaException, TrunklineError) as error:
             log.warning("the last transaction was not committed", pipeline=self._pipeline, error=str(error))
+
+    def _close(self) -> None:
+        try:
+            # I9: what is open now broke off among records whose outputs are written and whose offsets are not noted: none of it may
+            # count, and giving the partitions up would commit it.
+            self._abandon()
+        except KafkaException as error:
+            log.warning("the transaction can't be aborted", pipeline=self._pipeline, error=str(error))
         finally:
             self._intake.close()
             self._bounded.close()
             if not self._exactly_once and not self._producers.resting:
                 self._producers.current.flush(5)
+
+    def _abandon(self) -> bool:
+        """Gives the open transaction up; False where none is open. Raises KafkaException where it could not be aborted."""
+        if self._begun is None:
+            return False
+        self._begun = None
+        self._trace.drain()
+        if self._exactly_once:
+            self._producers.current.abort_transaction(TRANSACTION_TIMEOUT)
+        return True
 
     # --- the intake's member ---
 
@@ -386,10 +404,7 @@ class StreamRuntime:
     def lost(self, partitions: Sequence[Partition]) -> None:
         """Another member has them already: what is in the open transaction must not count."""
         self._forget(partitions)
-        if self._begun is not None and self._exactly_once:
-            self._begun = None
-            self._trace.drain()
-            self._producers.current.abort_transaction(TRANSACTION_TIMEOUT)
+        if self._exactly_once and self._abandon():
             # The other partitions' records were in the same transaction: they are read again, outside of this callback.
             self._needs_rewind = True
 
