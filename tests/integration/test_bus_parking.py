@@ -256,6 +256,7 @@ async def test_a_head_that_the_other_side_refuses_for_good_becomes_a_dead_letter
     assert letter.origin == (topic, 0, 0)
     assert letter.key == b"a"
     assert int(letter.header("trunkline.attempts")) > 2
+    await _closes(running, "refused", dead=1, parked=2)
 
 
 async def test_a_record_without_a_key_holds_nothing_back_and_becomes_a_dead_letter(

@@ -467,7 +467,9 @@ def test_what_ends_after_its_partition_went_away_moves_no_commit(
     settings: KafkaSettings, names: Names, current: bool, commit: int
 ) -> None:
     failures: list[TrunklineError] = []
-    tickets = Tickets(names, "out", "w", settings.producer(), failures.append)
+    tickets = Tickets(
+        names, "out", "w", settings.producer(), DeadLetterThreshold(DeadLetterSpec(), "out"), failures.append
+    )
     partition: Partition = ("orders", 0)
     tickets.take([Assigned(partition, 0, Ledger(), None)])
     work = tickets.works[partition]

@@ -56,6 +56,11 @@ class Ledger:
         for outcome, count in counts.items():
             setattr(self, outcome, getattr(self, outcome) + count)
 
+    def died(self, count: int) -> None:
+        """So many records that were parked ended as dead letters."""
+        self.parked -= count
+        self.dead += count
+
     @property
     def settled(self) -> int:
         """Records that have a class."""

@@ -43,14 +43,6 @@ class Due:
     def committed(self, _commits: Any) -> None:
         pass
 
-    def ended(self) -> tuple[int, int]:
-        return 0, 0
-
-
-class Threshold:
-    def note(self, *_: int) -> None:
-        pass
-
 
 def test_commits_that_are_refused_come_later_and_after_half_a_minute_the_client_is_given_up(
     monkeypatch: pytest.MonkeyPatch,
@@ -58,7 +50,7 @@ def test_commits_that_are_refused_come_later_and_after_half_a_minute_the_client_
     clock, group = Clock(), Group()
     monkeypatch.setattr(committing, "time", clock)
     commits = Committing(
-        "p", cast(Any, Due()), cast(Any, None), cast(Any, Threshold()),
+        "p", cast(Any, Due()), cast(Any, None),
         group_member=lambda: cast(Any, group), failed=lambda _error: None, stopped=lambda: False,
     )  # fmt: skip
     for _ in range(3):

@@ -34,9 +34,10 @@ from trunkline.bus.parking.parking import Parking
 from trunkline.bus.parking.records import ParkedRecord, is_record
 from trunkline.bus.parking.writing import Outgoing
 from trunkline.bus.state import Entry, Identity, StateStore
+from trunkline.bus.threshold import DeadLetterThreshold
 from trunkline.core.contracts import Batch, Promises, Sink
 from trunkline.core.event import Event
-from trunkline.core.manifests.models import DeliverySpec
+from trunkline.core.manifests.models import DeadLetterSpec, DeliverySpec
 from trunkline.core.settings import Settings
 from trunkline.core.verdicts import Dead, Ok, Retry, Unknown, Verdict
 
@@ -221,7 +222,9 @@ class Life:
         spec = DeliverySpec.model_validate({"retry": {"attempts": 2, "min_delay": 0.1, "max_delay": 2}, "in_flight": 3})
         producer = cast(Producer, NoProducer(world))
         self.errors: list[Exception] = []
-        self.tickets = Tickets(NAMES, "p", "w", producer, self.errors.append)
+        self.tickets = Tickets(
+            NAMES, "p", "w", producer, DeadLetterThreshold(DeadLetterSpec(), "p"), self.errors.append
+        )
         orders: queue.SimpleQueue[Order] = queue.SimpleQueue()
         self.parking = Parking(spec, "p", limit=3, ask=orders.put)
         reading = Reading(cast(Any, None), NAMES, "p", ["orders"], "earliest", "w")

@@ -15,6 +15,8 @@ from trunkline.bus.accounting.trace import TraceBatch, hops_of
 from trunkline.bus.names import Names
 from trunkline.bus.stream.hotloop import HotLoop
 from trunkline.bus.stream.transform import FailedRecordError
+from trunkline.bus.threshold import DeadLetterThreshold
+from trunkline.core.manifests.models import DeadLetterSpec
 
 
 @pytest.mark.parametrize("name", STREAMS)
@@ -89,7 +91,9 @@ class Outbox:
 def test_a_run_of_plain_and_unusual_records_is_counted_written_and_traced_one_by_one() -> None:
     stream = Stream([(FilterStep, KEEP)], [{"topic": "out"}])
     trace, outbox = TraceBatch("s", "stream", "w"), Outbox()
-    loop = HotLoop("s", "w", Names("ns"), trace, lambda _error, _message: None)
+    loop = HotLoop(
+        "s", "w", Names("ns"), trace, lambda _error, _message: None, DeadLetterThreshold(DeadLetterSpec(), "s")
+    )
     good, none = stream.order(), stream.order(amount=-1.0)
     moved = [OURS[0], ("other", b"x"), ("ce_correlationid", b"c\n4"), OURS[1]]
     run = [

@@ -18,11 +18,14 @@ from trunkline.bus.intake import Assigned, Partition
 from trunkline.bus.kafka import LazyProducer, headers_of, produce
 from trunkline.bus.ledger import Ledger, Outcome, Plan
 from trunkline.bus.names import Names
+from trunkline.bus.threshold import DeadLetterThreshold
 from trunkline.core.errors import FatalError, TrunklineError
 from trunkline.core.log import get_logger
 from trunkline.core.metrics import counter
 
 log = get_logger(__name__)
+Place = tuple[str, int, int]
+"""Topic, partition and offset of a record."""
 
 
 class Work:
@@ -70,17 +73,25 @@ class Tickets:
     """The partitions that a sink has, and what became of the records read from them."""
 
     def __init__(
-        self, names: Names, pipeline: str, worker: str, producer: LazyProducer, failed: Callable[[TrunklineError], None]
+        self,
+        names: Names,
+        pipeline: str,
+        worker: str,
+        producer: LazyProducer,
+        threshold: DeadLetterThreshold,
+        failed: Callable[[TrunklineError], None],
     ) -> None:
         self._names = names
         self._pipeline = pipeline
         self._worker = worker
         self._producer = producer
+        self._threshold = threshold
         self._failed = failed
         self.lock = threading.Lock()
         self.works: dict[Partition, Work] = {}
         self.trace = TraceBatch(pipeline, "sink", worker)
-        self._ended = self._dead = 0
+        self._ended = 0
+        """Records that ended otherwise since the last dead letter."""
         self._settled = counter("trunkline_records_settled_total")
 
     def settle(self, ticket: SinkTicket, outcome: Outcome, detail: str | None) -> None:
@@ -90,8 +101,7 @@ class Tickets:
             # I4: what ends after the partition went away is not committed here.
             if work.current:
                 work.tracker.settle(ticket.offset, outcome, outputs=1 if outcome == "delivered" else 0)
-            self._ended += 1
-            self._dead += outcome == "dead"
+            self._ended += outcome != "dead"
             self.trace.add(*work.partition, ticket.offset, ticket.correlation, outcome, detail)
 
     def save_dead(self, ticket: SinkTicket, failure: Failure) -> None:
@@ -138,6 +148,12 @@ class Tickets:
             )
         except (KafkaException, TrunklineError) as error:
             self._failed(_unsaved(destination, str(error), f"{topic}[{partition}]@{ticket.offset}"))
+        with self.lock:
+            self._threshold.ended(self._ended)
+            self._ended = 0
+            too_many = self._threshold.died()
+        if too_many is not None:
+            self._failed(too_many)
 
     # --- partitions ---
 
@@ -210,28 +226,40 @@ class Tickets:
                 if work is not None and one.error is None:
                     work.committed = one.offset
 
-    def standing(self, numbers: Collection[int]) -> list[TopicPartition]:
-        """The commits of all partitions of these numbers, as they are now, for a transaction that has to hold them."""
-        with self.lock:
-            return [
-                TopicPartition(*partition, work.tracker.commit, work.tracker.ledger.to_metadata(work.plan))
-                for partition, work in self.works.items()
-                if partition[1] in numbers
-            ]
+    def standing(self, numbers: Collection[int], died: Sequence[Place] = ()) -> list[TopicPartition]:
+        """The commits of all partitions of these numbers, as they are now, for a transaction that has to hold them.
 
-    def ended(self) -> tuple[int, int]:
-        """How many records ended since this was asked last, and how many of them as dead letters."""
+        `died` names parked records that are dead letters by this transaction.
+        """
+        found = []
         with self.lock:
-            found = self._ended, self._dead
-            self._ended = self._dead = 0
+            for partition, work in self.works.items():
+                if partition[1] in numbers:
+                    ledger = work.tracker.ledger.copy()
+                    ledger.died(_of_epoch(died, partition, ledger))
+                    found.append(TopicPartition(*partition, work.tracker.commit, ledger.to_metadata(work.plan)))
         return found
+
+    def died(self, died: Sequence[Place]) -> None:
+        """The transaction with these dead letters committed."""
+        with self.lock:
+            for partition, work in self.works.items():
+                count = _of_epoch(died, partition, work.tracker.ledger)
+                if count:
+                    work.tracker.ledger.died(count)
+                    self._count(work)
 
     def _count(self, work: Work) -> None:
         for outcome in ("delivered", "filtered", "dead", "parked"):
             count = getattr(work.tracker.ledger, outcome) - getattr(work.reported, outcome)
-            if count:
+            if count > 0:  # what was parked and died is counted twice, once each way
                 self._settled.labels(self._pipeline, outcome).inc(count)
         work.reported = work.tracker.ledger.copy()
+
+
+def _of_epoch(places: Sequence[Place], partition: Partition, ledger: Ledger) -> int:
+    """How many of these places a partition's ledger accounts for: what was parked in an earlier epoch is not in it."""
+    return sum(place[:2] == partition and place[2] >= ledger.first for place in places)
 
 
 def _unsaved(destination: str, reason: str, where: str) -> FatalError:

@@ -9,7 +9,7 @@ import orjson
 
 from trunkline.bus.accounting import audit
 from trunkline.bus.deadletters import dead_letter_headers
-from trunkline.bus.delivery.tickets import SinkTicket, Tickets
+from trunkline.bus.delivery.tickets import Place, SinkTicket, Tickets
 from trunkline.bus.intake import Partition
 from trunkline.bus.kafka import headers_of
 from trunkline.bus.ledger import Outcome
@@ -41,6 +41,8 @@ class Batch:
         self.records: list[Outgoing] = []
         self.committed: list[Callable[[], object]] = []
         """What is to be done once it committed."""
+        self.died: list[Place] = []
+        """Where the parked records were read that are dead letters now."""
         self.decided: list[tuple[Key, int, bool]] = []
         """By decision: the key, how many records it settled, and whether the head is to be tried now."""
 
@@ -83,6 +85,7 @@ class Batch:
                 offset=origin.offset,
                 failure=order.failure,
             )
+            self.died.append((origin.topic, origin.partition, origin.offset))
             destination = self._names.dead_letters(self._pipeline)
             self.records.append(Outgoing(destination, record.value, record.key, headers, lot.number))
             log.warning("dead letter", pipeline=self._pipeline, place=origin.place, reason=order.failure.reason)

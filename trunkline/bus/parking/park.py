@@ -189,6 +189,8 @@ class Park:
         for order in orders:
             batch.add(self._lots[order.number], order)
         batch.complete(self._changelog.topic, lots)
+        if batch.died:
+            offsets = self._tickets.standing(numbers, batch.died)
         reached = self._writer.write(batch.records, offsets, self._around.group_member, self._changelog.topic)
         if reached is None:
             for lot in lots:
@@ -197,6 +199,7 @@ class Park:
         # I15: a record is parked before its input counts as settled, and settled in the park before anybody hears of it.
         for lot in lots:
             lot.apply(reached.get(lot.number))
+        self._tickets.died(batch.died)
         for say in batch.committed:
             say()
         self._backlog = self._backlog[len(orders) :]

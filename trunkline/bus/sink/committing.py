@@ -16,7 +16,6 @@ from confluent_kafka import Consumer, KafkaError, KafkaException
 from trunkline.bus.delivery.tickets import Tickets, Work
 from trunkline.bus.intake import Partition
 from trunkline.bus.kafka import LazyProducer, translate
-from trunkline.bus.threshold import DeadLetterThreshold
 from trunkline.core.errors import RetriableError, TrunklineError
 from trunkline.core.log import get_logger
 
@@ -36,7 +35,6 @@ class Committing:
         pipeline: str,
         tickets: Tickets,
         producer: LazyProducer,
-        threshold: DeadLetterThreshold,
         *,
         group_member: Callable[[], Consumer],
         failed: Callable[[TrunklineError], None],
@@ -45,7 +43,6 @@ class Committing:
         self._pipeline = pipeline
         self._tickets = tickets
         self._producer = producer
-        self._threshold = threshold
         self._group_member = group_member
         self._failed = failed
         self._stopped = stopped
@@ -76,7 +73,6 @@ class Committing:
                     ) from error
                 log.warning("offsets will be committed later", pipeline=self._pipeline, reason=error.args[0].str())
             self._last = time.monotonic()
-            self._threshold.note(*self._tickets.ended())
 
     def commit(self, *, all_of_them: bool = True, only: Sequence[Partition] | None = None) -> None:
         """Commits how far each partition is settled without a gap. Raises KafkaException."""

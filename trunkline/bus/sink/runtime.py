@@ -82,13 +82,12 @@ class SinkRuntime:
         self._paused = threading.Event()
         self._failure: TrunklineError | None = None
         self._producer = LazyProducer(reading.settings)
-        self._tickets = Tickets(reading.names, pipeline, reading.worker, self._producer, self._fail)
+        self._tickets = Tickets(reading.names, pipeline, reading.worker, self._producer, threshold, self._fail)
         self._read = counter("trunkline_records_in_total").labels(pipeline)
         self._committing = Committing(
             pipeline,
             self._tickets,
             self._producer,
-            threshold,
             group_member=lambda: self._intake.consumer,
             failed=self._fail,
             stopped=lambda: self._failure is not None,
@@ -199,6 +198,8 @@ class SinkRuntime:
     def _fail(self, error: TrunklineError) -> None:
         if self._failure is None:
             self._failure = error
+            # No call begins any more; those under way end, and count.
+            self._loop.call_soon_threadsafe(self._delivering.pause, True)
         self._stop.set()
 
     # --- the polling thread ---

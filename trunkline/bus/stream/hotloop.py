@@ -19,8 +19,9 @@ from trunkline.bus.kafka import UNREADABLE, headers_of, offset_of, produce, with
 from trunkline.bus.names import Names
 from trunkline.bus.stream.plain import PlainTransform, UnusualError
 from trunkline.bus.stream.transform import FailedRecordError, Output, correlation_of
+from trunkline.bus.threshold import DeadLetterThreshold
 from trunkline.core.envelope import CE_CORRELATION_ID, CE_SPECVERSION
-from trunkline.core.errors import FatalError, RetriableError
+from trunkline.core.errors import FatalError, HaltError, RetriableError
 from trunkline.core.event import Event
 from trunkline.core.log import get_logger
 from trunkline.core.secret import redact
@@ -60,12 +61,23 @@ class HotLoop:
     `on_delivery` is told of every dead letter that could not be written, and where `process` is asked to watch of every record.
     """
 
-    def __init__(self, pipeline: str, worker: str, names: Names, trace: TraceBatch, on_delivery: OnDelivery) -> None:
+    def __init__(
+        self,
+        pipeline: str,
+        worker: str,
+        names: Names,
+        trace: TraceBatch,
+        on_delivery: OnDelivery,
+        threshold: DeadLetterThreshold,
+    ) -> None:
         self._pipeline = pipeline
         self._worker = worker
         self._dead_letters = names.dead_letters(pipeline)
         self._trace = trace
         self._on_delivery = on_delivery
+        self._threshold = threshold
+        self.halted: HaltError | None = None
+        """Set where a record was one dead letter too many: it is the last one that was processed."""
         self._guess = 6
         """Where the correlation id stood among the headers of the last record: the same place for most of a topic."""
 
@@ -79,16 +91,19 @@ class HotLoop:
         *,
         watch: bool,
     ) -> Counts:
-        """Hands the outputs of the messages at these offsets to the producer, and notes in the trace what became of each."""
+        """Hands the outputs of the messages at these offsets to the producer, and notes in the trace what became of each.
+
+        What comes behind one dead letter too many is not processed, and not in the counts.
+        """
         on_delivery = self._on_delivery if watch else None
         done, all_ids, outcomes, details = self._trace.part(*place)
         plain, write, guess = transform.plain, producer.produce, self._guess
         ids: list[bytes] = []
-        filtered = dead = written = 0
+        filtered = dead = written = noted = 0
         columns: Iterator[Any] = zip(
             messages, map(VALUE, messages), map(KEY, messages), map(HEADERS, messages), strict=True
         )
-        while len(ids) < len(messages):
+        while len(ids) < len(messages) and self.halted is None:
             try:
                 for message, value, key, headers in columns:
                     try:
@@ -109,6 +124,11 @@ class HotLoop:
                             ids.append(found.encode())
                             outcomes.append("dead")
                             dead += 1
+                            self._threshold.ended(len(ids) - 1 - noted)
+                            noted = len(ids)
+                            self.halted = self._threshold.died()
+                            if self.halted is not None:
+                                break
                             continue
                     ids.append(correlation)
                     if outputs:
@@ -130,9 +150,10 @@ class HotLoop:
                 message = messages[len(ids)]
                 columns = chain([(message, message.value(), message.key(), without_headers(message))], columns)
         self._guess = guess
-        done += offsets
+        self._threshold.ended(len(ids) - noted)
+        done += offsets[: len(ids)]
         all_ids += _texts(ids)
-        return Counts(len(messages) - filtered - dead, filtered, dead, written)
+        return Counts(len(ids) - filtered - dead, filtered, dead, written)
 
     def _save(self, message: Message, failure: Failure, producer: Producer) -> None:
         # I3: a record is saved before any offset passes it: here in the same transaction, or flushed before the commit.

@@ -23,7 +23,7 @@ from trunkline.bus.kafka import BoundedCalls, RestingProducer, offset_of, produc
 from trunkline.bus.ledger import Ledger
 from trunkline.bus.stream.hotloop import HotLoop, TransformLike
 from trunkline.bus.threshold import DeadLetterThreshold
-from trunkline.core.errors import FatalError, TrunklineError
+from trunkline.core.errors import FatalError, HaltError, TrunklineError
 from trunkline.core.log import get_logger
 from trunkline.core.metrics import counter, histogram
 
@@ -90,7 +90,7 @@ class StreamRuntime:
         self._states: dict[Partition, _PartitionState] = {}
         self._transforms: dict[str, TransformLike] = {}
         self._trace = TraceBatch(pipeline, "stream", reading.worker)
-        self._loop = HotLoop(pipeline, reading.worker, reading.names, self._trace, self._on_delivery)
+        self._loop = HotLoop(pipeline, reading.worker, reading.names, self._trace, self._on_delivery, threshold)
         self._producers = RestingProducer(self._new_producer)
         self._stop = threading.Event()
         self._paused = threading.Event()
@@ -175,6 +175,9 @@ class StreamRuntime:
                 continue  # what was just read comes again
             if messages and not self._process(messages):
                 continue
+            if self._loop.halted is not None:
+                self._halt(self._loop.halted)
+                continue
             if self._begun is None:
                 self._producers.rest()
             else:
@@ -183,6 +186,12 @@ class StreamRuntime:
                     self._commit()
             if applied_pause:
                 self._apply_pause(True)
+
+    def _halt(self, error: HaltError) -> None:
+        """Commits what came up to one dead letter too many, and raises; unless none of it counted, and it is done again."""
+        self._commit()
+        if not self._needs_rewind:
+            raise error
 
     def _is_due(self, messages: list[Message]) -> bool:
         """Little to do: commit soon, for latency. Much to do: commit seldom, for throughput."""
@@ -214,6 +223,8 @@ class StreamRuntime:
                 state = self._states.get((topic, partition))
                 if state is not None:  # else it was handed over meanwhile
                     self._process_run(topic, partition, state, list(run))
+                    if self._loop.halted is not None:
+                        break
         except KafkaException as error:
             if not self._exactly_once:
                 raise
@@ -236,8 +247,9 @@ class StreamRuntime:
         counts = self._loop.process(
             (topic, partition), offsets, messages, transform, self._producers.current, watch=watch
         )
-        state.offsets.extend(offsets)
-        state.position = offsets[-1] + 1
+        processed = counts.delivered + counts.filtered + counts.dead
+        state.offsets.extend(offsets[:processed])
+        state.position = offsets[processed - 1] + 1
         state.count(**counts._asdict())
 
     def _on_delivery(self, error: KafkaError | None, _message: Message) -> None:
@@ -288,7 +300,6 @@ class StreamRuntime:
         self._not_before = ended + min(ended - asked, GATHER_SECONDS)
         self._seconds.observe(ended - begun)
         self._report(counts)
-        self._threshold.note(counts["delivered"] + counts["filtered"] + counts["dead"], counts["dead"])
 
     def _report(self, counts: Mapping[str, int]) -> None:
         for outcome in ("delivered", "filtered", "dead"):
@@ -316,6 +327,8 @@ class StreamRuntime:
         if self._exactly_once and not self._aborts(cause):
             # The outcome is unknown or the producer is unusable: a new one with the same id settles it either way.
             self._producers.renew()
+        self._loop.halted = None
+        self._threshold.forget()
         # Only now: an abort reports every record that it throws away.
         self._delivery_failure = None
         self._watching = failure is None
