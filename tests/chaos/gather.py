@@ -53,7 +53,12 @@ def dead_letters(
     for message in _read(settings, names.dead_letters(pipeline)):
         letter = Letter.from_message(message)
         yield DeadLetter(
-            name(letter), pipeline, _moment(message), letter.value, letter.key, tuple(letter.original_headers())
+            name(letter),
+            pipeline,
+            _moment(message),
+            letter.value,
+            letter.key,
+            tuple((header, value or b"") for header, value in letter.original_headers()),
         )
 
 

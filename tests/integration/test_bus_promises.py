@@ -24,7 +24,7 @@ from trunkline.bus.source.publish import Publisher
 from trunkline.bus.source.push import PushRuntime
 from trunkline.bus.source.splitwriter import SplitWriter
 from trunkline.bus.stream.runtime import StreamRuntime
-from trunkline.bus.stream.transform import Output
+from trunkline.bus.stream.transform import FailedRecordError, Output
 from trunkline.bus.threshold import DeadLetterThreshold
 from trunkline.bus.topics import TopicPlan, ensure_topics, internal_topics
 from trunkline.core.contracts import (
@@ -34,7 +34,7 @@ from trunkline.core.contracts import (
     SourceBatch,
     SourceEvent,
 )
-from trunkline.core.errors import FatalError, RetriableError, TrunklineError
+from trunkline.core.errors import FatalError, HaltError, RetriableError, TrunklineError
 from trunkline.core.event import Event
 from trunkline.core.manifests.models import DeadLetterSpec
 from trunkline.core.routing import Route
@@ -430,6 +430,42 @@ async def test_a_stream_that_breaks_among_its_records_commits_none_of_their_outp
         await running
     found = await asyncio.to_thread(lambda: [message.value() for message in read_all(settings, target)])
     assert found == values
+
+
+@pytest.mark.parametrize("exactly_once", [True, False], ids=["exactly once", "at least once"])
+async def test_a_stream_stops_at_the_dead_letter_that_is_one_too_many(
+    settings: KafkaSettings, names: Names, make_topic: Any, exactly_once: bool
+) -> None:
+    source, target = make_topic("in"), make_topic("out")
+    ensure_topics(settings, [TopicPlan(names.retry("work"), 1), TopicPlan(names.dead_letters("work"), 1)])
+    values = [b"%d" % number for number in range(50)]
+    writer = settings.producer()
+    for value in values:
+        writer.produce(source, value, partition=0)
+    assert writer.flush(15) == 0
+
+    class Refusing(Copying):
+        def __call__(self, message: Message, topic: str, partition: int, offset: int) -> tuple[list[Output], Event]:
+            if offset >= 30:
+                raise FailedRecordError(Failure("STEP map", "map.failed", "no"))
+            return super().__call__(message, topic, partition, offset)
+
+    work = Refusing(target, b"", lambda: None)
+    threshold = DeadLetterThreshold(DeadLetterSpec(stop_above=2, of=100), "work")
+    reading = Reading(settings, names, "work", [source], "earliest", "w")
+    stream = StreamRuntime(reading, lambda _topic: work, exactly_once=exactly_once, threshold=threshold)
+    with pytest.raises(HaltError, match="3 of the last 33 records"):
+        await asyncio.to_thread(stream.run)
+
+    def written(topic: str) -> list[bytes | None]:
+        return [message.value() for message in read_all(settings, topic)]
+
+    assert await asyncio.to_thread(written, target) == values[:30]
+    assert await asyncio.to_thread(written, names.dead_letters("work")) == values[30:33]
+    (committed,) = await asyncio.to_thread(
+        settings.reader(group=names.group("work")).committed, [TopicPartition(source, 0)], 15
+    )
+    assert committed.offset == 33
 
 
 @pytest.mark.parametrize("exactly_once", [True, False], ids=["exactly once", "at least once"])

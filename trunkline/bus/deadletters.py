@@ -14,8 +14,8 @@ from typing import Any
 
 from confluent_kafka import Message
 
-from trunkline.bus.kafka import headers_of
-from trunkline.core.envelope import CE_ID, CE_SOURCE, Headers, foreign_event_id
+from trunkline.bus.kafka import wire_headers_of
+from trunkline.core.envelope import CE_ID, CE_SOURCE, WireHeaders, foreign_event_id
 from trunkline.core.event import Event
 from trunkline.core.secret import redact
 
@@ -65,12 +65,12 @@ class Failure:
 
 
 def dead_letter_headers(
-    original: Headers, *, pipeline: str, task: str, topic: str, partition: int, offset: int, failure: Failure
-) -> Headers:
+    original: WireHeaders, *, pipeline: str, task: str, topic: str, partition: int, offset: int, failure: Failure
+) -> list[tuple[str, bytes | None]]:
     """The headers of a dead letter: the original's, without those of an earlier failure, and this failure's."""
     reason = redact(failure.reason)[:MAX_REASON]
     failed_at = failure.first_failed_at if failure.first_failed_at is not None else time.time()
-    headers = [(name, value) for name, value in original if not is_error_header(name)]
+    headers: list[tuple[str, bytes | None]] = [pair for pair in original if not is_error_header(pair[0])]
     found: dict[str, Any] = {
         TOPIC: topic,
         PARTITION: partition,
@@ -115,13 +115,13 @@ class DeadLetter:
     offset: int
     key: bytes | None
     value: bytes | None
-    headers: Headers
+    headers: WireHeaders
     timestamp: int
 
     @classmethod
     def from_message(cls, message: Message) -> DeadLetter:
         """The dead letter in a message of a dead-letter topic."""
-        headers = headers_of(message)
+        headers = wire_headers_of(message)
         partition, offset = message.partition(), message.offset()
         assert partition is not None
         assert offset is not None
@@ -129,7 +129,7 @@ class DeadLetter:
 
     def header(self, name: str) -> str:
         """The text of a header, empty where it is absent."""
-        return next((value.decode("utf-8", "replace") for found, value in self.headers if found == name), "")
+        return next(((value or b"").decode("utf-8", "replace") for found, value in self.headers if found == name), "")
 
     @property
     def origin(self) -> tuple[str, int, int]:
@@ -144,7 +144,7 @@ class DeadLetter:
     @property
     def first_origin(self) -> tuple[str, int, int]:
         """Where the record was read first: as `origin`, but of a record that failed again after a redrive its first place."""
-        place = _place_in(self.header(ORIGIN))
+        place = place_in(self.header(ORIGIN))
         return self.origin if place is None else (place[0], *place[2:])
 
     @property
@@ -164,7 +164,7 @@ class DeadLetter:
         text = self.header(FAILED_AT)
         return int(text) if text.isdigit() else self.timestamp
 
-    def original_headers(self) -> Headers:
+    def original_headers(self) -> list[tuple[str, bytes | None]]:
         """The event's own headers."""
         return [(name, value) for name, value in self.headers if not is_error_header(name)]
 
@@ -176,13 +176,13 @@ def event_id(event: Event) -> str:
         if name == CE_ID and value:
             return value.decode("utf-8", "replace")
         if name == ORIGIN and value:
-            origin = _place_in(value.decode("utf-8", "replace"))
+            origin = place_in(value.decode("utf-8", "replace"))
     if origin is not None:
         return foreign_event_id(*origin[1:])
     return foreign_event_id(event.topic_id or event.topic, event.partition, event.offset)
 
 
-def _place_in(text: str) -> tuple[str, str, int, int] | None:
+def place_in(text: str) -> tuple[str, str, int, int] | None:
     """Topic, its id, partition and offset that an ORIGIN names; None for what a stranger wrote under that name."""
     found = _PLACE_FORM.fullmatch(text)
     return None if found is None else (found[1], found[2], int(found[3]), int(found[4]))

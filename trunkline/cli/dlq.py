@@ -134,6 +134,8 @@ def redrive(
     left_out = {"unjudged": plan.unjudged, "sent_before": plan.sent_before}
     data = {"pipeline": pipeline, **counts, **left_out, "sent": sent, "dry_run": dry_run}
     session.out.fields(shown, {**data, "job": job.id if job is not None else None, "state": state})
+    if plan.unjudged and not plan.total:
+        raise typer.Exit(1)  # nothing was chosen, and it is not known whether that was meant
 
 
 def _text(value: object) -> object:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Annotated
 
 import typer
@@ -87,7 +89,19 @@ for noun in (
 
 def main() -> None:
     """Runs the command line. Exit codes: 0 fine, 1 a check found something, 2 wrong input, 3 the environment failed."""
+    _open_standard_streams()
     app()
+
+
+def _open_standard_streams() -> None:
+    """Who was started without a standard stream has one that leads nowhere: else the next connection would get its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            handle = os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)
+            if handle != number:
+                os.dup2(handle, number)
+                os.close(handle)
+            setattr(sys, name, open(number, "r" if number == 0 else "w", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 if __name__ == "__main__":

@@ -60,10 +60,10 @@ async def one_worker(session: Session, options: ServeOptions, kafka: KafkaSettin
                 worker.ingress.url,
                 files,
             )
-            if endpoint != announced and slot in {None, "0"}:
-                write_endpoint(home, endpoint)
-                if slot is None:
-                    _announce(session, endpoint, announced)
+            if endpoint != announced:
+                if slot in {None, "0"}:
+                    write_endpoint(home, endpoint)
+                _announce(session, endpoint, announced, slot)
                 announced = endpoint
             if finish is not None and await asyncio.to_thread(finish.reached):
                 return
@@ -105,14 +105,17 @@ def _stop_with_parent(stop: asyncio.Event) -> None:
     loop.add_reader(0, readable)
 
 
-def _announce(session: Session, now: Endpoint, before: Endpoint | None) -> None:
-    """Says where everything can be reached; later only what is new."""
+def _announce(session: Session, now: Endpoint, before: Endpoint | None, slot: str | None) -> None:
+    """Says where everything can be reached; later only what is new. One of several workers says which it is."""
     out = session.out
     addresses = {"Kafka": now.bootstrap, "API": now.api, "Registry": now.registry, "Webhooks": now.ingress}
     if not out.for_people:
         if out.form is Format.JSON or before is None:
-            out.data({name.lower(): url for name, url in addresses.items() if url})
+            told = {name.lower(): url for name, url in addresses.items() if url}
+            out.data(told if slot is None else {"worker": int(slot), "pid": now.pid, **told})
         return
+    if slot is not None:
+        del addresses["Kafka"]  # their supervisor has said it
     known = (
         {}
         if before is None
@@ -120,6 +123,6 @@ def _announce(session: Session, now: Endpoint, before: Endpoint | None) -> None:
     )
     for name, url in addresses.items():
         if url and known.get(name) != url:
-            out.line(f"{name:<9} {url}")
+            out.line(f"{name:<9} {url}" if slot is None else f"Worker {slot}  {name:<9} {url}")
     if before is None:
-        out.line("Ready. Ctrl-C ends it gracefully.")
+        out.line("Ready. Ctrl-C ends it gracefully." if slot is None else f"Worker {slot}  is ready, process {now.pid}")

@@ -9,6 +9,7 @@ import typer
 
 from trunkline.cli.command import command, group
 from trunkline.cli.session import Session
+from trunkline.core.errors import ConfigurationError
 
 PipelineArgument = Annotated[str, typer.Argument(help="The pipeline's name.", metavar="PIPELINE")]
 KeyOption = Annotated[str, typer.Option("--key", "-k", help="The parked key, as `parked ls` shows it.")]
@@ -104,6 +105,13 @@ def drop(
     """Give up a key's first record, so that the next one goes. It is not delivered and not dead-lettered; the audit trail has why."""
     from trunkline.cli.parkedkeys import chosen, decided
 
+    if not reason.strip():
+        raise ConfigurationError(
+            "a record is not given up without a reason",
+            where="--reason",
+            hint="say why: the audit trail keeps it",
+            code="option.reason",
+        )
     record = chosen(session, pipeline, key, partition, None, last=every)
     decided(session, pipeline, record, "drop", reason=reason, timeout=timeout)
 

@@ -101,6 +101,12 @@ def chosen(
     """The record that is meant: a key's first, its last, or the one with a number. Raises `ConfigurationError`."""
     everything = _all(session, pipeline)
     found = [one for one in everything if one.key == key and partition in {None, one.partition}]
+    if not found and (elsewhere := sorted({one.partition for one in everything if one.key == key})):
+        raise ConfigurationError(
+            f"{key!r} is not parked in partition {partition}, but in {', '.join(map(str, elsewhere))}",
+            hint=f"choose it with --partition {elsewhere[0]}, or leave that out",
+            code="parked.unknown",
+        )
     if not found:
         raise ConfigurationError(
             f"{pipeline} has nothing parked of the key {key!r}",
@@ -149,7 +155,9 @@ def encoded(file: Path, one: Parked, registry: RegistryClient) -> bytes:
         if isinstance(schema.json, dict) and schema.json.get("type") == "record":
             datum = compile_caster(schema.json, extra_columns="refuse", values="json")(datum)
         return Encoder(schema).encode(datum)
-    except (orjson.JSONDecodeError, RejectedError) as error:
+    except orjson.JSONDecodeError as error:
+        raise ConfigurationError(f"this is no JSON: {error}", where=str(file), code="parked.value") from error
+    except RejectedError as error:
         raise ConfigurationError(
             f"the new value does not fit the schema {schema.name}: {error}", where=str(file), code="parked.value"
         ) from error

@@ -101,17 +101,38 @@ def _serve(
     from trunkline.cli.serveoptions import ServeOptions
     from trunkline.cli.serving import serve
 
+    api_address, ingress_address = address(api, "--api"), address(ingress, "--ingress")
+    _check_ports(workers, api_address, ingress_address)
     options = ServeOptions(
         files=tuple(files),
         workers=workers,
-        ingress=address(ingress, "--ingress"),
-        api=address(api, "--api"),
+        ingress=ingress_address,
+        api=api_address,
         log_level=log_level,
         log_style=log_style,
         until_finished=until_finished,
         memory=_bytes(memory),
     )
     raise typer.Exit(serve(session, options))
+
+
+def _check_ports(workers: int, api: tuple[str, int], ingress: tuple[str, int]) -> None:
+    """Each worker takes the next port of each option. Raises `ConfigurationError` where there is none, or both take one."""
+    for option, (host, port) in (("--api", api), ("--ingress", ingress)):
+        if port and port + workers - 1 > 65535:
+            raise ConfigurationError(
+                f"{workers} workers take the ports {port} to {port + workers - 1}, and the last one that there is is 65535",
+                where=option,
+                hint=f"name at most {host}:{65536 - workers}",
+                code="option.address",
+            )
+    if api[1] and ingress[1] and abs(api[1] - ingress[1]) < workers:
+        raise ConfigurationError(
+            f"{workers} workers take {workers} ports from --api {api[1]} and {workers} from --ingress {ingress[1]}: some are the same",
+            where="--ingress",
+            hint=f"name one that is {workers} or more away, such as {ingress[0]}:{api[1] + workers}",
+            code="option.address",
+        )
 
 
 def _bytes(memory: str) -> int:

@@ -12,7 +12,7 @@ import random
 import re
 import time
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -33,6 +33,9 @@ CORRELATION_HEADER = "X-Correlation-ID"
 
 Headers = list[tuple[str, bytes]]
 """Kafka headers as the client gives and takes them: ordered, a name may occur more than once."""
+
+WireHeaders = Sequence[tuple[str, bytes | None]]
+"""Kafka headers as they are in a record: one may have no value."""
 
 # Ids must be unique, not secret: seeded from the system's randomness, and without a system call for each.
 _random = random.Random(os.urandom(32))  # noqa: S311

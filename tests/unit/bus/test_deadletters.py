@@ -17,12 +17,12 @@ from trunkline.bus.deadletters import (
     idempotency_key,
 )
 from trunkline.bus.stream.transform import with_envelope
-from trunkline.core.envelope import Headers, foreign_event_id
+from trunkline.core.envelope import Headers, WireHeaders, foreign_event_id
 from trunkline.core.event import Event
 from trunkline.core.secret import Secret
 
 
-def _headers(original: Headers, failure: Failure) -> Headers:
+def _headers(original: WireHeaders, failure: Failure) -> WireHeaders:
     return dead_letter_headers(
         original, pipeline="posts", task="w1", topic="orders", partition=3, offset=42, failure=failure
     )
@@ -99,6 +99,13 @@ def test_a_dead_letter_that_is_read_back_knows_where_it_came_from_and_its_own_he
     assert (letter.partition, letter.offset, letter.key, letter.value) == (3, 7, b"k", b"v")
     assert letter.original_headers() == [("own", b"1")]
     assert letter.header("absent") == ""
+
+
+def test_a_header_without_a_value_stays_one() -> None:
+    headers = _headers([("own", None)], Failure("SINK", "x", "no"))
+    letter = DeadLetter.from_message(Read(b"v", b"k", list(headers), ("posts.dlq", 3, 7)))  # type: ignore[arg-type]
+    assert letter.original_headers() == [("own", None)]
+    assert letter.header("own") == ""
 
 
 def _event(headers: Headers, offset: int = 5, topic_id: str = "Tid") -> Event:

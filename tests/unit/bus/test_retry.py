@@ -19,6 +19,7 @@ from trunkline.core.manifests.models import RetrySpec
 def test_the_wait_is_between_nothing_and_the_doubled_delay_and_never_above_the_longest(
     attempt: int, low: float, high: float
 ) -> None:
+    low, high = sorted((low, high))
     spec = RetrySpec(min_delay=low, max_delay=high)
     limit = min(high, low * 2.0 ** (min(attempt, 61) - 1))
     assert 0.0 <= backoff(spec, attempt) <= limit

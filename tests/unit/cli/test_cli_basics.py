@@ -190,3 +190,39 @@ def test_doctor_fails_where_the_named_broker_is_away(unused_tcp_port: int) -> No
     result = call("doctor", "--bootstrap", f"127.0.0.1:{unused_tcp_port}", "--registry", "http://127.0.0.1:1")
     assert result.exit_code == 1
     assert "error[doctor.failed]: failed: broker, registry" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("ports", "found"),
+    [
+        (("--api", "127.0.0.1:65534"), "--api: 3 workers take the ports 65534 to 65536"),
+        (
+            ("--api", "127.0.0.1:8100", "--ingress", "127.0.0.1:8102"),
+            "--ingress: 3 workers take 3 ports from --api 8100",
+        ),
+    ],
+)
+def test_ports_that_several_workers_can_not_have_are_refused(ports: tuple[str, ...], found: str) -> None:
+    answer = call("run", "-f", "none.yaml", "--workers", "3", *ports)
+    assert answer.exit_code == 2
+    assert found in answer.stderr
+
+
+def test_a_parked_record_is_not_given_up_without_a_reason() -> None:
+    answer = call("parked", "drop", "out", "--key", "a", "--reason", " ")
+    assert answer.exit_code == 2
+    assert "error[option.reason] --reason" in answer.stderr
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_standard_stream_that_is_closed_leads_nowhere(closed: str) -> None:
+    code = "import sys; from trunkline.cli.main import main; sys.argv = ['trunkline', 'validate', '-f', 'none.yaml']; main()"
+    answer = subprocess.run(
+        ["sh", "-c", f'exec {sys.executable} -c "{code}" {closed}'],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert answer.returncode == 2
+    assert "AttributeError" not in answer.stderr

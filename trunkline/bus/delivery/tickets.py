@@ -15,7 +15,7 @@ from trunkline.bus.accounting.trace import TraceBatch
 from trunkline.bus.deadletters import Failure, dead_letter_headers
 from trunkline.bus.delivery.offsets import OffsetTracker
 from trunkline.bus.intake import Assigned, Partition
-from trunkline.bus.kafka import LazyProducer, headers_of, produce
+from trunkline.bus.kafka import LazyProducer, produce, wire_headers_of
 from trunkline.bus.ledger import Ledger, Outcome, Plan
 from trunkline.bus.names import Names
 from trunkline.bus.threshold import DeadLetterThreshold
@@ -109,7 +109,7 @@ class Tickets:
         topic, partition = ticket.work.partition
         message = ticket.message
         headers = dead_letter_headers(
-            headers_of(message),
+            wire_headers_of(message),
             pipeline=self._pipeline,
             task=self._worker,
             topic=topic,

@@ -18,6 +18,7 @@ from trunkline.bus.kafka.reading import (
     offset_of,
     read_all,
     read_range,
+    wire_headers_of,
     without_headers,
 )
 from trunkline.bus.kafka.settings import KafkaSettings
@@ -45,5 +46,6 @@ __all__ = [
     "transactional_producer",
     "translate",
     "watermarks",
+    "wire_headers_of",
     "without_headers",
 ]

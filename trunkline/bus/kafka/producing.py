@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from trunkline.bus.kafka.errors import translate
 from trunkline.bus.kafka.settings import KafkaSettings
-from trunkline.core.envelope import Headers
+from trunkline.core.envelope import WireHeaders
 from trunkline.core.errors import RetriableError
 
 QUEUE_SECONDS = 30.0
@@ -126,7 +126,7 @@ def produce(
     topic: str,
     value: bytes | None,
     key: bytes | None,
-    headers: Headers,
+    headers: WireHeaders,
     *,
     partition: int = -1,
     on_delivery: Callable[[KafkaError | None, Message], None] | None = None,

@@ -13,7 +13,7 @@ from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, Message, Topic
 from trunkline.bus.kafka.cluster import end_offsets, watermarks
 from trunkline.bus.kafka.errors import translate
 from trunkline.bus.kafka.settings import KafkaSettings
-from trunkline.core.envelope import Headers
+from trunkline.core.envelope import Headers, WireHeaders
 from trunkline.core.errors import RetriableError
 from trunkline.core.log import get_logger
 
@@ -96,11 +96,16 @@ def read_range(
 
 def headers_of(message: Message) -> Headers:
     """The headers of a message that was read. A header without a value is given an empty one."""
+    return [(name, content or b"") for name, content in wire_headers_of(message)]
+
+
+def wire_headers_of(message: Message) -> WireHeaders:
+    """The headers of a message that was read, as they are."""
     try:
         found = _HEADERS(message)
     except UNREADABLE:
         return without_headers(message)
-    return [(name, content or b"") for name, content in cast("list[tuple[str, bytes | None]]", found or [])]
+    return cast("list[tuple[str, bytes | None]]", found or [])
 
 
 def without_headers(message: Message) -> Headers:

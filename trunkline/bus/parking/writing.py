@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 
 from trunkline.bus.kafka import BoundedCalls, KafkaSettings, produce, transactional_producer, translate
 from trunkline.bus.names import Names
-from trunkline.core.envelope import Headers
+from trunkline.core.envelope import WireHeaders
 from trunkline.core.errors import FatalError, RetriableError, TrunklineError
 from trunkline.core.log import get_logger
 from trunkline.core.metrics import counter
@@ -27,7 +27,7 @@ class Outgoing:
     topic: str
     value: bytes | None
     key: bytes | None
-    headers: Headers
+    headers: WireHeaders
     partition: int = -1
 
 

@@ -50,7 +50,7 @@ class FailedEvent(Event):
             value,
             raw=source.value,
             raw_key=source.key,
-            headers=source.headers,
+            headers=[(name, content or b"") for name, content in source.headers],
             topic=topic,
             partition=partition,
             offset=offset,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from trunkline.bus.deadletters import ORIGIN, REDRIVE, REDRIVES, SENT_AGAIN, DeadLetter
+from trunkline.bus.deadletters import ORIGIN, REDRIVE, REDRIVES, SENT_AGAIN, DeadLetter, place_in
 from trunkline.bus.names import Names
 from trunkline.bus.redrive.edits import Edit, Editor, input_editor
 from trunkline.bus.source.publish import Publisher
@@ -19,7 +19,7 @@ from trunkline.core.envelope import (
     CE_TIME,
     CE_TYPE,
     TRACEPARENT,
-    Headers,
+    WireHeaders,
 )
 from trunkline.core.errors import RejectedError
 
@@ -30,7 +30,7 @@ class Resent(NamedTuple):
     topic: str
     value: bytes | None
     key: bytes | None
-    headers: Headers
+    headers: WireHeaders
     partition: int = -1
 
 
@@ -69,12 +69,14 @@ class RetryWay:
         target = partition if topic and 0 <= partition < self._partitions else letter.partition
         return [Resent(self._topic, value, letter.key, self._headers(letter, run), target)]
 
-    def _headers(self, letter: DeadLetter, run: str) -> Headers:
+    def _headers(self, letter: DeadLetter, run: str) -> WireHeaders:
         topic, partition, offset = letter.origin
-        first = letter.header(ORIGIN) or f"{topic}/{self._topic_id(topic)}/{partition}/{offset}"
+        first = letter.header(ORIGIN)
+        if place_in(first) is None:
+            first = f"{topic}/{self._topic_id(topic)}/{partition}/{offset}"
         headers = [(name, value) for name, value in letter.original_headers() if name not in SENT_AGAIN]
         again = [(ORIGIN, first), (REDRIVE, run), (REDRIVES, str(letter.redrives + 1))]
-        return headers + [(name, value.encode()) for name, value in again]
+        return [*headers, *((name, value.encode()) for name, value in again)]
 
 
 class SourceWay:

@@ -15,7 +15,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from trunkline.bus.accounting.trace import TraceBatch
 from trunkline.bus.deadletters import Failure, dead_letter_headers
 from trunkline.bus.intake import Partition
-from trunkline.bus.kafka import UNREADABLE, headers_of, offset_of, produce, without_headers
+from trunkline.bus.kafka import UNREADABLE, offset_of, produce, wire_headers_of, without_headers
 from trunkline.bus.names import Names
 from trunkline.bus.stream.plain import PlainTransform, UnusualError
 from trunkline.bus.stream.transform import FailedRecordError, Output, correlation_of
@@ -159,7 +159,7 @@ class HotLoop:
         # I3: a record is saved before any offset passes it: here in the same transaction, or flushed before the commit.
         topic, partition, offset = message.topic() or "", message.partition() or 0, offset_of(message)
         headers = dead_letter_headers(
-            headers_of(message),
+            wire_headers_of(message),
             pipeline=self._pipeline,
             task=self._worker,
             topic=topic,

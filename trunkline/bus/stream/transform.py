@@ -12,7 +12,7 @@ from confluent_kafka import Message
 from trunkline.bus.deadletters import Failure, event_id
 from trunkline.bus.stream.plain import SPARE_BYTES, PlainTransform, compile_plain
 from trunkline.core.contracts import Step
-from trunkline.core.envelope import CE_SPECVERSION, Headers, envelope_from_headers, envelope_to_headers
+from trunkline.core.envelope import CE_SPECVERSION, Headers, WireHeaders, envelope_from_headers, envelope_to_headers
 from trunkline.core.errors import RejectedError, TrunklineError
 from trunkline.core.event import Event
 from trunkline.core.plain import PlainWork
@@ -27,7 +27,7 @@ class Output(NamedTuple):
     topic: str
     value: bytes | None
     key: bytes | None
-    headers: Headers
+    headers: WireHeaders
 
 
 @dataclass(frozen=True, slots=True)

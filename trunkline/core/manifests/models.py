@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -174,7 +174,7 @@ class StepSpec(Model):
     )
 
     @model_validator(mode="after")
-    def _exactly_one(self) -> StepSpec:
+    def _exactly_one(self) -> Self:
         if len(self.model_extra or {}) != 1:
             found = ", ".join(self.model_extra or {}) or "none"
             raise ValueError(f"a step names exactly one plug-in, found {found}")
@@ -231,6 +231,12 @@ class RetrySpec(Model):
     min_delay: Duration = Field(0.5, description="The first wait at the most.")
     max_delay: Duration = Field(300.0, description="The longest wait.")
 
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_delay > self.max_delay and {"min_delay", "max_delay"} <= self.model_fields_set:
+            raise ValueError(f"min_delay ({self.min_delay:g} s) is longer than max_delay ({self.max_delay:g} s)")
+        return self
+
 
 class BatchSpec(Model):
     """When a batch is full: whichever comes first."""
@@ -286,7 +292,7 @@ class DeliverySpec(Model):
     )
 
     @model_validator(mode="after")
-    def _only_keys_park(self) -> DeliverySpec:
+    def _only_keys_park(self) -> Self:
         if self.exhausted == "park" and self.order != "key":
             raise ValueError(
                 f"only a key can be parked, and the order is {self.order}: choose order: key or exhausted: dead-letter"
@@ -330,6 +336,15 @@ class SinkSpec(Model):
     dead_letters: DeadLetterSpec = Field(
         default_factory=DeadLetterSpec, description="Too many of them stop the pipeline."
     )
+
+    @model_validator(mode="after")
+    def _reachable_fallback(self) -> Self:
+        if self.fallback is not None and self.fallback.after > self.delivery.retry.attempts:
+            raise ValueError(
+                f"the fallback comes after {self.fallback.after} failed attempts, and delivery.retry.attempts is "
+                f"{self.delivery.retry.attempts}: raise that, or lower fallback.after"
+            )
+        return self
 
 
 class Topic(Model):
