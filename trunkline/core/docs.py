@@ -167,7 +167,7 @@ def _promises(plugin: type[Plugin]) -> list[str]:
     lines = [
         "Writing a record again has no second effect."
         if promises.idempotent
-        else "At least once: a record may arrive twice after a crash or a lost answer."
+        else "At least once: a record may arrive twice after a crash, a hand-over or a lost answer."
     ]
     if promises.contiguous:
         lines.append("A batch is a gapless range of one partition, built again byte for byte after a crash.")
