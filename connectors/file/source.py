@@ -273,7 +273,9 @@ class _Gathered:
         return len(self._ledger.files) >= MOST_FOLLOWED
 
     def _shrink(self) -> None:
-        self._ledger.shrink(self._listing, [file for file, _ in self._files if file.key not in self._ledger.files])
+        ledger = self._ledger
+        unread = [file for file, _ in self._files if file.key not in ledger.files and not ledger.is_old(file)]
+        ledger.shrink(self._listing, unread)
 
 
 def _move(path: Path, folder: Path) -> None:
