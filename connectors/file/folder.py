@@ -62,7 +62,8 @@ class Folder:
         for entry in lost:
             if entry.state != "d":
                 self._log.warning("file.replaced", read_until=entry.offset, hint="what was not read of it is gone")
-        return sorted(resolved, key=lambda one: ledger.turn(one[0]) if one[1] is None else (1, one[0].order))
+        # Of files that were changed at once a known one comes first: it is what a new one took the place of.
+        return sorted(resolved, key=lambda one: ledger.turn(one[0]) if one[1] is None else (1, (one[0].mtime, "")))
 
     def _is_ours(self, file: Seen) -> bool:
         return self._settings.pattern is not None or file.path == str(self._path)

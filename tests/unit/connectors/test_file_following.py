@@ -89,9 +89,12 @@ async def test_a_renamed_file_is_read_to_its_end_before_the_new_one(tmp_path: Pa
     path.rename(tmp_path / "app.csv.1")
     append(tmp_path / "app.csv.1", "4\n")
     path.write_text("n\n5\n")
+    for name in ("app.csv", "app.csv.1"):
+        os.utime(tmp_path / name, (2000, 2000))
     await run.drain()
     append(tmp_path / "app.csv.1", "late\n")
     append(path, "6\n")
+    os.utime(path.with_name("app.csv.1"), (3000, 3000))
     await run.drain()
     assert numbers(run) == ["1", "2", "3", "4", "5", "late", "6"]
 
