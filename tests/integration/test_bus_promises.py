@@ -361,9 +361,8 @@ class Copying:
         return [Output(self._target, value, None, [])], Event(value)
 
 
-async def test_a_stream_whose_transaction_fails_among_its_records_does_them_again_without_a_restart(
-    settings: KafkaSettings, names: Names, make_topic: Any
-) -> None:
+def _fifty_records(settings: KafkaSettings, names: Names, make_topic: Any) -> tuple[str, str, list[bytes]]:
+    """The topics of a stream `work`: what it reads, with fifty records, and what it writes; and the records' values."""
     source, target = make_topic("in"), make_topic("out")
     ensure_topics(settings, [TopicPlan(names.retry("work"), 1), TopicPlan(names.dead_letters("work"), 1)])
     values = [b"%d" % number for number in range(50)]
@@ -371,6 +370,13 @@ async def test_a_stream_whose_transaction_fails_among_its_records_does_them_agai
     for value in values:
         writer.produce(source, value, partition=0)
     assert writer.flush(15) == 0
+    return source, target, values
+
+
+async def test_a_stream_whose_transaction_fails_among_its_records_does_them_again_without_a_restart(
+    settings: KafkaSettings, names: Names, make_topic: Any
+) -> None:
+    source, target, values = _fifty_records(settings, names, make_topic)
 
     def taken_over() -> None:
         # Nobody may have two producers of one name: the stream's own can't write any more, and is told when it tries to.
@@ -401,13 +407,7 @@ async def test_a_stream_whose_transaction_fails_among_its_records_does_them_agai
 async def test_a_stream_that_breaks_among_its_records_commits_none_of_their_outputs(
     settings: KafkaSettings, names: Names, make_topic: Any
 ) -> None:
-    source, target = make_topic("in"), make_topic("out")
-    ensure_topics(settings, [TopicPlan(names.retry("work"), 1), TopicPlan(names.dead_letters("work"), 1)])
-    values = [b"%d" % number for number in range(50)]
-    writer = settings.producer()
-    for value in values:
-        writer.produce(source, value, partition=0)
-    assert writer.flush(15) == 0
+    source, target, values = _fifty_records(settings, names, make_topic)
 
     def broken() -> None:
         raise RetriableError("the registry does not answer")
@@ -436,13 +436,7 @@ async def test_a_stream_that_breaks_among_its_records_commits_none_of_their_outp
 async def test_a_stream_stops_at_the_dead_letter_that_is_one_too_many(
     settings: KafkaSettings, names: Names, make_topic: Any, exactly_once: bool
 ) -> None:
-    source, target = make_topic("in"), make_topic("out")
-    ensure_topics(settings, [TopicPlan(names.retry("work"), 1), TopicPlan(names.dead_letters("work"), 1)])
-    values = [b"%d" % number for number in range(50)]
-    writer = settings.producer()
-    for value in values:
-        writer.produce(source, value, partition=0)
-    assert writer.flush(15) == 0
+    source, target, values = _fifty_records(settings, names, make_topic)
 
     class Refusing(Copying):
         def __call__(self, message: Message, topic: str, partition: int, offset: int) -> tuple[list[Output], Event]:

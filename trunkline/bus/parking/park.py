@@ -199,7 +199,8 @@ class Park:
         # I15: a record is parked before its input counts as settled, and settled in the park before anybody hears of it.
         for lot in lots:
             lot.apply(reached.get(lot.number))
-        self._tickets.died(batch.died)
+        if batch.died:
+            self._tickets.died(batch.died)
         for say in batch.committed:
             say()
         self._backlog = self._backlog[len(orders) :]
