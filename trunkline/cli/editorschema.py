@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from trunkline.core.contracts import Step
-from trunkline.core.manifests.models import KINDS
+from trunkline.core.manifests.kinds import KINDS
 from trunkline.core.plugins import Kind, load_plugin, plugin_names
 
 _PREFIX = "#/$defs/"
@@ -20,7 +20,9 @@ _PREFIX = "#/$defs/"
 
 def manifest_schema() -> dict[str, Any]:
     """The schema of one manifest of any kind."""
-    _, found = models_json_schema([(model, "validation") for model in KINDS.values()], ref_template=_PREFIX + "{model}")
+    _, found = models_json_schema(
+        [(kind.model, "validation") for kind in KINDS.values()], ref_template=_PREFIX + "{model}"
+    )
     defs: dict[str, Any] = found["$defs"]
     for name, kind in (("Source", "source"), ("Sink", "sink")):
         defs[name]["allOf"] = [_config_for(defs, kind, plugin) for plugin in plugin_names(kind)]  # type: ignore[arg-type]

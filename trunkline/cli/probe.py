@@ -14,7 +14,8 @@ from trunkline.core.contracts import PluginContext
 from trunkline.core.errors import ConfigurationError, UnavailableError, did_you_mean
 from trunkline.core.log import get_logger
 from trunkline.core.manifests import load_files
-from trunkline.core.manifests.check import build_sink, build_source, check
+from trunkline.core.manifests.build import build_sink, build_source
+from trunkline.core.manifests.check import check
 
 
 @dataclass(frozen=True, slots=True)

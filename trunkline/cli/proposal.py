@@ -13,6 +13,7 @@ from trunkline.bus.topics import Difference, declared_topics, ensure_topics, int
 from trunkline.bus.worker.applied import Change, as_data, plan, project_of, read_applied, write_changes
 from trunkline.core.manifests import ManifestError, Problem, Project, Sink, Stream, load_files
 from trunkline.core.manifests.check import check
+from trunkline.core.manifests.kinds import PIPELINE_KINDS
 from trunkline.registry.client import RegistryClient
 from trunkline.registry.model import SchemaError
 from trunkline.registry.schema import Schema
@@ -97,7 +98,7 @@ def _add_applied(project: Project, before: dict[str, dict[str, Any]]) -> None:
     for (kind, name), origin in applied.origins.items():
         if (kind, name) in project.origins:
             continue
-        if kind in {"Source", "Stream", "Sink"} and name in project.pipelines:
+        if kind in PIPELINE_KINDS and name in project.pipelines:
             own = project.origin(project.pipelines[name])
             problems.append(
                 own.problem(

@@ -20,6 +20,7 @@ from trunkline.bus.worker.applied import read_applied
 from trunkline.bus.worker.board import Board, Report
 from trunkline.cli.session import Session
 from trunkline.core.errors import ConfigurationError, did_you_mean
+from trunkline.core.manifests.kinds import PIPELINE_KINDS
 
 STATUS_COLUMNS = (
     "PIPELINE",
@@ -161,7 +162,7 @@ def known_pipelines(session: Session, kafka: KafkaSettings, names: Names, only: 
 def applied_pipelines(kafka: KafkaSettings, names: Names) -> dict[str, str]:
     """Kinds by name of the applied pipelines."""
     found = (key.split("/", 1) for key in read_applied(kafka, names))
-    return {name: kind for kind, name in found if kind in {"Source", "Stream", "Sink"}}
+    return {name: kind for kind, name in found if kind in PIPELINE_KINDS}
 
 
 def _chosen(reported: Mapping[str, str], applied: Mapping[str, str], only: str | None) -> dict[str, str]:

@@ -10,7 +10,7 @@ import pytest
 
 from trunkline.cli.docs import pages, write
 from trunkline.cli.editorschema import manifest_schema
-from trunkline.core.manifests.models import KINDS
+from trunkline.core.manifests.kinds import KINDS
 from trunkline.core.metrics import TABLE
 from trunkline.core.plugins import plugin_names
 

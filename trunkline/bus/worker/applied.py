@@ -13,11 +13,11 @@ from trunkline.bus.kafka import KafkaSettings, read_all, translate
 from trunkline.bus.names import Names
 from trunkline.core.errors import ConfigurationError
 from trunkline.core.manifests import Manifest, Project
+from trunkline.core.manifests.kinds import KINDS
 from trunkline.core.manifests.project import load_documents
 from trunkline.core.manifests.yaml import Document
 
 VERSION = 1
-KINDS = ("Topic", "Connection", "Source", "Stream", "Sink")
 
 
 @dataclass(frozen=True, slots=True)

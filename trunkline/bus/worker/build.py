@@ -37,7 +37,7 @@ from trunkline.core.manifests import Pipeline, Project
 from trunkline.core.manifests import Sink as SinkManifest
 from trunkline.core.manifests import Source as SourceManifest
 from trunkline.core.manifests import Stream as StreamManifest
-from trunkline.core.manifests.check import (
+from trunkline.core.manifests.build import (
     build_fallback,
     build_sink,
     build_source,

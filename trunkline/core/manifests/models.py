@@ -394,10 +394,3 @@ class Sink(Model):
 
 Manifest = Topic | Connection | Source | Stream | Sink
 Pipeline = Source | Stream | Sink
-KINDS: dict[str, type[Topic | Connection | Source | Stream | Sink]] = {
-    "Topic": Topic,
-    "Connection": Connection,
-    "Source": Source,
-    "Stream": Stream,
-    "Sink": Sink,
-}
