@@ -108,7 +108,7 @@ bench: $(STAMP) ## Measure speed, beside the raw Kafka client. ARGS choose.
 
 .PHONY: docs
 docs: $(STAMP) ## Write the reference pages anew from the code.
-	@$(BIN)/python -m trunkline.cli.docs docs
+	@$(BIN)/python -m tools.docs docs
 
 .PHONY: clean
 clean: ## Remove environment, embedded broker's data and caches.

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
-from trunkline.cli.docs import with_lines
+from tools.docs import with_lines
 from trunkline.cli.main import app
 from trunkline.core.event import Event
 from trunkline.core.expressions import compile_expression

@@ -8,10 +8,19 @@ from typing import Annotated
 
 import typer
 
-from trunkline.cli import (
+from trunkline.cli.command import (
+    BootstrapOption,
+    DebugOption,
+    HomeOption,
+    NamespaceOption,
+    OutputOption,
+    RegistryOption,
+    shared_options,
+)
+from trunkline.cli.commands import (
     budget,
     connector,
-    demo_command,
+    demo,
     dlq,
     doctor,
     job,
@@ -23,15 +32,6 @@ from trunkline.cli import (
     run,
     schema,
     topic,
-)
-from trunkline.cli.command import (
-    BootstrapOption,
-    DebugOption,
-    HomeOption,
-    NamespaceOption,
-    OutputOption,
-    RegistryOption,
-    shared_options,
 )
 
 app = typer.Typer(
@@ -69,7 +69,7 @@ def _before(
 
 
 for noun in (
-    demo_command,
+    demo,
     run,
     manifest,
     pipeline,

@@ -22,7 +22,7 @@ from tests.chaos.faults.tied import ROOT
 _WARM = multiprocessing.get_context("forkserver")
 _WARM.set_forkserver_preload(
     [
-        "trunkline.cli.run",
+        "trunkline.cli.commands.run",
         "trunkline.bus.worker.worker",
         "connectors.file.source",
         "connectors.webhook.source",

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from trunkline.cli.docs import pages, write
-from trunkline.cli.editorschema import manifest_schema
+from tools.docs import pages, write
+from tools.editorschema import manifest_schema
 from trunkline.core.manifests.kinds import KINDS
 from trunkline.core.metrics import TABLE
 from trunkline.core.plugins import plugin_names
@@ -20,8 +20,8 @@ PAGES = pages()
 
 @pytest.mark.parametrize("name", sorted(PAGES))
 def test_the_page_is_up_to_date(name: str) -> None:
-    assert (DOCS / name).exists(), "run `python -m trunkline.cli.docs docs`"
-    assert (DOCS / name).read_text(encoding="utf-8") == PAGES[name], "run `python -m trunkline.cli.docs docs`"
+    assert (DOCS / name).exists(), "run `make docs`"
+    assert (DOCS / name).read_text(encoding="utf-8") == PAGES[name], "run `make docs`"
 
 
 def test_no_page_of_a_plug_in_that_is_gone_is_left() -> None:

@@ -26,7 +26,7 @@ from trunkline.cli.demo.flights import EXAMPLE, Flights
 from trunkline.cli.demo.partner import Partner
 from trunkline.cli.demo.view import View
 from trunkline.cli.endpoint import Endpoint, remove_endpoint, write_endpoint
-from trunkline.cli.mocks import available
+from trunkline.cli.process.standins import available
 from trunkline.control.api.service import extend
 from trunkline.core.errors import ConfigurationError, UnavailableError
 from trunkline.core.log import configure_logging

@@ -1,4 +1,4 @@
-"""Writes the generated pages: `python -m trunkline.cli.docs docs/`."""
+"""Writes the generated pages: `python -m tools.docs docs/`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 import sys
 from pathlib import Path
 
-from trunkline.cli.editorschema import manifest_schema
-from trunkline.cli.reference import cli_page, connectors_page, manifests_page, metrics_page
+from tools.editorschema import manifest_schema
+from tools.reference import cli_page, connectors_page, manifests_page, metrics_page
 from trunkline.core.docs import markdown
 from trunkline.core.plugins import GROUPS, load_plugin, plugin_names
 

@@ -37,7 +37,7 @@ def mock(
     ] = None,
 ) -> None:
     """Run local stand-ins of other systems that speak the vendors' protocols, until Ctrl-C. Without names: list them."""
-    from trunkline.cli.mocks import available, run_mocks
+    from trunkline.cli.process.standins import available, run_mocks
 
     if not names and not everything:
         found = available()

@@ -98,8 +98,8 @@ def _serve(
     *,
     until_finished: bool,
 ) -> None:
-    from trunkline.cli.serveoptions import ServeOptions
-    from trunkline.cli.serving import serve
+    from trunkline.cli.process.serveoptions import ServeOptions
+    from trunkline.cli.process.serving import serve
 
     api_address, ingress_address = address(api, "--api"), address(ingress, "--ingress")
     _check_ports(workers, api_address, ingress_address)

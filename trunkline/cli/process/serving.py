@@ -15,10 +15,10 @@ import uvloop
 
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.memory import LEAST_MEMORY, few_arenas
-from trunkline.cli import forked
-from trunkline.cli.serveoptions import ServeOptions
+from trunkline.cli.process import forked
+from trunkline.cli.process.serveoptions import ServeOptions
+from trunkline.cli.process.workers import SLOT, WorkerProcess, of_one, supervise
 from trunkline.cli.session import Session
-from trunkline.cli.workers import SLOT, WorkerProcess, of_one, supervise
 from trunkline.core.errors import ConfigurationError, TrunklineError, did_you_mean
 from trunkline.core.log import LEVELS, configure_logging, get_logger
 from trunkline.core.manifests import load_files
@@ -64,7 +64,7 @@ def serve(session: Session, options: ServeOptions) -> int:
 
 def _serve_one(session: Session, options: ServeOptions, kafka: KafkaSettings, broker: EmbeddedKafka | None) -> int:
     # Here, because a supervisor that can't fork its workers needs nothing of what they need.
-    from trunkline.cli.oneworker import one_worker
+    from trunkline.cli.process.oneworker import one_worker
 
     return _run(lambda stop: one_worker(session, options, kafka, stop), broker)
 
@@ -80,7 +80,7 @@ def _serve_several(session: Session, options: ServeOptions) -> int:
 
     born: list[forked.ForkedWorker] = []
     if forked.possible():
-        import trunkline.cli.oneworker  # noqa: F401 (what workers need, once for all of them)
+        import trunkline.cli.process.oneworker  # noqa: F401 (what workers need, once for all of them)
 
         # Before the broker: starting it leaves clients and their threads here, and no fork may have a thread's locks.
         born = forked.fork_workers(options.workers, work)

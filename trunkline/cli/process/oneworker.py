@@ -13,9 +13,9 @@ from trunkline.bus.worker.worker import Worker, WorkerSettings
 from trunkline.cli.endpoint import Endpoint, remove_endpoint, write_endpoint
 from trunkline.cli.finish import Finish, reports_of_worker
 from trunkline.cli.output import Format
-from trunkline.cli.serveoptions import ServeOptions
+from trunkline.cli.process.serveoptions import ServeOptions
+from trunkline.cli.process.workers import SLOT
 from trunkline.cli.session import Session
-from trunkline.cli.workers import SLOT
 from trunkline.control.api.service import extend
 from trunkline.core.manifests import Project, load_files
 

@@ -19,7 +19,7 @@ from trunkline.core.log import get_logger
 from trunkline.core.manifests import load_files
 
 if TYPE_CHECKING:
-    from trunkline.cli.serveoptions import ServeOptions
+    from trunkline.cli.process.serveoptions import ServeOptions
     from trunkline.cli.session import Session
 
 log = get_logger(__name__)

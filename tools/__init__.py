@@ -1,0 +1,1 @@
+"""What makes parts of this repository from its code. It is in no wheel."""

@@ -1,0 +1,1 @@
+"""What keeps running in the foreground: a broker, workers and their supervisor, stand-ins of other systems."""
