@@ -21,7 +21,7 @@ from trunkline.bus.kafka import KafkaSettings, patiently
 from trunkline.bus.ledger import Ledger
 from trunkline.bus.names import Names
 from trunkline.bus.topics import COMPACTED, TopicPlan, ensure_topics, internal_topics
-from trunkline.cli.standing import committed_ledgers
+from trunkline.control.status import committed_ledgers
 
 pytestmark = pytest.mark.kafka
 

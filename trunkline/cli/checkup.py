@@ -116,7 +116,7 @@ def _port(option: str, text: str | None) -> Finding:
     what = f"port of {option}"
     if text is None:
         return Finding(Level.OK, what, "a free one is taken")
-    from trunkline.cli.session import address
+    from trunkline.control.addresses import address
 
     try:
         host, port = address(text, option)

@@ -18,8 +18,8 @@ from trunkline.bus.topics import ensure_topics, internal_topics
 from trunkline.bus.worker.applied import read_applied
 from trunkline.cli.jobs import attend, create, surroundings
 from trunkline.cli.session import Session
-from trunkline.cli.standing import known_pipelines
-from trunkline.cli.values import utc
+from trunkline.control import pipelines
+from trunkline.control.timestamps import utc
 from trunkline.core.envelope import CE_CORRELATION_ID, CE_ID
 from trunkline.core.errors import ConfigurationError
 from trunkline.core.jsonable import to_jsonable
@@ -52,7 +52,7 @@ def grouped(session: Session, kafka: KafkaSettings, pipeline: str | None) -> lis
     """The dead letters that wait, by pipeline and fingerprint, the largest groups first."""
     groups: dict[tuple[str, str], Group] = {}
     owners = _owners(session, kafka)
-    for name in known_pipelines(session, kafka, session.names(), pipeline):
+    for name in pipelines.known(session.cluster(kafka), pipeline):
         for letter in Redrive(kafka, session.names(), name).still_waiting():
             key, failed = (name, letter.header(FINGERPRINT)), utc(letter.failed_at)
             group = groups.get(key)
@@ -82,7 +82,7 @@ def waiting(
     limit: int | None,
 ) -> list[DeadLetter]:
     """The dead letters of one pipeline that were not sent again and pass the filter. Says where that could not be evaluated."""
-    known_pipelines(session, kafka, session.names(), pipeline)
+    pipelines.known(session.cluster(kafka), pipeline)
     matches = compile_filter(where, Decoder(registry)) if where is not None else None
     found: Iterator[DeadLetter] = Redrive(kafka, session.names(), pipeline).still_waiting()
     chosen = list(islice((letter for letter in found if matches is None or matches(letter)), limit))
@@ -161,7 +161,7 @@ def order_of(
     edit: dict[str, Any] | None,
 ) -> RedriveOrder:
     """What is asked of a redrive, over the letters that are there now. Raises `ConfigurationError` for places without a letter."""
-    known_pipelines(session, kafka, session.names(), pipeline)
+    pipelines.known(session.cluster(kafka), pipeline)
     for place in places:
         at_place(session, kafka, pipeline, place)
     ends = end_offsets(kafka, session.names().dead_letters(pipeline))

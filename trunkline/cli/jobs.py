@@ -27,7 +27,7 @@ from trunkline.bus.worker.applied import project_of, read_applied
 from trunkline.bus.worker.build import source_publisher
 from trunkline.cli.output import console
 from trunkline.cli.session import Session, user
-from trunkline.cli.standing import elapsed
+from trunkline.cli.values import elapsed
 from trunkline.core.errors import ConfigurationError, FatalError, TrunklineError
 from trunkline.core.manifests import load_files
 from trunkline.core.manifests.check import check

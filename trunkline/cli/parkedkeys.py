@@ -15,8 +15,8 @@ from trunkline.bus.parking.records import ParkedRecord
 from trunkline.bus.redrive.letters import decoded_value, text_of
 from trunkline.bus.topics import ensure_topics, internal_topics
 from trunkline.cli.session import Session, user
-from trunkline.cli.standing import known_pipelines
-from trunkline.cli.values import utc
+from trunkline.control import pipelines
+from trunkline.control.timestamps import utc
 from trunkline.core.casting import compile_caster
 from trunkline.core.errors import ConfigurationError, RejectedError, did_you_mean
 from trunkline.core.jsonable import to_jsonable
@@ -91,7 +91,7 @@ def records_of(session: Session, pipeline: str, key: str) -> list[Parked]:
 
 def _all(session: Session, pipeline: str) -> list[Parked]:
     kafka, names = session.kafka(), session.names()
-    known_pipelines(session, kafka, names, pipeline)
+    pipelines.known(session.cluster(kafka), pipeline)
     return [Parked(partition, record) for partition, record in parked_records(kafka, names, pipeline)]
 
 

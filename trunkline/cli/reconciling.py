@@ -10,7 +10,7 @@ from typing import Any
 from trunkline.bus.accounting.reconcile import OnProgress, PartitionCheck, parked_now, reconcile
 from trunkline.cli.output import console
 from trunkline.cli.session import Session
-from trunkline.cli.standing import known_pipelines
+from trunkline.control import pipelines
 from trunkline.core.errors import CheckFailedError, ConfigurationError
 
 RECONCILE_COLUMNS = (
@@ -30,7 +30,7 @@ RECONCILE_COLUMNS = (
 def compare(session: Session, pipeline: str) -> list[PartitionCheck]:
     """The checks of every partition. Raises `ConfigurationError` for a source."""
     kafka, names = session.kafka(), session.names()
-    if known_pipelines(session, kafka, names, pipeline).get(pipeline) == "Source":
+    if pipelines.known(session.cluster(kafka), pipeline).get(pipeline) == "Source":
         raise ConfigurationError(
             f"{pipeline} is a source: what it reads is no topic that could be read again",
             hint="`trunkline status` shows what it read, delivered and kept in quarantine",

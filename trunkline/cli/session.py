@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trunkline.cli.output import Output
-from trunkline.core.errors import ConfigurationError, UnavailableError
+from trunkline.core.errors import UnavailableError
 
 if TYPE_CHECKING:
     from trunkline.bus.kafka import KafkaSettings
     from trunkline.bus.names import Names
-    from trunkline.bus.worker.board import Board
     from trunkline.cli.endpoint import Endpoint
+    from trunkline.control.cluster import Cluster
     from trunkline.registry.client import RegistryClient
 
 DEFAULT_HOME = ".trunkline"
@@ -102,11 +102,12 @@ class Session:
             )
         return KafkaSettings(running.bootstrap, running.client_options)
 
-    def board(self) -> Board:
-        """Wishes and reports of the cluster."""
-        from trunkline.bus.worker.board import Board
+    def cluster(self, kafka: KafkaSettings | None = None) -> Cluster:
+        """What the services are given. Without `kafka`, raises as `kafka()` does."""
+        from trunkline.control.cluster import Cluster
 
-        return Board(self.kafka(), self.names())
+        settings = kafka or self.kafka()
+        return Cluster(settings, self.names(), user(), lambda: self.registry(settings))
 
     def endpoint(self) -> Endpoint | None:
         """The worker that runs in the home folder on this session's cluster and namespace, if one does."""
@@ -129,7 +130,7 @@ class Session:
     @contextlib.contextmanager
     def registry(self, kafka: KafkaSettings | None = None) -> Iterator[RegistryClient]:
         """The schema registry. Without one that was named or runs, one is served from its topic while the command lasts."""
-        from trunkline.cli.registryserver import serving_registry
+        from trunkline.control.registryserver import serving_registry
         from trunkline.registry.client import RegistryClient
 
         url = self.registry_url
@@ -142,19 +143,6 @@ class Session:
             client = RegistryClient(url, self.registry_options())
             stack.callback(client.close)
             yield client
-
-
-def address(text: str, option: str) -> tuple[str, int]:
-    """Host and port of `host:port`, `:port` or `[::1]:port`. Raises `ConfigurationError`."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or int(port) > 65535:
-        raise ConfigurationError(
-            f"{text!r} is no address",
-            where=option,
-            hint="write it like 127.0.0.1:8080; port 0 takes a free one",
-            code="option.address",
-        )
-    return host.strip("[]") or "127.0.0.1", int(port)
 
 
 def user() -> str:

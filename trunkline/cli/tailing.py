@@ -14,7 +14,7 @@ from trunkline.bus.kafka import KafkaSettings, end_offsets, headers_of, offset_o
 from trunkline.bus.redrive.letters import decoded_value, text_of
 from trunkline.cli.output import Output
 from trunkline.cli.topics import require_topic
-from trunkline.cli.values import utc
+from trunkline.control.timestamps import utc
 from trunkline.core.errors import ConfigurationError, RejectedError
 from trunkline.core.event import Event
 from trunkline.core.expressions import BOOL, Expression, compile_expression

@@ -1,8 +1,6 @@
-"""Values of options, and objects as data."""
+"""Values as people write them in options, and read them in cells."""
 
 from __future__ import annotations
-
-from datetime import UTC, datetime
 
 from trunkline.core.errors import ConfigurationError
 
@@ -17,6 +15,12 @@ def duration(text: str, option: str) -> float:
         raise ConfigurationError(str(error), where=option, code="option.duration") from error
 
 
-def utc(milliseconds: int) -> str:
-    """Unix milliseconds as RFC 3339 in UTC."""
-    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def elapsed(seconds: float) -> str:
+    """A length of time in its two largest units."""
+    left = int(max(seconds, 0))
+    parts: list[str] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        if left >= size or (unit == "s" and not parts):
+            parts.append(f"{left // size}{unit}")
+            left %= size
+    return "".join(parts[:2])

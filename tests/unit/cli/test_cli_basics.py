@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from trunkline.bus.embedded import RunningBroker
 from trunkline.cli.main import app
-from trunkline.cli.session import address
+from trunkline.control.addresses import address
 from trunkline.core.errors import ConfigurationError
 from trunkline.core.log import KafkaClientLog, get_logger
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trunkline.cli.command import command
-from trunkline.cli.session import Session, user
+from trunkline.cli.session import Session
 
 if TYPE_CHECKING:
-    from trunkline.cli.proposal import Proposal
+    from trunkline.control.manifests import Proposal
     from trunkline.core.manifests import Project
 
 FilesOption = Annotated[
@@ -43,11 +43,12 @@ def validate(session: Session, file: FilesOption) -> None:
 
 def plan(session: Session, file: FilesOption, prune: PruneOption = False) -> None:
     """Show what `apply` would change: manifests, topics, schemas. Changes nothing."""
-    from trunkline.cli.proposal import propose
+    from trunkline.control.manifests import propose
+    from trunkline.core.manifests import load_files
 
-    kafka, names = session.kafka(), session.names()
-    with session.registry(kafka) as registry:
-        proposal = propose(kafka, names, registry, file, prune=prune)
+    cluster = session.cluster()
+    with cluster.registry() as registry:
+        proposal = propose(cluster, registry, load_files(file), prune=prune)
     _show(session, proposal)
 
 
@@ -58,12 +59,13 @@ def apply(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Make these manifests the applied ones: all of them, or none where there is any problem."""
-    from trunkline.cli.proposal import carry_out, propose
+    from trunkline.control.manifests import carry_out, propose
     from trunkline.core.errors import ConfigurationError
+    from trunkline.core.manifests import load_files
 
-    kafka, names = session.kafka(), session.names()
-    with session.registry(kafka) as registry:
-        proposal = propose(kafka, names, registry, file, prune=prune)
+    cluster = session.cluster()
+    with cluster.registry() as registry:
+        proposal = propose(cluster, registry, load_files(file), prune=prune)
         if not (session.out.for_people or yes):
             raise ConfigurationError("data output and a question don't go together", hint="pass --yes")
         _show(session, proposal)
@@ -75,7 +77,7 @@ def apply(
                     "nobody is there to be asked whether to apply this", hint="pass --yes", code="apply.unconfirmed"
                 )
             typer.confirm("Apply?", abort=True)
-        carry_out(kafka, names, registry, proposal, user())
+        carry_out(cluster, registry, proposal)
     session.out.line("applied")
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from trunkline.cli.command import command
 from trunkline.cli.session import Session
+
+if TYPE_CHECKING:
+    from trunkline.bus.states import Desired
+    from trunkline.control.wishes import Requested
 
 PipelineArgument = Annotated[str, typer.Argument(help="The pipeline's name.", metavar="PIPELINE")]
 MaybePipelineArgument = Annotated[str | None, typer.Argument(help="One pipeline; all without it.", metavar="PIPELINE")]
@@ -31,9 +35,10 @@ def register(app: typer.Typer) -> None:
 
 def status(session: Session, pipeline: MaybePipelineArgument = None) -> None:
     """Show states with their reasons, what became of the records, lag, and whether the ledger closes."""
-    from trunkline.cli.standing import standings, status_table
+    from trunkline.cli.statustable import status_table
+    from trunkline.control.status import statuses
 
-    found = standings(session, pipeline)
+    found = statuses(session.cluster(), pipeline)
     columns, rows = status_table(found)
     session.out.table(columns, rows, [one.as_dict() for one in found], empty="no pipeline is applied or running")
     for one in found:
@@ -44,25 +49,22 @@ def status(session: Session, pipeline: MaybePipelineArgument = None) -> None:
 def pause(session: Session, pipeline: PipelineArgument, timeout: TimeoutOption = 30.0) -> None:
     """Let a pipeline rest; it keeps its partitions."""
     from trunkline.bus.states import Desired
-    from trunkline.cli.wishes import wish
 
-    wish(session, pipeline, Desired.PAUSED, timeout)
+    _want(session, pipeline, Desired.PAUSED, timeout)
 
 
 def resume(session: Session, pipeline: PipelineArgument, timeout: TimeoutOption = 30.0) -> None:
     """Let a paused or stopped pipeline go on."""
     from trunkline.bus.states import Desired
-    from trunkline.cli.wishes import wish
 
-    wish(session, pipeline, Desired.RUNNING, timeout)
+    _want(session, pipeline, Desired.RUNNING, timeout)
 
 
 def stop(session: Session, pipeline: PipelineArgument, timeout: TimeoutOption = 60.0) -> None:
     """End a pipeline; it gives its partitions up."""
     from trunkline.bus.states import Desired
-    from trunkline.cli.wishes import wish
 
-    wish(session, pipeline, Desired.STOPPED, timeout)
+    _want(session, pipeline, Desired.STOPPED, timeout)
 
 
 def start(session: Session, pipeline: PipelineArgument, timeout: TimeoutOption = 30.0) -> None:
@@ -77,16 +79,38 @@ def restart(
     timeout: TimeoutOption = 60.0,
 ) -> None:
     """Restart a pipeline, or all that failed, now instead of after their back-off."""
-    from trunkline.cli.wishes import restart as ask
-    from trunkline.cli.wishes import restart_failed
+    from trunkline.control import wishes
     from trunkline.core.errors import ConfigurationError
 
     if failed == (pipeline is not None):
         raise ConfigurationError("name a pipeline, or pass --failed", where="restart", code="option.missing")
-    if pipeline is not None:
-        ask(session, [pipeline], timeout)
-    else:
-        restart_failed(session, timeout)
+    cluster = session.cluster()
+    names = wishes.failed(cluster) if pipeline is None else [pipeline]
+    if not names:
+        session.out.note("no pipeline has failed")
+        return
+    _follow(session, wishes.restart(cluster, names), timeout)
+
+
+def _want(session: Session, pipeline: str, desired: Desired, timeout: float) -> None:
+    from trunkline.control import wishes
+
+    _follow(session, wishes.want(session.cluster(), pipeline, desired), timeout)
+
+
+def _follow(session: Session, requested: Requested, timeout: float) -> None:
+    """Says what becomes of a request on each pipeline, as it shows."""
+    from trunkline.control.wishes import Answer
+
+    said = {
+        Answer.SHOWN: requested.expected,
+        Answer.UNATTENDED: "asked for; no worker runs it now, so it is kept for when one comes",
+        Answer.NOT_AWAITED: "asked for; not waited for",
+    }
+    for outcome in requested.wait(timeout):
+        session.out.line(f"{outcome.pipeline}: {said[outcome.answer]}")
+    if not session.out.for_people:
+        session.out.data([report.as_dict() for report in requested.reports()])
 
 
 def lag(
@@ -95,33 +119,16 @@ def lag(
     partitions: Annotated[bool, typer.Option("--partitions", "-p", help="Show each partition.")] = False,
 ) -> None:
     """Show how far pipelines are behind, in records and in seconds; of one pipeline for each partition."""
-    from trunkline.bus.accounting.commits import positions
-    from trunkline.bus.accounting.lag import LagReader
-    from trunkline.cli.standing import known_pipelines
+    from trunkline.control.lag import by_pipeline, measure
 
-    kafka, names = session.kafka(), session.names()
-    kinds = known_pipelines(session, kafka, names, pipeline)
-    readers = [name for name, kind in kinds.items() if kind != "Source"]
-    found = LagReader(kafka).measure(positions(kafka, names, readers))
+    found = measure(session.cluster(), pipeline)
     if partitions or pipeline is not None:
         data = [one.as_dict() for one in found]
         columns = ["PIPELINE", "TOPIC", "PARTITION", "COMMITTED", "END", "RECORDS", "SECONDS", "LOST"]
         rows = [tuple(one[name.lower()] for name in columns) for one in data]
         session.out.table(columns, rows, data, empty="nothing is committed yet")
         return
-    data = []
-    for name in sorted({one.pipeline for one in found}):
-        parts = [one for one in found if one.pipeline == name]
-        known = [one.seconds for one in parts if one.seconds is not None]
-        data.append(
-            {
-                "pipeline": name,
-                "partitions": len(parts),
-                "records": sum(one.records for one in parts),
-                "seconds": max(known) if known else None,
-                "lost": sum(one.lost for one in parts),
-            }
-        )
+    data = [one.as_dict() for one in by_pipeline(found)]
     columns = ["PIPELINE", "PARTITIONS", "RECORDS", "SECONDS", "LOST"]
     session.out.table(columns, [tuple(one.values()) for one in data], data, empty="nothing is committed yet")
 
@@ -137,7 +144,8 @@ def trace(
     import time
 
     from trunkline.bus.accounting.trace import find_hops
-    from trunkline.cli.values import duration, utc
+    from trunkline.cli.values import duration
+    from trunkline.control.timestamps import utc
     from trunkline.core.errors import CheckFailedError
 
     since_ms = None if since is None else int((time.time() - duration(since, "--since")) * 1000)

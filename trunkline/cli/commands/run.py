@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from trunkline.cli.command import command
-from trunkline.cli.session import Session, address
+from trunkline.cli.session import Session
+from trunkline.control.addresses import address
 from trunkline.core.errors import ConfigurationError
 
 FilesOption = Annotated[

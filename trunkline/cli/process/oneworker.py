@@ -11,12 +11,12 @@ from typing import Any
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.worker.worker import Worker, WorkerSettings
 from trunkline.cli.endpoint import Endpoint, remove_endpoint, write_endpoint
-from trunkline.cli.finish import Finish, reports_of_worker
 from trunkline.cli.output import Format
 from trunkline.cli.process.serveoptions import ServeOptions
 from trunkline.cli.process.workers import SLOT
 from trunkline.cli.session import Session
 from trunkline.control.api.service import extend
+from trunkline.control.finish import Finish, states_of_worker
 from trunkline.core.manifests import Project, load_files
 
 LOOK_SECONDS = 0.5
@@ -49,7 +49,9 @@ async def one_worker(session: Session, options: ServeOptions, kafka: KafkaSettin
     try:
         if not await _unless(stop, worker.start(project)):
             return
-        finish = Finish(kafka, names, worker.project, reports_of_worker(worker)) if options.until_finished else None
+        finish: Finish | None = None
+        if options.until_finished:
+            finish = Finish(session.cluster(kafka), worker.project, states_of_worker(worker))
         while not stop.is_set():
             endpoint = Endpoint(
                 os.getpid(),

@@ -90,10 +90,10 @@ async def _stopped(stop: asyncio.Event) -> None:
 
 
 async def _finished(session: Session, options: ServeOptions, kafka: KafkaSettings) -> None:
-    from trunkline.cli.finish import Finish, reports_of_board
+    from trunkline.control.finish import Finish, states_of_board
 
-    names = session.names()
-    finish = Finish(kafka, names, load_files(options.files), reports_of_board(kafka, names))
+    cluster = session.cluster(kafka)
+    finish = Finish(cluster, load_files(options.files), states_of_board(cluster))
     while not await asyncio.to_thread(finish.reached):  # noqa: ASYNC110 (what is waited for happens in other processes)
         await asyncio.sleep(1)
 

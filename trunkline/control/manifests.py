@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from trunkline.bus.kafka import KafkaSettings
-from trunkline.bus.names import Names
 from trunkline.bus.topics import Difference, declared_topics, ensure_topics, internal_topics, topic_states
 from trunkline.bus.worker.applied import Change, as_data, plan, project_of, read_applied, write_changes
-from trunkline.core.manifests import ManifestError, Problem, Project, Sink, Stream, load_files
+from trunkline.control.cluster import Cluster
+from trunkline.core.manifests import ManifestError, Problem, Project, Sink, Stream
 from trunkline.core.manifests.check import check
 from trunkline.core.manifests.kinds import PIPELINE_KINDS
 from trunkline.registry.client import RegistryClient
@@ -49,12 +47,12 @@ class Proposal:
         }
 
 
-def propose(
-    kafka: KafkaSettings, names: Names, registry: RegistryClient, files: list[Path], *, prune: bool
-) -> Proposal:
-    """What the files would change. Raises `ManifestError` with every problem, a schema that breaks its readers among them."""
-    before = read_applied(kafka, names)
-    project = load_files(files)
+def propose(cluster: Cluster, registry: RegistryClient, project: Project, *, prune: bool) -> Proposal:
+    """What these manifests would change; what is applied and stays is added to `project`. With `prune` what it does not have goes.
+
+    Raises `ManifestError` with every problem, a schema that breaks its readers among them.
+    """
+    before = read_applied(cluster.kafka, cluster.names)
     own = [(kind, name) for kind, name in project.origins]
     if not prune:
         _add_applied(project, before)
@@ -64,7 +62,7 @@ def propose(
     schemas = _schemas(project)
     new_schemas = _new_schemas(project, registry, schemas)
     plans = declared_topics(project)
-    existing = topic_states(kafka, [one.name for one in plans])
+    existing = topic_states(cluster.kafka, [one.name for one in plans])
     return Proposal(
         project,
         after,
@@ -72,23 +70,23 @@ def propose(
         [one.name for one in plans if one.name not in existing],
         new_schemas,
         schemas,
-        ensure_topics(kafka, [one for one in plans if one.name in existing]),
+        ensure_topics(cluster.kafka, [one for one in plans if one.name in existing]),
     )
 
 
-def carry_out(kafka: KafkaSettings, names: Names, registry: RegistryClient, proposal: Proposal, by: str) -> None:
+def carry_out(cluster: Cluster, registry: RegistryClient, proposal: Proposal) -> None:
     """Creates the topics, registers the schemas, and applies the manifests in one transaction, in this order.
 
     A failure on the way leaves topics and schemas that the next attempt finds, and no manifest applied.
     """
-    ensure_topics(kafka, [*internal_topics(names), *declared_topics(proposal.project)])
+    ensure_topics(cluster.kafka, [*internal_topics(cluster.names), *declared_topics(proposal.project)])
     for name, topic in proposal.project.topics.items():
         if topic.spec.compatibility is not None and not name.endswith(".*"):
             registry.set_level(f"{name}-value", topic.spec.compatibility)
     for subject, schema in proposal.schemas.items():
         registry.register(subject, schema)
     if proposal.changes:
-        write_changes(kafka, names, proposal.changes, dict(proposal.after), by)
+        write_changes(cluster.kafka, cluster.names, proposal.changes, dict(proposal.after), cluster.actor)
 
 
 def _add_applied(project: Project, before: dict[str, dict[str, Any]]) -> None:

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from trunkline.bus.states import State
-from trunkline.cli.standing import STATUS_COLUMNS, Standing, status_table
+from trunkline.cli.statustable import STATUS_COLUMNS, progress_text, status_row, status_table
+from trunkline.control.status import PipelineStatus
 
 
-def standing(kind: str, **more: Any) -> Standing:
-    return Standing("p", kind, State.RUNNING, None, 1, **more)
+def status(kind: str, **more: Any) -> PipelineStatus:
+    return PipelineStatus("p", kind, State.RUNNING, None, 1, **more)
 
 
 def of(done: float, total: float, left: float | None, what: str = "orders.csv") -> dict[str, Any]:
@@ -31,7 +32,7 @@ def of(done: float, total: float, left: float | None, what: str = "orders.csv") 
     ],
 )
 def test_a_source_shows_its_share_and_the_time_left(progress: list[dict[str, Any]], text: str | None) -> None:
-    assert standing("Source", progress=progress).progress_text == text
+    assert progress_text(status("Source", progress=progress)) == text
 
 
 @pytest.mark.parametrize(
@@ -45,12 +46,12 @@ def test_a_source_shows_its_share_and_the_time_left(progress: list[dict[str, Any
 def test_a_reader_that_is_behind_shows_its_pace_and_when_it_will_have_caught_up(
     lag: int, pace: float, text: str | None
 ) -> None:
-    assert standing("Sink", lag_records=lag, per_second=pace).progress_text == text
+    assert progress_text(status("Sink", lag_records=lag, per_second=pace)) == text
 
 
 def test_the_row_has_a_cell_for_each_column() -> None:
-    assert len(standing("Sink").row()) == len(STATUS_COLUMNS)
-    assert "seconds_left" in standing("Sink").as_dict()
+    assert len(status_row(status("Sink"))) == len(STATUS_COLUMNS)
+    assert "seconds_left" in status("Sink").as_dict()
 
 
 CLASSES = ("DELIVERED", "ABSORBED", "FILTERED", "PARKED", "DEAD")
@@ -59,7 +60,7 @@ CLASSES = ("DELIVERED", "ABSORBED", "FILTERED", "PARKED", "DEAD")
 def test_what_was_read_is_the_sum_of_the_columns_behind_it() -> None:
     some = {"read": 2063, "delivered": 2038, "filtered": 0, "dead": 10, "absorbed": 0, "parked": 15}
     none = {"read": 7, "delivered": 6, "filtered": 1, "dead": 0}
-    columns, rows = status_table([standing("Sink", counts=some), standing("Source", counts=none)])
+    columns, rows = status_table([status("Sink", counts=some), status("Source", counts=none)])
     for row in (dict(zip(columns, row, strict=True)) for row in rows):
         assert row["READ"] == sum(row[name] or 0 for name in CLASSES if name in columns)
     assert "PARKED" in columns
@@ -67,13 +68,13 @@ def test_what_was_read_is_the_sum_of_the_columns_behind_it() -> None:
 
 
 def test_where_nothing_was_parked_no_column_says_so() -> None:
-    columns, (row,) = status_table([standing("Sink", counts={"read": 1, "delivered": 1, "parked": 0})])
+    columns, (row,) = status_table([status("Sink", counts={"read": 1, "delivered": 1, "parked": 0})])
     assert "PARKED" not in columns
     assert len(columns) == len(row)
 
 
 def test_dead_letters_of_the_first_time_and_of_later_ones_are_those_that_were_sent_again_and_those_that_wait() -> None:
     counts = {"read": 10, "delivered": 0, "dead": 10, "dead_again": 11}
-    columns, (cells,) = status_table([standing("Sink", counts=counts, redriven=13, dead_waiting=8)])
+    columns, (cells,) = status_table([status("Sink", counts=counts, redriven=13, dead_waiting=8)])
     row = dict(zip(columns, cells, strict=True))
     assert row["DEAD"] + row["DEAD AGAIN"] == row["REDRIVEN"] + row["WAITING"]

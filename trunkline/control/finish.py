@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 
 from trunkline.bus.accounting.commits import positions
 from trunkline.bus.accounting.lag import LagReader
-from trunkline.bus.kafka import KafkaSettings
-from trunkline.bus.names import Names
 from trunkline.bus.source.positions import read_positions
 from trunkline.bus.states import State
 from trunkline.bus.topics import matching_topics, topic_states
-from trunkline.bus.worker.board import Board
+from trunkline.control.cluster import Cluster
 from trunkline.core.contracts import PushSource
 from trunkline.core.errors import FatalError, RetriableError
 from trunkline.core.manifests import Project, Sink, Stream
@@ -28,25 +26,25 @@ QUIET_ROUNDS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """How a pipeline stands, all workers together."""
+class PipelineState:
+    """What a pipeline is in, all workers together."""
 
     state: State
     finished: bool
     reason: str | None = None
 
 
-Standings = Callable[[], Mapping[str, Standing]]
+States = Callable[[], Mapping[str, PipelineState]]
+"""The states now, by pipeline."""
 
 
 class Finish:
     """Tells when the work is done. Blocks on the broker; belongs in a thread."""
 
-    def __init__(self, kafka: KafkaSettings, names: Names, project: Project, standings: Standings) -> None:
-        self._kafka = kafka
-        self._names = names
-        self._standings = standings
-        self._lag = LagReader(kafka)
+    def __init__(self, cluster: Cluster, project: Project, states: States) -> None:
+        self._cluster = cluster
+        self._states = states
+        self._lag = LagReader(cluster.kafka)
         self._polled = [
             name
             for name, source in project.sources.items()
@@ -60,15 +58,15 @@ class Finish:
 
     def reached(self) -> bool:
         """Whether nothing is left to do. Raises `FatalError` when a pipeline failed, since then it never would be."""
-        standings = self._standings()
-        for name, standing in standings.items():
-            if standing.state is State.FAILED:
-                raise FatalError(standing.reason or "it failed", where=name, code="pipeline.failed")
-        self._quiet = self._quiet + 1 if self._done(standings) else 0
+        states = self._states()
+        for name, one in states.items():
+            if one.state is State.FAILED:
+                raise FatalError(one.reason or "it failed", where=name, code="pipeline.failed")
+        self._quiet = self._quiet + 1 if self._done(states) else 0
         return self._quiet >= QUIET_ROUNDS
 
-    def _done(self, standings: Mapping[str, Standing]) -> bool:
-        self.unfinished = [name for name in self._polled if name not in standings or not standings[name].finished]
+    def _done(self, states: Mapping[str, PipelineState]) -> bool:
+        self.unfinished = [name for name in self._polled if name not in states or not states[name].finished]
         if self.unfinished:
             return False
         try:
@@ -79,35 +77,36 @@ class Finish:
     def _caught_up(self) -> bool:
         wanted: set[tuple[str, str, int]] = set()
         topics = sorted({topic for inputs in self._inputs.values() for topic in inputs})
-        states = topic_states(self._kafka, matching_topics(self._kafka, topics)) if topics else {}
+        kafka = self._cluster.kafka
+        states = topic_states(kafka, matching_topics(kafka, topics)) if topics else {}
         for name, inputs in self._inputs.items():
             for state in states.values():
                 if any(state.name == one or (one.endswith(".*") and state.name.startswith(one[:-1])) for one in inputs):
                     wanted |= {(name, state.name, partition) for partition in range(state.partitions)}
-        committed = positions(self._kafka, self._names, self._inputs)
+        committed = positions(kafka, self._cluster.names, self._inputs)
         lags = self._lag.measure(committed)
         if wanted - {(lag.pipeline, lag.topic, lag.partition) for lag in lags}:
             return False  # what was never committed was never assigned
         return all(lag.seconds == 0.0 for lag in lags)
 
 
-def reports_of_worker(worker: Worker) -> Standings:
-    """The standings that the only worker, in this process, reports."""
+def states_of_worker(worker: Worker) -> States:
+    """The states that the only worker, in this process, reports."""
 
-    def standings() -> Mapping[str, Standing]:
-        return {one.pipeline: Standing(one.state, one.finished, one.reason) for one in worker.reports}
+    def states() -> Mapping[str, PipelineState]:
+        return {one.pipeline: PipelineState(one.state, one.finished, one.reason) for one in worker.reports}
 
-    return standings
+    return states
 
 
-def reports_of_board(kafka: KafkaSettings, names: Names) -> Standings:
-    """The standings that several workers wrote since now. A source is finished when all of its splits are."""
-    board, begun = Board(kafka, names), time.time()
+def states_of_board(cluster: Cluster) -> States:
+    """The states that several workers wrote since now. A source is finished when all of its splits are."""
+    begun = time.time()
 
-    def standings() -> Mapping[str, Standing]:
-        splits_at = read_positions(kafka, names)
-        found: dict[str, Standing] = {}
-        for report in board.reports():
+    def states() -> Mapping[str, PipelineState]:
+        splits_at = read_positions(cluster.kafka, cluster.names)
+        found: dict[str, PipelineState] = {}
+        for report in cluster.board.reports():
             if report.at < begun:
                 continue
             splits = [one.finished for (pipeline, _), one in splits_at.items() if pipeline == report.pipeline]
@@ -118,9 +117,9 @@ def reports_of_board(kafka: KafkaSettings, names: Names) -> Standings:
             )
             finished = bool(splits) and all(splits) and report.state is State.RUNNING
             before = found.get(report.pipeline)
-            found[report.pipeline] = Standing(
+            found[report.pipeline] = PipelineState(
                 worst, finished or (before is not None and before.finished), report.reason
             )
         return found
 
-    return standings
+    return states

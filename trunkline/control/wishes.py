@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
-from trunkline.bus.kafka import KafkaSettings
-from trunkline.bus.names import Names
 from trunkline.bus.redrive.runner import has_runner
 from trunkline.bus.states import Desired, State
-from trunkline.bus.topics import ensure_topics, internal_topics
-from trunkline.bus.worker.board import STALE_SECONDS, Board, Report, Wish
-from trunkline.cli.session import Session, user
-from trunkline.cli.standing import known_pipelines
+from trunkline.bus.worker.board import STALE_SECONDS, Report, Wish
+from trunkline.control import pipelines
+from trunkline.control.cluster import Cluster
 from trunkline.core.errors import FatalError, UnavailableError
 
 POLL_SECONDS = 0.3
@@ -22,14 +20,31 @@ WORKER_SECONDS = 6.0
 _EXPECTED = {Desired.RUNNING: State.RUNNING, Desired.PAUSED: State.PAUSED, Desired.STOPPED: State.STOPPED}
 
 
-def wish(session: Session, pipeline: str, desired: Desired, timeout: float) -> None:
-    """Asks for a state and waits for it. Raises `UnavailableError` after `timeout` seconds, `FatalError` when it fails meanwhile."""
-    kafka, names = _cluster(session)
-    known_pipelines(session, kafka, names, pipeline)
-    board = Board(kafka, names)
-    before = board.wishes().get(pipeline, Wish())
+class Answer(StrEnum):
+    """What became of a request."""
+
+    SHOWN = "shown"
+    """Every worker that has the pipeline reports that it did what was asked."""
+    UNATTENDED = "unattended"
+    """No worker runs it now: the request is kept for when one comes."""
+    NOT_AWAITED = "not awaited"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a request on one pipeline."""
+
+    pipeline: str
+    answer: Answer
+
+
+def want(cluster: Cluster, pipeline: str, desired: Desired) -> Requested:
+    """Asks for a state. Raises `ConfigurationError` for an unknown pipeline."""
+    cluster.ensure_internal_topics()
+    pipelines.known(cluster, pipeline)
+    before = cluster.board.wishes().get(pipeline, Wish())
     asked = time.time()
-    board.wish(pipeline, Wish(desired, before.restart, user(), asked))
+    cluster.board.wish(pipeline, Wish(desired, before.restart, cluster.actor, asked))
     expected = _EXPECTED[desired]
 
     def shows(report: Report) -> bool:
@@ -37,20 +52,19 @@ def wish(session: Session, pipeline: str, desired: Desired, timeout: float) -> N
             raise _failed(report)
         return report.state is expected
 
-    _Awaited(session, kafka, names, asked, str(expected), shows).wait([pipeline], timeout)
+    return Requested(cluster, (pipeline,), asked, str(expected), shows)
 
 
-def restart(session: Session, pipelines: Sequence[str], timeout: float) -> None:
-    """Asks for restarts and waits until the workers have begun anew."""
-    kafka, names = _cluster(session)
-    board = Board(kafka, names)
-    wishes, asked = board.wishes(), time.time()
+def restart(cluster: Cluster, names: Sequence[str]) -> Requested:
+    """Asks for restarts. Raises `ConfigurationError` for an unknown pipeline."""
+    cluster.ensure_internal_topics()
+    wishes, asked = cluster.board.wishes(), time.time()
     wanted = {}
-    for pipeline in pipelines:
-        known_pipelines(session, kafka, names, pipeline)
-        before = wishes.get(pipeline, Wish())
-        wanted[pipeline] = before.restart + 1
-        board.wish(pipeline, Wish(before.desired, before.restart + 1, user(), asked))
+    for name in names:
+        pipelines.known(cluster, name)
+        before = wishes.get(name, Wish())
+        wanted[name] = before.restart + 1
+        cluster.board.wish(name, Wish(before.desired, before.restart + 1, cluster.actor, asked))
 
     def shows(report: Report) -> bool:
         if report.restart < wanted[report.pipeline]:
@@ -59,70 +73,69 @@ def restart(session: Session, pipelines: Sequence[str], timeout: float) -> None:
             raise _failed(report)
         return report.state in {State.RUNNING, State.PAUSED, State.STOPPED}
 
-    _Awaited(session, kafka, names, asked, "restarted", shows).wait(pipelines, timeout)
+    return Requested(cluster, tuple(names), asked, "restarted", shows)
 
 
-def restart_failed(session: Session, timeout: float) -> None:
-    """Restarts every pipeline that a worker reports as failed."""
-    reports = session.board().reports()
-    failed = sorted({one.pipeline for one in reports if one.state is State.FAILED and not one.stale})
-    if not failed:
-        session.out.note("no pipeline has failed")
-        return
-    restart(session, failed, timeout)
+def failed(cluster: Cluster) -> list[str]:
+    """The pipelines that a worker reports as failed, by name."""
+    reports = cluster.board.reports()
+    return sorted({one.pipeline for one in reports if one.state is State.FAILED and not one.stale})
 
 
-def _cluster(session: Session) -> tuple[KafkaSettings, Names]:
-    kafka, names = session.kafka(), session.names()
-    ensure_topics(kafka, internal_topics(names))
-    return kafka, names
-
-
-@dataclass(slots=True)
-class _Awaited:
+@dataclass(frozen=True, slots=True)
+class Requested:
     """What was asked for at `asked`, in Unix seconds, and `shows` in the report of every worker that has done it."""
 
-    session: Session
-    kafka: KafkaSettings
-    names: Names
+    cluster: Cluster
+    pipelines: tuple[str, ...]
     asked: float
     expected: str
+    """What it is called when it is done: a state, or `restarted`."""
     shows: Callable[[Report], bool]
 
-    def wait(self, pipelines: Sequence[str], timeout: float) -> None:
-        """Waits until it shows of all. Raises `UnavailableError` after `timeout` seconds."""
-        board, out = Board(self.kafka, self.names), self.session.out
+    def wait(self, timeout: float) -> Iterator[Outcome]:
+        """Gives the outcome of each pipeline as it comes, until all are there; with 0 seconds it waits for none.
+
+        Raises `UnavailableError` after `timeout` seconds, `FatalError` when a pipeline that shall run fails meanwhile.
+        """
         begun = looked = time.monotonic()
-        waiting = list(pipelines)
+        waiting = list(self.pipelines)
         while True:
             # A running worker repeats its reports every few seconds, those of stopped pipelines too.
-            reports = [one for one in board.reports() if time.time() - one.at < STALE_SECONDS and _lives(one)]
+            reports = [
+                one for one in self.cluster.board.reports() if time.time() - one.at < STALE_SECONDS and _lives(one)
+            ]
             own = {name: [one for one in reports if one.pipeline == name] for name in waiting}
             late = time.monotonic() - begun > timeout
             if late or time.monotonic() - looked > WORKER_SECONDS:
                 looked = time.monotonic()
-                if any(self._silent(found) for found in own.values()) and not has_runner(self.kafka, self.names):
+                if any(self._silent(found) for found in own.values()) and not self._has_runner():
                     # The last words of workers that were killed.
                     own = {name: [] if self._silent(found) else found for name, found in own.items()}
             for name, found in own.items():
-                said = self._outcome(found, timeout)
-                if said is not None:
-                    out.line(f"{name}: {said}")
+                answer = self._answer(found, timeout)
+                if answer is not None:
+                    yield Outcome(name, answer)
                     waiting.remove(name)
             if not waiting:
-                break
+                return
             if late:
                 raise self._too_late({name: own[name] for name in waiting}, timeout)
             time.sleep(POLL_SECONDS)
-        if not out.for_people:
-            out.data([report.as_dict() for report in board.reports() if report.pipeline in pipelines])
 
-    def _outcome(self, reports: Sequence[Report], timeout: float) -> str | None:
+    def reports(self) -> list[Report]:
+        """What workers report of these pipelines now."""
+        return [report for report in self.cluster.board.reports() if report.pipeline in self.pipelines]
+
+    def _has_runner(self) -> bool:
+        return has_runner(self.cluster.kafka, self.cluster.names)
+
+    def _answer(self, reports: Sequence[Report], timeout: float) -> Answer | None:
         if not reports:
-            return "asked for; no worker runs it now, so it is kept for when one comes"
+            return Answer.UNATTENDED
         if timeout <= 0:
-            return "asked for; not waited for"
-        return self.expected if all(self.shows(report) for report in reports) else None
+            return Answer.NOT_AWAITED
+        return Answer.SHOWN if all(self.shows(report) for report in reports) else None
 
     def _silent(self, reports: Sequence[Report]) -> bool:
         return all(report.at < self.asked for report in reports)
