@@ -22,7 +22,7 @@ from trunkline.cli.main import app
 from trunkline.core.event import Event
 from trunkline.core.expressions import compile_expression
 from trunkline.core.manifests.check import check
-from trunkline.core.manifests.project import load_documents
+from trunkline.core.manifests.load import load_documents
 from trunkline.core.manifests.yaml import read_documents
 
 ROOT = Path(__file__).parents[2]

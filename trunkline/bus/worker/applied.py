@@ -12,9 +12,9 @@ from confluent_kafka import KafkaException
 from trunkline.bus.kafka import KafkaSettings, read_all, translate
 from trunkline.bus.names import Names
 from trunkline.core.errors import ConfigurationError
-from trunkline.core.manifests import Manifest, Project
+from trunkline.core.manifests import Project
 from trunkline.core.manifests.kinds import KINDS
-from trunkline.core.manifests.project import load_documents
+from trunkline.core.manifests.load import load_documents
 from trunkline.core.manifests.yaml import Document
 
 VERSION = 1
@@ -103,19 +103,6 @@ def write_changes(
         producer.commit_transaction(30)
     except KafkaException as error:
         raise translate(error, "the manifests can't be applied") from error
-
-
-def pipeline_identity(project: Project, manifest: Manifest) -> str:
-    """Everything that a pipeline's behaviour follows from, as text: when it differs, the pipeline is restarted."""
-    data = as_data(project)
-    spec = manifest.spec
-    parts: list[Any] = [data[f"{manifest.kind}/{manifest.metadata.name}"]]
-    connection = getattr(spec, "connection", None)
-    if connection is not None:
-        parts.append(data.get(f"Connection/{connection}", {}))
-    topics = [*getattr(spec, "from_", ()), *(target.topic for target in getattr(spec, "to", ()))]
-    parts += [project.schema_of(topic) for topic in topics]
-    return json.dumps(parts, sort_keys=True)
 
 
 def _differences(before: Any, after: Any, path: str = "") -> list[tuple[str, Any, Any]]:

@@ -44,7 +44,7 @@ from trunkline.bus.topics import (
     pipeline_topics,
     topic_states,
 )
-from trunkline.bus.worker.applied import pipeline_identity, project_of, read_applied
+from trunkline.bus.worker.applied import project_of, read_applied
 from trunkline.bus.worker.board import Board, Report, Wish, parse_wish
 from trunkline.bus.worker.build import Builder, positions_in, source_publisher
 from trunkline.bus.worker.follower import Follower
@@ -54,6 +54,7 @@ from trunkline.core.errors import TrunklineError, UnavailableError
 from trunkline.core.log import get_logger
 from trunkline.core.manifests import Pipeline, Project
 from trunkline.core.manifests.check import check
+from trunkline.core.manifests.identity import pipeline_identity
 from trunkline.registry.client import RegistryClient
 from trunkline.registry.kafka_store import KafkaStore
 from trunkline.registry.service import registry_app
