@@ -468,7 +468,7 @@ def dead_port() -> int:
 async def test_an_unreachable_broker_is_said_at_once(dead_port: int) -> None:
     with pytest.raises(UnavailableError) as raised:
         ping(KafkaSettings(f"127.0.0.1:{dead_port}"), timeout=1)
-    assert raised.value.code == "kafka.unreachable"
+    assert raised.value.code == "kafka.refused"
     assert str(dead_port) in str(raised.value)
 
 
@@ -476,5 +476,5 @@ async def test_a_worker_does_not_start_without_a_broker(dead_port: int, tmp_path
     worker = Worker(WorkerSettings(KafkaSettings(f"127.0.0.1:{dead_port}"), Names(), tmp_path))
     with pytest.raises(UnavailableError) as raised:
         await worker.start()
-    assert raised.value.code == "kafka.unreachable"
+    assert raised.value.code == "kafka.refused"
     await worker.close()

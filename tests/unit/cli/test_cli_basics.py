@@ -81,7 +81,7 @@ def test_with_json_output_errors_are_json_on_standard_error() -> None:
 def test_an_unreachable_broker_is_named_and_ends_with_3(unused_tcp_port: int) -> None:
     result = call("status", "--bootstrap", f"127.0.0.1:{unused_tcp_port}")
     assert result.exit_code == 3
-    assert f"error[kafka.unreachable]: no Kafka broker answers at 127.0.0.1:{unused_tcp_port}" in result.stderr
+    assert f"error[kafka.refused]: nothing accepts connections at 127.0.0.1:{unused_tcp_port}" in result.stderr
 
 
 def test_an_embedded_broker_that_does_not_answer_is_no_wrong_address(
@@ -92,7 +92,7 @@ def test_an_embedded_broker_that_does_not_answer_is_no_wrong_address(
     monkeypatch.setattr("trunkline.cli.session.PING_SECONDS", 0.5)
     result = call("status")
     assert result.exit_code == 3
-    assert "error[kafka.unreachable]" in result.stderr
+    assert "error[kafka.refused]" in result.stderr
     assert "this is the embedded broker of" in result.stderr
     assert "--bootstrap" not in result.stderr
 

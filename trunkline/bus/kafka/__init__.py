@@ -1,8 +1,10 @@
 """Kafka as the bus uses it: clients with the options that the rules ask for, errors as ours, records written and read."""
 
 from trunkline.bus.kafka.bounded import BoundedCalls
-from trunkline.bus.kafka.cluster import EARLIEST, LATEST, end_offsets, offsets_of, patiently, ping, watermarks
+from trunkline.bus.kafka.cluster import EARLIEST, LATEST, end_offsets, offsets_of, patiently, watermarks
 from trunkline.bus.kafka.errors import translate
+from trunkline.bus.kafka.health import KafkaHealth
+from trunkline.bus.kafka.probe import ping
 from trunkline.bus.kafka.producing import (
     UNUSED_SECONDS,
     LazyProducer,
@@ -21,6 +23,7 @@ from trunkline.bus.kafka.reading import (
     wire_headers_of,
     without_headers,
 )
+from trunkline.bus.kafka.refusals import KafkaUnusableError
 from trunkline.bus.kafka.settings import KafkaSettings
 
 __all__ = [
@@ -29,7 +32,9 @@ __all__ = [
     "UNREADABLE",
     "UNUSED_SECONDS",
     "BoundedCalls",
+    "KafkaHealth",
     "KafkaSettings",
+    "KafkaUnusableError",
     "LazyProducer",
     "RestingProducer",
     "closing",

@@ -11,25 +11,12 @@ from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from trunkline.bus.kafka.errors import SETTLING, translate
 from trunkline.bus.kafka.settings import KafkaSettings
-from trunkline.core.errors import UnavailableError
 
 T = TypeVar("T")
 Place = tuple[str, int]
 """Topic and partition number."""
 LATEST = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 EARLIEST = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
-
-
-def ping(settings: KafkaSettings, timeout: float = 10.0) -> None:
-    """Raises `UnavailableError` (`kafka.unreachable`) when no broker answers within `timeout` seconds."""
-    try:
-        settings.admin().list_topics(timeout=timeout)
-    except KafkaException as error:
-        raise UnavailableError(
-            f"no Kafka broker answers at {settings.bootstrap}: {error.args[0].str()}",
-            hint="check the address, or leave out --bootstrap to run the embedded broker",
-            code="kafka.unreachable",
-        ) from error
 
 
 def patiently(

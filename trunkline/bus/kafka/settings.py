@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from trunkline.bus.kafka.clienterrors import ClientErrors
+from trunkline.bus.kafka.refusals import Said, unusable_options
 from trunkline.bus.kafka.wakeups import lenient_threads
 from trunkline.bus.memory import LARGEST_RECORD, Shares
 from trunkline.core.errors import ConfigurationError, did_you_mean
 from trunkline.core.log import KafkaClientLog, get_logger
 
 log = get_logger(__name__)
+C = TypeVar("C")
 ALLOWED_OPTIONS = frozenset(
     {
         "broker.address.family",
@@ -76,6 +80,13 @@ LATE_SECONDS = 0.04
 """How late a consumer's heartbeats and looks around may be. Records and answers come from outside: for them it does not count."""
 
 
+class Hearing(Protocol):
+    """Who is told what clients report of themselves."""
+
+    def heard(self, said: Said) -> None:
+        """A client reports an error. Called on the thread that polls it, and must not wait."""
+
+
 @dataclass(frozen=True, slots=True)
 class KafkaSettings:
     """Where the cluster is and how to reach it."""
@@ -90,6 +101,10 @@ class KafkaSettings:
     """How much the clients may hold."""
     batch_bytes: int = BATCH_BYTES
     """The most bytes of records that a producer sends in one batch: a topic refuses batches above its `max.message.bytes`."""
+    pipeline: str = ""
+    """Whose clients these are, for the log; nobody's where the worker itself uses them."""
+    health: Hearing | None = field(default=None, compare=False, repr=False)
+    """Who is told what they report, beside the log."""
 
     def __post_init__(self) -> None:
         for name in self.options:
@@ -118,8 +133,22 @@ class KafkaSettings:
             **self.options,
             "log.connection.close": False,
             "logger": _CLIENT_LOG,
-            "error_cb": _on_client_error,
+            "error_cb": partial(_on_client_error, self),
         }
+
+    def of(self, pipeline: str) -> KafkaSettings:
+        """The settings of a pipeline's clients."""
+        return replace(self, pipeline=pipeline)
+
+    def client(self, kind: Callable[[dict[str, Any]], C], more: Mapping[str, Any]) -> C:
+        """A client with these settings and `more`, which wins.
+
+        Raises our error where it can't be made: for a file that is not there, or options that exclude each other.
+        """
+        try:
+            return kind({**self._base(), **more})
+        except KafkaException as error:
+            raise unusable_options(error.args[0], self.options) from error
 
     def fitting(self, limits: Iterable[int]) -> KafkaSettings:
         """The settings of producers for topics that accept so many bytes at once each."""
@@ -136,7 +165,6 @@ class KafkaSettings:
         With `only_failures`, delivery callbacks are called for failed records alone: a call for each good one costs time.
         """
         config: dict[str, Any] = {
-            **self._base(),
             "acks": "all",
             "enable.idempotence": True,
             "compression.type": "lz4",
@@ -157,12 +185,11 @@ class KafkaSettings:
             # The default of 100 ms makes each send_offsets_to_transaction wait that long for the coordinator.
             config["retry.backoff.ms"] = 5
             config["delivery.timeout.ms"] = TRANSACTION_TIMEOUT_MS
-        return Producer(config)
+        return self.client(Producer, config)
 
     def consumer(self, group: str) -> Consumer:
         """A member of a pipeline's group: nothing is committed or stored by itself, and nothing is reset silently."""
         config: dict[str, Any] = {
-            **self._base(),
             "group.id": group,
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
@@ -192,7 +219,7 @@ class KafkaSettings:
             config["topic.metadata.refresh.interval.ms"] = 10_000
         config.update(self.options)
         with lenient_threads(LATE_SECONDS):
-            return Consumer(config)
+            return self.client(Consumer, config)
 
     def take(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Reads these partitions from now on, in answer to a member's `on_assign`."""
@@ -225,9 +252,9 @@ class KafkaSettings:
 
         The end of a topic is said when a fetch found nothing for `idle_fetch_ms`. `group` matters to who asks for its commits.
         """
-        return Consumer(
+        return self.client(
+            Consumer,
             {
-                **self._base(),
                 "group.id": group,
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,
@@ -239,7 +266,7 @@ class KafkaSettings:
                 "fetch.max.bytes": MAX_MESSAGE_BYTES,
                 "fetch.wait.max.ms": idle_fetch_ms,
                 **self.options,
-            }
+            },
         )
 
     def follower(self) -> Consumer:
@@ -249,11 +276,11 @@ class KafkaSettings:
 
     def admin(self) -> AdminClient:
         """An administrator's client: the same one as long as somebody keeps it. Its answers come only as long as it is referenced."""
-        key = (self.bootstrap, *sorted(self.options.items()))
+        key = (self.bootstrap, id(self.health), *sorted(self.options.items()))
         with _ADMINS_LOCK:
             found = _ADMINS.get(key)
             if found is None:
-                found = _ADMINS[key] = AdminClient(self._base())
+                found = _ADMINS[key] = replace(self, pipeline="").client(AdminClient, {})
             return found
 
 
@@ -263,6 +290,20 @@ _ADMINS: WeakValueDictionary[tuple[object, ...], AdminClient] = WeakValueDiction
 _ADMINS_LOCK = threading.Lock()
 
 
-def _on_client_error(error: KafkaError) -> None:
-    # librdkafka heals these by itself; what matters comes back from the calls.
-    log.debug("kafka client", error=error.str())
+_CLIENT_ERRORS = ClientErrors()
+
+
+def serve_admins() -> None:
+    """Takes what administrators' clients report: nobody polls them, and it would pile up while a broker is away."""
+    with _ADMINS_LOCK:
+        admins = list(_ADMINS.values())
+    for admin in admins:
+        admin.poll(0)
+
+
+def _on_client_error(settings: KafkaSettings, error: KafkaError) -> None:
+    # librdkafka heals most of these by itself, but a call tells neither that it has to nor why: a wrong password is said only here.
+    said = Said.of(error.code(), error.str())
+    _CLIENT_ERRORS.tell(said, settings.bootstrap, settings.pipeline)
+    if settings.health is not None:
+        settings.health.heard(said)

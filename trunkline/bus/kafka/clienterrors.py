@@ -1,0 +1,81 @@
+"""What Kafka's clients report of themselves, in our log: each cause once, and then no more than a line a minute.
+
+While a broker is away every client tries again several times a second, and a worker has hundreds. What a person needs is the cause,
+the address, and how many pipelines are touched.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from confluent_kafka import KafkaError
+
+from trunkline.bus.kafka.refusals import Said, classify
+from trunkline.core.log import get_logger
+
+log = get_logger(__name__)
+REPEAT_SECONDS: Final = 60.0
+_MOST_CAUSES: Final = 1000
+_MOST_NAMED: Final = 5
+
+
+@dataclass(slots=True)
+class _Held:
+    """What was reported of one cause since the last line about it."""
+
+    said_at: float
+    times: int = 0
+    pipelines: set[str] = field(default_factory=set)
+
+
+class ClientErrors:
+    """The log of clients' errors. Used by all threads that clients call back on."""
+
+    def __init__(self, logger: Any = log, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log, self._clock = logger, clock
+        self._held: dict[tuple[str, str], _Held] = {}
+        self._lock = threading.Lock()
+
+    def tell(self, said: Said, bootstrap: str, pipeline: str = "") -> None:
+        """A client of a pipeline (or of the worker itself) reports an error."""
+        if said.code == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 (librdkafka's own codes have no other name)
+            self._log.debug("a Kafka client has no connection", pipeline=pipeline)  # why is reported of each broker
+            return
+        found = classify([said], bootstrap)
+        code = found.kind.code if found is not None else f"kafka.client.{said.code}"
+        address = found.address if found is not None else said.address
+        with self._lock:
+            held = self._due(code, address, pipeline)
+        if held is None:
+            return
+        fields: dict[str, Any] = {"code": code, "address": address or bootstrap, "error": said.text}
+        if held.pipelines:
+            fields["pipelines" if len(held.pipelines) > 1 else "pipeline"] = _named(held.pipelines)
+        if held.times > 1:
+            fields["times"] = held.times
+        self._log.warning("a Kafka client can't do its work", **fields)
+
+    def _due(self, code: str, address: str, pipeline: str) -> _Held | None:
+        """What is to be said now of a cause that was reported again; None where that has to wait."""
+        now, cause = self._clock(), (code, address)
+        before = self._held.get(cause)
+        if before is None and len(self._held) >= _MOST_CAUSES:
+            self._held.clear()
+        held = before or _Held(now)
+        held.times += 1
+        if pipeline:
+            held.pipelines.add(pipeline)
+        if before is not None and now - before.said_at < REPEAT_SECONDS:
+            return None
+        self._held[cause] = _Held(now)
+        return held
+
+
+def _named(pipelines: set[str]) -> str:
+    names = sorted(pipelines)
+    more = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {more} more" if more > 0 else "")

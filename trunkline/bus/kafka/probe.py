@@ -1,0 +1,96 @@
+"""Whether a cluster can be used with these settings, now: asked with a client made for it, which signs in and looks up names anew.
+
+A client that has been connected for long proves less: it goes on with a password that was changed, until its connection ends.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Final
+
+from confluent_kafka import ConsumerGroupState, KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from trunkline.bus.kafka.examine import examined
+from trunkline.bus.kafka.refusals import Refusal, Said, classify, refusal
+from trunkline.bus.kafka.settings import KafkaSettings
+
+SURE_SECONDS: Final = 1.5
+"""A refusal that does not pass by itself, such as a wrong password, is believed after this long."""
+_STEP: Final = 0.05
+_MORE_SECONDS: Final = 0.5
+_EACH_SECONDS: Final = 1.0
+_QUIET: Final = {"reconnect.backoff.ms": 200, "reconnect.backoff.max.ms": 1000, "log.connection.close": True}
+
+
+class _Words:
+    """Collects what a client says of itself, by callback and by log."""
+
+    def __init__(self) -> None:
+        self.said: list[Said] = []
+
+    def error(self, error: KafkaError) -> None:
+        """As `error_cb`."""
+        self.said.append(Said.of(error.code(), error.str()))
+
+    def log(self, _level: int, _form: str, *parts: object) -> None:
+        """As `logger`. Connections that were closed are only told here."""
+        if parts and parts[0] == "FAIL":
+            self.said.append(Said.of(KafkaError._TRANSPORT, str(parts[-1])))  # noqa: SLF001 (it has no other name)
+
+
+def ping(settings: KafkaSettings, timeout: float = 10.0) -> None:
+    """Asks the cluster who its brokers are. Raises `KafkaUnusableError` when it does not say in `timeout` seconds.
+
+    One broker that answers is enough. What passes by itself (a broker that is starting) is waited for; what does not is said early.
+    """
+    words = _Words()
+    admin: AdminClient = settings.client(AdminClient, {**_QUIET, "error_cb": words.error, "logger": words})
+    begun = time.monotonic()
+    found = _ask(admin, settings, words, timeout)
+    if found is not None and found.kind.passes and (not words.said or any(said.listed for said in words.said)):
+        found = _each_broker(admin, settings, found)
+    if found is None:
+        return
+    if not found.detail:
+        found = replace(found, detail=f"no answer in {time.monotonic() - begun:.0f} s")
+    raise found.error
+
+
+def _each_broker(admin: AdminClient, settings: KafkaSettings, found: Refusal) -> Refusal | None:
+    """What `found` means where the cluster did say who its brokers are; None where one of them can be used."""
+    try:
+        brokers = admin.list_topics(timeout=_MORE_SECONDS).brokers
+        # Sent to each broker at its own address. Asked for groups in no living state, so that the answers are short.
+        asked = admin.list_consumer_groups(states={ConsumerGroupState.DEAD}, request_timeout=_EACH_SECONDS)
+        if len(asked.result(_EACH_SECONDS + _MORE_SECONDS).errors) < len(brokers):
+            return None
+    except (KafkaException, TimeoutError):
+        return found  # it does not even say that
+    one = min(brokers.values(), key=lambda broker: broker.id)
+    address = f"{one.host}:{one.port}"
+    return refusal("kafka.advertised", address, found.detail or "no answer")
+
+
+def _ask(admin: AdminClient, settings: KafkaSettings, words: _Words, timeout: float) -> Refusal | None:
+    """Why nothing was answered; None where something was."""
+    future = admin.describe_cluster(request_timeout=timeout)
+    begun = time.monotonic()
+    looked = False
+    while not future.done() and time.monotonic() - begun < timeout + _MORE_SECONDS:
+        admin.poll(_STEP)
+        found = classify(words.said, settings.bootstrap)
+        if found is not None and not looked and time.monotonic() - begun > SURE_SECONDS:
+            looked, seen = True, examined(found, settings.options)
+            if not seen.kind.passes and not future.done():
+                return seen
+    try:
+        if future.result(0).nodes:
+            return None
+    except (KafkaException, TimeoutError):
+        pass
+    found = classify(words.said, settings.bootstrap)
+    if found is None:
+        return refusal("kafka.timeout", settings.bootstrap, "")
+    return examined(found, settings.options)
