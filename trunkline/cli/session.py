@@ -118,6 +118,13 @@ class Session:
             return None
         return found if self.bootstrap is None or self.bootstrap == found.bootstrap else None
 
+    def known_registry(self) -> str | None:
+        """The URL of the registry that was named, else of the one that the worker in the home folder serves, if one does."""
+        if self.registry_url is not None:
+            return self.registry_url
+        endpoint = self.endpoint()
+        return endpoint.registry if endpoint is not None else None
+
     def registry_options(self) -> dict[str, str]:
         """Options of the registry's client: `TRUNKLINE_REGISTRY_BASIC_AUTH_USER_INFO` sets `basic.auth.user.info`."""
         found = {}
@@ -133,10 +140,7 @@ class Session:
         from trunkline.control.registryserver import serving_registry
         from trunkline.registry.client import RegistryClient
 
-        url = self.registry_url
-        if url is None:
-            endpoint = self.endpoint()
-            url = endpoint.registry if endpoint is not None else None
+        url = self.known_registry()
         with contextlib.ExitStack() as stack:
             if url is None:
                 url = stack.enter_context(serving_registry(kafka or self.kafka(), self.names()))

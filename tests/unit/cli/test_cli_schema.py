@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from trunkline.cli.kcat import formatted
 from trunkline.cli.main import app
-from trunkline.cli.tailing import formatted
 from trunkline.core.errors import ConfigurationError
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -19,7 +19,9 @@ def register(app: typer.Typer) -> None:
 
 def list_(session: Session) -> None:
     """List the accounts that are limited: what is left, and whether they are held or waited for."""
-    data = _budgets(session)
+    from trunkline.control.budgets import all_of_them
+
+    data = all_of_them(session.cluster())
     columns = ["ACCOUNT", "PER SECOND", "CONCURRENT", "MINUTE LEFT", "DAY LEFT", "WAITING", "HELD FOR s"]
     rows = [
         (
@@ -40,19 +42,9 @@ def show(
     session: Session, account: Annotated[str, typer.Argument(help="The connection's name.", metavar="CONNECTION")]
 ) -> None:
     """Show the slices of one account: which worker has how much."""
-    from trunkline.core.errors import ConfigurationError, did_you_mean
+    from trunkline.control.budgets import of_account
 
-    data = {one["account"]: one for one in _budgets(session)}
-    if account not in data:
-        raise ConfigurationError(
-            f"no budget of {account!r} is in use", hint=did_you_mean(account, data), code="budget.unknown"
-        )
-    workers = data[account]["workers"]
+    data = of_account(session.cluster(), account)
+    workers = data["workers"]
     columns = ["WORKER", "LIVE", "PER SECOND", "CONCURRENT", "SPENT", "RESERVED", "WAITING"]
-    session.out.table(columns, [tuple(one.values()) for one in workers], [data[account]])
-
-
-def _budgets(session: Session) -> list[dict[str, Any]]:
-    from trunkline.bus.budget.overview import overview
-
-    return overview(session.kafka(), session.names())
+    session.out.table(columns, [tuple(one.values()) for one in workers], [data])

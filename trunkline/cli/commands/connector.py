@@ -118,9 +118,10 @@ def try_connection(
 ) -> None:
     """Open a pipeline's connection as a worker would: settings, secrets, and, where it has a probe, network and credentials.
     Sends no record."""
-    from trunkline.cli.probe import probe
+    from trunkline.control.probe import probe
+    from trunkline.core.manifests import load_files
 
-    opened = probe(file, pipeline, session.names().namespace, timeout)
+    opened = probe(load_files(file), pipeline, session.names().namespace, timeout)
     said = f"opened in {opened.seconds:.1f} s"
     if not opened.asked:
         said += (

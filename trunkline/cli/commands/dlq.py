@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from trunkline.cli.command import command, group
 from trunkline.cli.session import Session
+
+if TYPE_CHECKING:
+    from trunkline.bus.redrive.jobs import Job, RedriveOrder
+    from trunkline.bus.redrive.plan import Plan
+    from trunkline.control.cluster import Cluster
 
 PipelineArgument = Annotated[str, typer.Argument(help="The pipeline's name.", metavar="PIPELINE")]
 FilterOption = Annotated[
@@ -33,10 +38,9 @@ def ls(
     pipeline: Annotated[str | None, typer.Argument(help="One pipeline; all without it.", metavar="PIPELINE")] = None,
 ) -> None:
     """List dead letters that wait, grouped by what they have in common: one line for each cause."""
-    from trunkline.cli.deadletters import grouped
+    from trunkline.control.deadletters import grouped
 
-    kafka = session.kafka()
-    found = grouped(session, kafka, pipeline)
+    found = grouped(session.cluster(), pipeline)
     columns = ["PIPELINE", "FINGERPRINT", "COUNT", "STAGE", "CODE", "FIRST", "LAST", "EXAMPLE", "OWNER", "REASON"]
     rows = [tuple(getattr(one, column.lower()) for column in columns) for one in found]
     session.out.table(columns, rows, [one.as_dict() for one in found], empty="no dead letters wait")
@@ -53,15 +57,17 @@ def show(
     where: FilterOption = None,
 ) -> None:
     """Show dead letters with their reasons, and one with its headers and value."""
-    from trunkline.cli.deadletters import at_place, letter_data, waiting
+    from trunkline.control.deadletters import at_place, letter_data, waiting
 
-    kafka = session.kafka()
-    with session.registry(kafka) as registry:
+    cluster = session.cluster()
+    with cluster.registry() as registry:
         if place is not None:
-            found = letter_data(at_place(session, kafka, pipeline, place), registry)
+            found = letter_data(at_place(cluster, pipeline, place), registry)
             session.out.fields({name: _text(value) for name, value in found.items()}, found)
             return
-        data = [letter_data(letter, registry) for letter in waiting(session, kafka, registry, pipeline, where, limit)]
+        chosen = waiting(cluster, registry, pipeline, where=where, limit=limit)
+        _say_unjudged(session, chosen.unjudged, chosen.first_unjudged)
+        data = [letter_data(letter, registry) for letter in chosen.letters]
     columns = ["PLACE", "FAILED", "STAGE", "CODE", "ATTEMPTS", "ORIGIN", "KEY", "REASON"]
     rows = [
         (
@@ -110,13 +116,13 @@ def redrive(
     detach: Annotated[bool, typer.Option("--detach", help="Return at once; a worker does it.")] = False,
 ) -> None:
     """Send dead letters to their pipeline again, and to no other, as a job that outlives this command. Nothing is sent twice."""
-    from trunkline.cli.deadletters import order_of, redriven, say_unjudged
     from trunkline.cli.edits import edit_of
+    from trunkline.control.redrives import order_of
 
-    kafka = session.kafka()
+    cluster = session.cluster()
     change = edit_of(edit, assignments or [], places or [])
-    order = order_of(session, kafka, pipeline, places or [], where=where, limit=limit, rate=rate, cap=cap, edit=change)
-    plan, job = redriven(session, kafka, pipeline, order, dry_run=dry_run, detach=detach)
+    order = order_of(cluster, pipeline, places or [], where=where, limit=limit, rate=rate, cap=cap, edit=change)
+    plan, job = _redriven(session, cluster, pipeline, order, dry_run=dry_run, detach=detach)
     sent = job.progress.sent if job is not None else 0
     counts = {"waiting": plan.total, "capped": plan.capped, "refused": plan.refused}
     state = str(job.progress.state) if job is not None else None
@@ -130,12 +136,38 @@ def redrive(
         session.out.note(f"refused {refusal}")
     if plan.sent_before:
         session.out.note(f"sent again already, and not once more: {', '.join(plan.sent_before)}")
-    say_unjudged(session, plan.unjudged, plan.first_unjudged)
+    _say_unjudged(session, plan.unjudged, plan.first_unjudged)
     left_out = {"unjudged": plan.unjudged, "sent_before": plan.sent_before}
     data = {"pipeline": pipeline, **counts, **left_out, "sent": sent, "dry_run": dry_run}
     session.out.fields(shown, {**data, "job": job.id if job is not None else None, "state": state})
     if plan.unjudged and not plan.total:
         raise typer.Exit(1)  # nothing was chosen, and it is not known whether that was meant
+
+
+def _redriven(
+    session: Session, cluster: Cluster, pipeline: str, order: RedriveOrder, *, dry_run: bool, detach: bool
+) -> tuple[Plan, Job | None]:
+    """The letters as counted first, and the job that sent them: none for a dry run, and where there is nothing to send."""
+    from trunkline.cli.following import execution, followed
+    from trunkline.control.redrives import counted, create
+
+    cluster.ensure_internal_topics()
+    with execution(session, cluster) as around:
+        plan = counted(around, pipeline, order)
+        if dry_run or not plan.total:
+            return plan, None
+        job = create(cluster, pipeline, order, plan.total)
+        if detach:
+            return plan, job
+        session.out.note(f"job {job.id}: {plan.total} to send")
+        return plan, followed(session, cluster, around, job)
+
+
+def _say_unjudged(session: Session, count: int, first: str) -> None:
+    """Says on how many letters a filter could not be evaluated, and why on the first; nothing where there were none."""
+    if count:
+        letters = "1 letter" if count == 1 else f"{count} letters"
+        session.out.note(f"--filter could not be evaluated on {letters}, not chosen therefore: {first}")
 
 
 def _text(value: object) -> object:

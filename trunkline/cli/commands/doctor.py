@@ -15,10 +15,20 @@ def register(app: typer.Typer) -> None:
 
 def doctor(session: Session) -> None:
     """Check what Trunkline needs of this machine. Exit code 1 where something fails."""
-    from trunkline.cli.checkup import Level, examine
+    import os
+
+    from trunkline.control.checkup import Level, Machine, examine
     from trunkline.core.errors import CheckFailedError
 
-    found = list(examine(session))
+    machine = Machine(
+        home=session.home,
+        embedded=session.bootstrap is None,
+        connect=session.kafka,
+        registry=session.known_registry,
+        registry_options=session.registry_options(),
+        addresses={"--ingress": os.environ.get("TRUNKLINE_INGRESS"), "--api": os.environ.get("TRUNKLINE_API")},
+    )
+    found = list(examine(machine))
     rows = [(str(one.level), one.what, one.found, one.hint) for one in found]
     session.out.table(["", "CHECK", "FOUND", "HINT"], rows, [one.as_dict() for one in found])
     failed = [one.what for one in found if one.level is Level.FAIL]

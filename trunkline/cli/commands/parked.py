@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from trunkline.cli.command import command, group
 from trunkline.cli.session import Session
 from trunkline.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from trunkline.bus.parking.decisions import Decision
+    from trunkline.control.cluster import Cluster
+    from trunkline.control.parked import Parked
 
 PipelineArgument = Annotated[str, typer.Argument(help="The pipeline's name.", metavar="PIPELINE")]
 KeyOption = Annotated[str, typer.Option("--key", "-k", help="The parked key, as `parked ls` shows it.")]
@@ -39,15 +44,16 @@ def ls(
     key: Annotated[str | None, typer.Option("--key", "-k", help="Only this key, record by record.")] = None,
 ) -> None:
     """List the keys that are held back, the longest first; of one key every record, in the order they will go."""
-    from trunkline.cli.parkedkeys import listed, records_of
+    from trunkline.control.parked import held_keys, records_of
 
+    cluster = session.cluster()
     if key is not None:
-        records = [one.as_dict() for one in records_of(session, pipeline, key)]
+        records = [one.as_dict() for one in records_of(cluster, pipeline, key)]
         columns = ["PARTITION", "SEQUENCE", "PARKED", "ORIGIN", "ATTEMPTS", "CODE", "REASON"]
         rows = [tuple(one[column.lower()] for column in columns) for one in records]
         session.out.table(columns, rows, records, empty=f"nothing of {key} is parked")
         return
-    found = [one.as_dict() for one in listed(session, pipeline)]
+    found = [one.as_dict() for one in held_keys(cluster, pipeline)]
     columns = ["KEY", "PARTITION", "RECORDS", "SINCE", "HEAD", "ATTEMPTS", "REASON"]
     session.out.table(
         columns, [tuple(one[column.lower()] for column in columns) for one in found], found, empty="nothing is parked"
@@ -66,10 +72,11 @@ def show(
     """Show a parked record with its headers and its value."""
     import json
 
-    from trunkline.cli.parkedkeys import chosen, whole
+    from trunkline.control.parked import chosen, whole
 
-    record = chosen(session, pipeline, key, partition, sequence)
-    with session.registry() as registry:
+    cluster = session.cluster()
+    record = chosen(cluster, pipeline, key, partition, sequence)
+    with cluster.registry() as registry:
         found = whole(record, registry)
     shown = {
         name: json.dumps(value, indent=2, ensure_ascii=False) if isinstance(value, (dict, list)) else value
@@ -87,10 +94,11 @@ def retry(
     timeout: TimeoutOption = 10.0,
 ) -> None:
     """Try a key's first record again now, instead of at its next turn."""
-    from trunkline.cli.parkedkeys import chosen, decided
+    from trunkline.control.parked import chosen, decided
 
-    record = chosen(session, pipeline, key, partition, None)
-    decided(session, pipeline, record, "retry", reason=reason, timeout=timeout)
+    cluster = session.cluster()
+    record = chosen(cluster, pipeline, key, partition, None)
+    _await(session, cluster, record, decided(cluster, pipeline, record, "retry", reason=reason), timeout)
 
 
 def drop(
@@ -103,7 +111,7 @@ def drop(
     timeout: TimeoutOption = 10.0,
 ) -> None:
     """Give up a key's first record, so that the next one goes. It is not delivered and not dead-lettered; the audit trail has why."""
-    from trunkline.cli.parkedkeys import chosen, decided
+    from trunkline.control.parked import chosen, decided
 
     if not reason.strip():
         raise ConfigurationError(
@@ -112,8 +120,9 @@ def drop(
             hint="say why: the audit trail keeps it",
             code="option.reason",
         )
-    record = chosen(session, pipeline, key, partition, None, last=every)
-    decided(session, pipeline, record, "drop", reason=reason, timeout=timeout)
+    cluster = session.cluster()
+    record = chosen(cluster, pipeline, key, partition, None, last=every)
+    _await(session, cluster, record, decided(cluster, pipeline, record, "drop", reason=reason), timeout)
 
 
 def edit(
@@ -129,9 +138,25 @@ def edit(
     timeout: TimeoutOption = 10.0,
 ) -> None:
     """Give a parked record another value, checked against its schema, and try the key again."""
-    from trunkline.cli.parkedkeys import chosen, decided, encoded
+    from trunkline.control.parked import chosen, decided, encoded
 
-    record = chosen(session, pipeline, key, partition, sequence)
-    with session.registry() as registry:
-        value = encoded(file, record, registry)
-    decided(session, pipeline, record, "edit", reason=reason, value=value, timeout=timeout)
+    cluster = session.cluster()
+    record = chosen(cluster, pipeline, key, partition, sequence)
+    with cluster.registry() as registry:
+        value = encoded(file.read_bytes(), record, registry, where=str(file))
+    decision = decided(cluster, pipeline, record, "edit", reason=reason, value=value)
+    _await(session, cluster, record, decision, timeout)
+
+
+def _await(session: Session, cluster: Cluster, record: Parked, decision: Decision, timeout: float) -> None:
+    """Waits until the worker that has the key carried a decision out, and says whether it did."""
+    from trunkline.control.parked import carried_out
+
+    done = carried_out(cluster, decision, timeout)
+    if not done:
+        session.out.note("no worker has carried it out yet: it waits for the one that has the key")
+    data = {"decision": decision.id, "pipeline": decision.pipeline, "key": record.key, "action": decision.action}
+    session.out.fields(
+        {"decision": decision.id, "key": record.key, "state": "carried out" if done else "waiting"},
+        {**data, "carried_out": done},
+    )

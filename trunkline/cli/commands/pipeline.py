@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from trunkline.cli.command import command
+from trunkline.cli.output import console
 from trunkline.cli.session import Session
 
 if TYPE_CHECKING:
+    from trunkline.bus.accounting.reconcile import OnProgress, PartitionCheck
     from trunkline.bus.states import Desired
     from trunkline.control.wishes import Requested
 
@@ -141,21 +146,12 @@ def trace(
     ] = None,
 ) -> None:
     """Show every hop of one event: who did what with it, when, and what other systems called it."""
-    import time
-
-    from trunkline.bus.accounting.trace import find_hops
     from trunkline.cli.values import duration
     from trunkline.control.timestamps import utc
-    from trunkline.core.errors import CheckFailedError
+    from trunkline.control.traces import hops
 
-    since_ms = None if since is None else int((time.time() - duration(since, "--since")) * 1000)
-    hops = find_hops(session.kafka(), session.names().trace, correlation_id, since_ms=since_ms)
-    if not hops:
-        raise CheckFailedError(
-            f"the trace has no hop of {correlation_id}",
-            hint="it keeps seven days; ids are compared letter by letter",
-            code="trace.unknown",
-        )
+    seconds = None if since is None else duration(since, "--since")
+    found = hops(session.cluster(), correlation_id, seconds=seconds)
     rows = [
         (
             utc(hop.at),
@@ -166,17 +162,74 @@ def trace(
             hop.detail,
             hop.worker,
         )
-        for hop in hops
+        for hop in found
     ]
     columns = ["TIME", "PIPELINE", "KIND", "OUTCOME", "INPUT", "DETAIL", "WORKER"]
-    session.out.table(columns, rows, [hop.as_dict() for hop in hops])
+    session.out.table(columns, rows, [hop.as_dict() for hop in found])
 
 
 def reconcile(session: Session, pipeline: PipelineArgument) -> None:
     """Read a pipeline's committed input again and compare it with its ledger. Exit code 1 where a record is missing."""
-    from trunkline.cli.reconciling import RECONCILE_COLUMNS, compare, judge, row
+    from trunkline.control.reconcile import judge, parked_now
+    from trunkline.control.reconcile import reconcile as compare
 
-    checks = compare(session, pipeline)
+    cluster = session.cluster()
+    with _reading_again(session) as on_progress:
+        checks = compare(cluster, pipeline, on_progress=on_progress)
+    parked = parked_now(cluster, pipeline)
+    if parked:
+        session.out.note(f"{parked} records are parked now: their keys wait until they are settled")
     data = [one.as_dict() for one in checks]
-    session.out.table(RECONCILE_COLUMNS, [row(one) for one in checks], data, empty="nothing is committed yet")
+    session.out.table(_CHECK_COLUMNS, [_check_row(one) for one in checks], data, empty="nothing is committed yet")
     judge(pipeline, checks)
+
+
+_CHECK_COLUMNS = (
+    "TOPIC",
+    "PARTITION",
+    "FIRST",
+    "COMMITTED",
+    "READ",
+    "PRESENT",
+    "AGREES",
+    "PROBLEM",
+    "MISSING",
+    "EXTRA",
+)
+
+
+def _check_row(check: PartitionCheck) -> tuple[Any, ...]:
+    agrees: Any = check.closes
+    if check.closes and check.unverifiable:
+        agrees = "unverifiable"
+    unnamed = f"and {check.unnamed} older than the trace" if check.unnamed else ""
+    return (
+        check.topic,
+        check.partition,
+        check.first,
+        check.committed,
+        check.read,
+        check.present,
+        agrees,
+        check.problem,
+        " ".join([*map(str, check.missing), unnamed]).strip() or None,
+        " ".join(map(str, check.extra)) or None,
+    )
+
+
+@contextmanager
+def _reading_again(session: Session) -> Iterator[OnProgress | None]:
+    """A bar in a terminal."""
+    screen = console(sys.stderr)
+    if not screen.is_terminal or not session.out.for_people:
+        yield None
+        return
+    from rich.progress import Progress
+
+    with Progress(console=screen, transient=True) as bar:
+        task = bar.add_task("Reading again", total=None)
+
+        def show(topic: str, partition: int, done: int, total: int) -> None:
+            bar.update(task, description=f"{topic}[{partition}]", completed=done, total=total)
+
+        yield show

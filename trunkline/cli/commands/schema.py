@@ -22,22 +22,10 @@ def register(app: typer.Typer) -> None:
 
 def ls(session: Session) -> None:
     """List the registry's subjects."""
+    from trunkline.control.schemas import subjects
+
     with session.registry() as registry:
-        data = []
-        for subject in registry.subjects():
-            versions = registry.versions(subject)
-            if versions:
-                latest = registry.latest(subject)
-                data.append(
-                    {
-                        "subject": subject,
-                        "versions": len(versions),
-                        "latest": versions[-1],
-                        "id": latest.id,
-                        "name": latest.name,
-                        "compatibility": registry.level(subject),
-                    }
-                )
+        data = [one.as_dict() for one in subjects(registry)]
     columns = ["SUBJECT", "VERSIONS", "LATEST", "ID", "NAME", "COMPATIBILITY"]
     session.out.table(columns, [tuple(one.values()) for one in data], data, empty="the registry has no subjects")
 
@@ -52,17 +40,10 @@ def show(
     """Show a schema."""
     import json
 
-    from trunkline.core.errors import ConfigurationError, did_you_mean
+    from trunkline.control.schemas import find_subject
 
     with session.registry() as registry:
-        known = registry.subjects()
-        chosen = subject if subject in known else f"{subject}-value"
-        if chosen not in known:
-            raise ConfigurationError(
-                f"the registry has no subject {subject!r}",
-                hint=did_you_mean(subject, known),
-                code="schema.unknown_subject",
-            )
+        chosen = find_subject(registry, subject)
         found = registry.version(chosen, version if version is not None else "latest")
     if session.out.for_people:
         session.out.line(json.dumps(found.json, indent=2, ensure_ascii=False))
@@ -85,7 +66,7 @@ def check(
     ] = None,
 ) -> None:
     """Say whether a schema may follow those before it. Exit code 1 with the places where it breaks them."""
-    from trunkline.cli.schemas import breaks_of_files, breaks_of_subject, checked_level
+    from trunkline.control.schemas import breaks_of_files, breaks_of_subject, checked_level
     from trunkline.core.errors import CheckFailedError, ConfigurationError
     from trunkline.registry.contracts import load_file
 
@@ -134,7 +115,7 @@ def infer(
     """Propose a schema that a sample fits: to be read, and kept as an .avsc file."""
     import json
 
-    from trunkline.cli.schemas import propose_schema
+    from trunkline.control.schemas import propose_schema
     from trunkline.core.errors import ConfigurationError
 
     schema = propose_schema(file, name, rows=rows, delimiter=delimiter, timestamps=timestamps)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from trunkline.cli.command import command, group
 from trunkline.cli.session import Session
+
+if TYPE_CHECKING:
+    from trunkline.cli.output import Output
+    from trunkline.control.tail import TopicRecord
 
 TopicArgument = Annotated[str, typer.Argument(help="The topic's name.", metavar="TOPIC")]
 
@@ -27,9 +31,9 @@ def ls(
     ] = False,
 ) -> None:
     """List topics with their sizes."""
-    from trunkline.cli.topics import list_topics
+    from trunkline.control.topics import list_topics
 
-    found = list_topics(session.kafka(), session.names(), everything=everything)
+    found = list_topics(session.cluster(), everything=everything)
     columns = ["TOPIC", "PARTITIONS", "OFFSETS", "CLEANUP", "RETENTION"]
     rows = [(one.name, one.partitions, one.offsets, one.cleanup, one.retention) for one in found]
     session.out.table(columns, rows, [one.as_dict() for one in found], empty="there are no topics")
@@ -37,11 +41,11 @@ def ls(
 
 def describe(session: Session, topic: TopicArgument) -> None:
     """Show a topic's partitions, settings, schema, and who writes and reads it."""
-    from trunkline.cli.topics import describe_topic
+    from trunkline.control.topics import describe_topic
 
-    kafka = session.kafka()
-    with session.registry(kafka) as registry:
-        found = describe_topic(kafka, session.names(), registry, topic)
+    cluster = session.cluster()
+    with cluster.registry() as registry:
+        found = describe_topic(cluster, registry, topic).as_dict()
     out = session.out
     if not out.for_people:
         out.data(found)
@@ -75,11 +79,38 @@ def tail(
     ] = None,
 ) -> None:
     """Show the last records of a topic, decoded; `-o json` prints one JSON object a line."""
-    from trunkline.cli.tailing import tail as show
+    from trunkline.cli.kcat import formatted
+    from trunkline.control.tail import tail as records
 
-    kafka = session.kafka()
-    with session.registry(kafka) as registry:
-        show(session.out, kafka, registry, topic, follow=follow, count=count, where=where, form=form)
+    cluster = session.cluster()
+    with cluster.registry() as registry:
+        if form is not None:
+            formatted({}, form)  # a wrong one is said before anything is read
+        for record in records(cluster, registry, topic, count=count, follow=follow, where=where):
+            _print(session.out, record, form)
+
+
+def _print(out: Output, record: TopicRecord, form: str | None) -> None:
+    import json
+    import sys
+
+    from trunkline.cli.kcat import formatted
+
+    if form is not None:
+        line = formatted(record.as_dict(), form)
+        sys.stdout.write(line if line.endswith("\n") else line + "\n")
+    elif out.for_people:
+        value = json.dumps(record.value, ensure_ascii=False)
+        key = f" {record.key}" if record.key is not None else ""
+        broken = f"  ({record.undecodable})" if record.undecodable is not None else ""
+        place = f"{record.topic}[{record.partition}]@{record.offset}"
+        sys.stdout.write(f"{record.time or '-'} {place}{key} {value}{broken}\n")
+    elif out.form.value == "json":
+        sys.stdout.write(json.dumps(record.as_dict(), ensure_ascii=False) + "\n")
+    else:
+        sys.stdout.write("---\n")
+        out.data(record.as_dict())
+    sys.stdout.flush()
 
 
 def _joined(value: object) -> object:

@@ -1,4 +1,4 @@
-"""Comparing schemas, and proposing one from a sample file."""
+"""The registry's schemas: listing and comparing them; and proposing one from a sample file."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import gzip
 import itertools
 import json
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -18,6 +19,44 @@ from trunkline.registry.schema import Schema
 
 MAX_JSON_BYTES = 64 * 2**20
 """A JSON document is read whole; larger samples belong in JSON Lines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A subject of the registry: how many versions it has, and the latest one's number, id and name."""
+
+    subject: str
+    versions: int
+    latest: int
+    id: int | None
+    name: str
+    compatibility: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """The subject as data."""
+        return asdict(self)
+
+
+def subjects(registry: RegistryClient) -> list[Subject]:
+    """Every subject that has a version."""
+    found = []
+    for subject in registry.subjects():
+        versions = registry.versions(subject)
+        if versions:
+            latest = registry.latest(subject)
+            found.append(Subject(subject, len(versions), versions[-1], latest.id, latest.name, registry.level(subject)))
+    return found
+
+
+def find_subject(registry: RegistryClient, name: str) -> str:
+    """The subject of that name, else that of the topic's values. Raises `ConfigurationError` with the nearest one."""
+    known = registry.subjects()
+    chosen = name if name in known else f"{name}-value"
+    if chosen not in known:
+        raise ConfigurationError(
+            f"the registry has no subject {name!r}", hint=did_you_mean(name, known), code="schema.unknown_subject"
+        )
+    return chosen
 
 
 def checked_level(text: str) -> Level:
@@ -39,13 +78,7 @@ def breaks_of_files(new: Schema, old: Schema, level: Level) -> list[dict[str, An
 
 def breaks_of_subject(registry: RegistryClient, subject: str, new: Schema, level: str | None) -> list[dict[str, Any]]:
     """Why `new` may not follow the versions of a subject (or of a topic's values), as data."""
-    known = registry.subjects()
-    chosen = subject if subject in known else f"{subject}-value"
-    if chosen not in known:
-        raise ConfigurationError(
-            f"the registry has no subject {subject!r}", hint=did_you_mean(subject, known), code="schema.unknown_subject"
-        )
-    return [_data(version, one) for version, one in registry.breaks(chosen, new, level)]
+    return [_data(version, one) for version, one in registry.breaks(find_subject(registry, subject), new, level)]
 
 
 def _data(version: int | None, one: Incompatibility) -> dict[str, Any]:

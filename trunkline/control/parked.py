@@ -1,10 +1,9 @@
-"""Reading parked records for people, and writing down what they decide."""
+"""Parked records: reading them, and writing down what is decided on them."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -14,8 +13,8 @@ from trunkline.bus.parking.partitions import parked_records
 from trunkline.bus.parking.records import ParkedRecord
 from trunkline.bus.redrive.letters import decoded_value, text_of
 from trunkline.bus.topics import ensure_topics, internal_topics
-from trunkline.cli.session import Session, user
 from trunkline.control import pipelines
+from trunkline.control.cluster import Cluster
 from trunkline.control.timestamps import utc
 from trunkline.core.casting import compile_caster
 from trunkline.core.errors import ConfigurationError, RejectedError, did_you_mean
@@ -71,10 +70,10 @@ class HeldKey:
         return asdict(self)
 
 
-def listed(session: Session, pipeline: str) -> list[HeldKey]:
+def held_keys(cluster: Cluster, pipeline: str) -> list[HeldKey]:
     """The keys that are held back, the longest first."""
     groups: dict[tuple[int, str], list[Parked]] = {}
-    for one in _all(session, pipeline):
+    for one in _all(cluster, pipeline):
         groups.setdefault((one.partition, one.key), []).append(one)
     found = []
     for (partition, key), records in groups.items():
@@ -84,22 +83,21 @@ def listed(session: Session, pipeline: str) -> list[HeldKey]:
     return sorted(found, key=lambda one: (one.since, one.partition, one.key))
 
 
-def records_of(session: Session, pipeline: str, key: str) -> list[Parked]:
+def records_of(cluster: Cluster, pipeline: str, key: str) -> list[Parked]:
     """The parked records of a key, in their order."""
-    return [one for one in _all(session, pipeline) if one.key == key]
+    return [one for one in _all(cluster, pipeline) if one.key == key]
 
 
-def _all(session: Session, pipeline: str) -> list[Parked]:
-    kafka, names = session.kafka(), session.names()
-    pipelines.known(session.cluster(kafka), pipeline)
-    return [Parked(partition, record) for partition, record in parked_records(kafka, names, pipeline)]
+def _all(cluster: Cluster, pipeline: str) -> list[Parked]:
+    pipelines.known(cluster, pipeline)
+    return [Parked(partition, record) for partition, record in parked_records(cluster.kafka, cluster.names, pipeline)]
 
 
 def chosen(
-    session: Session, pipeline: str, key: str, partition: int | None, sequence: int | None, *, last: bool = False
+    cluster: Cluster, pipeline: str, key: str, partition: int | None, sequence: int | None, *, last: bool = False
 ) -> Parked:
     """The record that is meant: a key's first, its last, or the one with a number. Raises `ConfigurationError`."""
-    everything = _all(session, pipeline)
+    everything = _all(cluster, pipeline)
     found = [one for one in everything if one.key == key and partition in {None, one.partition}]
     if not found and (elsewhere := sorted({one.partition for one in everything if one.key == key})):
         raise ConfigurationError(
@@ -143,50 +141,50 @@ def whole(one: Parked, registry: RegistryClient) -> dict[str, Any]:
     }
 
 
-def encoded(file: Path, one: Parked, registry: RegistryClient) -> bytes:
-    """A new value for a record, in the schema that its value has. Raises `ConfigurationError` for what does not fit."""
+def encoded(content: bytes, one: Parked, registry: RegistryClient, *, where: str) -> bytes:
+    """A new value for a record, given as JSON, in the schema that its value has.
+
+    Raises `ConfigurationError` for what does not fit; `where` says where the content came from.
+    """
     topic = one.record.origin.topic
     try:
         schema, _ = Decoder(registry).decode(one.record.value)
     except RejectedError:
         schema = registry.latest(f"{topic}-value")  # what can't be read is replaced by what can
     try:
-        datum = orjson.loads(file.read_bytes())
+        datum = orjson.loads(content)
         if isinstance(schema.json, dict) and schema.json.get("type") == "record":
             datum = compile_caster(schema.json, extra_columns="refuse", values="json")(datum)
         return Encoder(schema).encode(datum)
     except orjson.JSONDecodeError as error:
-        raise ConfigurationError(f"this is no JSON: {error}", where=str(file), code="parked.value") from error
+        raise ConfigurationError(f"this is no JSON: {error}", where=where, code="parked.value") from error
     except RejectedError as error:
         raise ConfigurationError(
-            f"the new value does not fit the schema {schema.name}: {error}", where=str(file), code="parked.value"
+            f"the new value does not fit the schema {schema.name}: {error}", where=where, code="parked.value"
         ) from error
 
 
 def decided(
-    session: Session,
-    pipeline: str,
-    one: Parked,
-    action: Action,
-    *,
-    reason: str,
-    timeout: float,
-    value: bytes = b"",
-) -> None:
-    """Writes a decision and waits until the worker that has the key carried it out; without one it stays and waits."""
-    kafka, names = session.kafka(), session.names()
-    ensure_topics(kafka, [plan for plan in internal_topics(names) if plan.name in {names.decisions, names.audit}])
+    cluster: Cluster, pipeline: str, one: Parked, action: Action, *, reason: str, value: bytes = b""
+) -> Decision:
+    """Writes a decision down. It stays and waits for the worker that has the key."""
+    names = cluster.names
+    ensure_topics(
+        cluster.kafka, [plan for plan in internal_topics(names) if plan.name in {names.decisions, names.audit}]
+    )
+    upto = one.record.sequence
     decision = Decision(
-        pipeline, one.partition, one.record.key, action, user(), upto=one.record.sequence, reason=reason, value=value
+        pipeline, one.partition, one.record.key, action, cluster.actor, upto=upto, reason=reason, value=value
     )
-    decide(kafka, names, decision)
+    decide(cluster.kafka, names, decision)
+    return decision
+
+
+def carried_out(cluster: Cluster, decision: Decision, timeout: float) -> bool:
+    """Whether a worker carried the decision out within `timeout` seconds."""
     deadline = time.monotonic() + timeout
-    while not (done := all(left.id != decision.id for left in waiting(kafka, names, pipeline))):
+    while any(left.id == decision.id for left in waiting(cluster.kafka, cluster.names, decision.pipeline)):
         if time.monotonic() > deadline:
-            session.out.note("no worker has carried it out yet: it waits for the one that has the key")
-            break
+            return False
         time.sleep(POLL_SECONDS)
-    session.out.fields(
-        {"decision": decision.id, "key": one.key, "state": "carried out" if done else "waiting"},
-        {"decision": decision.id, "pipeline": pipeline, "key": one.key, "action": action, "carried_out": done},
-    )
+    return True

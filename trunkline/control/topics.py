@@ -1,4 +1,4 @@
-"""Topics as they are on the cluster, for listings."""
+"""Topics as they are on the cluster."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from trunkline.bus.kafka import KafkaSettings, translate, watermarks
 from trunkline.bus.names import Names
 from trunkline.bus.topics import TopicState, topic_states
 from trunkline.bus.worker.applied import project_of, read_applied
+from trunkline.control.cluster import Cluster
 from trunkline.core.errors import ConfigurationError, did_you_mean
 from trunkline.core.manifests import Project, Sink, Source, Stream
 from trunkline.registry.client import RegistryClient
@@ -34,9 +35,10 @@ class TopicLine:
         return asdict(self)
 
 
-def list_topics(kafka: KafkaSettings, names: Names, *, everything: bool) -> list[TopicLine]:
+def list_topics(cluster: Cluster, *, everything: bool) -> list[TopicLine]:
     """The topics of the cluster; without `everything` those that hold events."""
-    wanted = [name for name in _topic_names(kafka) if everything or not _is_internal(name, names)]
+    kafka = cluster.kafka
+    wanted = [name for name in _topic_names(kafka) if everything or not _is_internal(name, cluster.names)]
     states = topic_states(kafka, wanted)
     reader = kafka.reader()
     try:
@@ -57,47 +59,68 @@ def list_topics(kafka: KafkaSettings, names: Names, *, everything: bool) -> list
         reader.close()
 
 
-def describe_topic(kafka: KafkaSettings, names: Names, registry: RegistryClient, topic: str) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class PartitionState:
+    """One partition, and how many of its replicas there are and are in sync."""
+
+    partition: int
+    first: int
+    end: int
+    leader: int
+    replicas: int
+    in_sync: int
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """Everything about one topic. `schema` is the latest one of its values; pipelines are named as the applied manifests do."""
+
+    topic: str
+    id: str
+    schema: str | None
+    written_by: list[str]
+    read_by: list[str]
+    partitions: list[PartitionState]
+    config: dict[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The topic as data."""
+        return asdict(self)
+
+
+def describe_topic(cluster: Cluster, registry: RegistryClient, topic: str) -> Topic:
     """Everything about one topic. Raises `ConfigurationError` with the nearest name where there is none of that name."""
-    state = require_topic(kafka, topic)
+    kafka = cluster.kafka
+    state = require_topic(cluster, topic)
     metadata = kafka.admin().list_topics(topic, timeout=_TIMEOUT).topics[topic]
     reader = kafka.reader()
     try:
         partitions = []
         for number, part in sorted(metadata.partitions.items()):
             first, end = watermarks(reader, topic, number)
-            partitions.append(
-                {
-                    "partition": number,
-                    "first": first,
-                    "end": end,
-                    "leader": part.leader,
-                    "replicas": len(part.replicas),
-                    "in_sync": len(part.isrs),
-                }
-            )
+            partitions.append(PartitionState(number, first, end, part.leader, len(part.replicas), len(part.isrs)))
     finally:
         reader.close()
-    project = project_of(read_applied(kafka, names))
+    project = project_of(read_applied(kafka, cluster.names))
     versions = registry.versions(f"{topic}-value")
     schema = registry.latest(f"{topic}-value") if versions else None
-    return {
-        "topic": topic,
-        "id": state.id,
-        "schema": f"{schema.name}, version {versions[-1]}, id {schema.id}" if schema is not None else None,
-        "written_by": _writers(project, topic),
-        "read_by": _readers(project, topic),
-        "partitions": partitions,
-        "config": dict(sorted(state.config.items())),
-    }
+    return Topic(
+        topic,
+        state.id,
+        f"{schema.name}, version {versions[-1]}, id {schema.id}" if schema is not None else None,
+        _writers(project, topic),
+        _readers(project, topic),
+        partitions,
+        dict(sorted(state.config.items())),
+    )
 
 
-def require_topic(kafka: KafkaSettings, topic: str) -> TopicState:
+def require_topic(cluster: Cluster, topic: str) -> TopicState:
     """The topic as it is. Raises `ConfigurationError` where there is none of that name."""
-    state = topic_states(kafka, [topic]).get(topic)
+    state = topic_states(cluster.kafka, [topic]).get(topic)
     if state is None:
         raise ConfigurationError(
-            f"there is no topic {topic!r}", hint=did_you_mean(topic, _topic_names(kafka)), code="topic.unknown"
+            f"there is no topic {topic!r}", hint=did_you_mean(topic, _topic_names(cluster.kafka)), code="topic.unknown"
         )
     return state
 

@@ -1,4 +1,4 @@
-"""The checks of `trunkline doctor`: each says what it found and what to do."""
+"""Whether this machine has what Trunkline needs: each check says what it found and what to do."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
-from trunkline.cli.session import Session
+from trunkline.bus.kafka import KafkaSettings
+from trunkline.control.addresses import address
 from trunkline.core.errors import TrunklineError
 from trunkline.core.plugins import GROUPS, load_plugin, plugin_names
 
@@ -44,17 +45,30 @@ class Finding:
         return {"level": str(self.level), "check": self.what, "found": self.found, "hint": self.hint}
 
 
-def examine(session: Session) -> Iterator[Finding]:
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What is examined. `connect` gives a cluster that answers, `registry` the registry's URL, if there is one; both raise."""
+
+    home: Path
+    embedded: bool
+    """Whether the broker is the embedded one of the home folder."""
+    connect: Callable[[], KafkaSettings]
+    registry: Callable[[], str | None]
+    registry_options: Mapping[str, str]
+    addresses: Mapping[str, str | None]
+    """Where a worker is to listen, by option; None for a free port."""
+
+
+def examine(machine: Machine) -> Iterator[Finding]:
     """Every finding, in the order in which a start would need it."""
     yield _python()
-    embedded = session.bootstrap is None
-    yield _guarded("Java", lambda: _java(needed=embedded), Level.FAIL if embedded else Level.WARN)
+    yield _guarded("Java", lambda: _java(needed=machine.embedded), Level.FAIL if machine.embedded else Level.WARN)
     yield _guarded("Kafka's jars", _jars, Level.WARN)
-    yield _disk(session.home)
-    yield _port("--ingress", os.environ.get("TRUNKLINE_INGRESS"))
-    yield _port("--api", os.environ.get("TRUNKLINE_API"))
-    yield _guarded("broker", lambda: _broker(session), Level.FAIL)
-    yield _guarded("registry", lambda: _registry(session), Level.FAIL)
+    yield _disk(machine.home)
+    for option, text in machine.addresses.items():
+        yield _port(option, text)
+    yield _guarded("broker", lambda: _broker(machine), Level.FAIL)
+    yield _guarded("registry", lambda: _registry(machine), Level.FAIL)
     yield _plugins()
     yield _sshd()
 
@@ -112,12 +126,10 @@ def _disk(home: Path) -> Finding:
 
 
 def _port(option: str, text: str | None) -> Finding:
-    """Whether the address that the environment names can be listened on; without one a free port is taken."""
+    """Whether an address can be listened on; without one a free port is taken."""
     what = f"port of {option}"
     if text is None:
         return Finding(Level.OK, what, "a free one is taken")
-    from trunkline.control.addresses import address
-
     try:
         host, port = address(text, option)
     except TrunklineError as error:
@@ -131,20 +143,19 @@ def _port(option: str, text: str | None) -> Finding:
         )
 
 
-def _broker(session: Session) -> Finding:
+def _broker(machine: Machine) -> Finding:
     from trunkline.bus.embedded import find_running
 
-    if session.bootstrap is None and find_running(session.home.resolve()) is None:
-        return Finding(Level.WARN, "broker", f"none runs in {session.home}", "`trunkline up` starts one")
-    kafka = session.kafka()
+    if machine.embedded and find_running(machine.home.resolve()) is None:
+        return Finding(Level.WARN, "broker", f"none runs in {machine.home}", "`trunkline up` starts one")
+    kafka = machine.connect()
     return Finding(Level.OK, "broker", f"answers at {kafka.bootstrap}")
 
 
-def _registry(session: Session) -> Finding:
+def _registry(machine: Machine) -> Finding:
     from trunkline.registry.client import RegistryClient
 
-    endpoint = session.endpoint()
-    url = session.registry_url or (endpoint.registry if endpoint is not None else None)
+    url = machine.registry()
     if url is None:
         return Finding(
             Level.WARN,
@@ -152,7 +163,7 @@ def _registry(session: Session) -> Finding:
             "none was named and no worker serves one here",
             "`trunkline up` serves one; --registry names another",
         )
-    client = RegistryClient(url, session.registry_options())
+    client = RegistryClient(url, machine.registry_options)
     try:
         return Finding(Level.OK, "registry", f"{len(client.subjects())} subjects at {url.rpartition('@')[2]}")
     finally:

@@ -13,7 +13,7 @@ from typing import Any
 from trunkline.core.contracts import PluginContext
 from trunkline.core.errors import ConfigurationError, UnavailableError, did_you_mean
 from trunkline.core.log import get_logger
-from trunkline.core.manifests import load_files
+from trunkline.core.manifests import Project
 from trunkline.core.manifests.build import build_sink, build_source
 from trunkline.core.manifests.check import check
 
@@ -36,15 +36,14 @@ class _WatchedLoop(asyncio.SelectorEventLoop):
         self.asked = True
 
 
-def probe(files: list[Path], pipeline: str, namespace: str, timeout: float) -> Opened:
-    """Opens and closes it. Raises what the plug-in raises, `UnavailableError` after `timeout` seconds."""
+def probe(project: Project, pipeline: str, namespace: str, timeout: float) -> Opened:
+    """Opens and closes it. Its manifests are checked first. Raises what the plug-in raises, `UnavailableError` after `timeout` seconds."""
     loop = _WatchedLoop()
     with asyncio.Runner(loop_factory=lambda: loop) as runner:
-        return Opened(runner.run(_probe(files, pipeline, namespace, timeout)), loop.asked)
+        return Opened(runner.run(_probe(project, pipeline, namespace, timeout)), loop.asked)
 
 
-async def _probe(files: list[Path], pipeline: str, namespace: str, timeout: float) -> float:
-    project = load_files(files)
+async def _probe(project: Project, pipeline: str, namespace: str, timeout: float) -> float:
     check(project)
     if pipeline in project.sources:
         plugin = build_source(project, project.sources[pipeline])
