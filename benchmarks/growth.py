@@ -15,6 +15,7 @@ from benchmarks import latency, report, stand
 from benchmarks.sender import KEY
 from trunkline.bus.accounting.lag import LagReader
 from trunkline.bus.kafka import KafkaSettings
+from trunkline.bus.ledger import Ledger
 from trunkline.bus.names import Names
 from trunkline.bus.topics import TopicPlan, ensure_topics
 
@@ -150,7 +151,8 @@ def lag(place: stand.Stand, partitions: int, rounds: int = 5) -> dict[str, float
     consumer = settings.consumer(names.group("late"))
     consumer.commit(offsets=[TopicPartition(topic, number, 1) for number in range(partitions)], asynchronous=False)
     consumer.close()
-    reader, committed = LagReader(settings), {"late": {(topic, number): 1 for number in range(partitions)}}
+    reader, one = LagReader(settings), (1, Ledger(first=1))
+    committed = {"late": {(topic, number): one for number in range(partitions)}}
     reader.offsets(committed)  # the first question finds brokers and leaders
     offsets = _median_seconds(lambda: reader.offsets(committed), rounds)
     first = _median_seconds(lambda: reader.measure(committed), 1)

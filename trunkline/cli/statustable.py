@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from trunkline.cli.lagtable import lag_cells
 from trunkline.cli.values import elapsed
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def status_row(one: PipelineStatus) -> tuple[Any, ...]:
     those that were sent again and those that wait.
     """
     counts = [one.counts.get(name) for name in ("read", "delivered", "absorbed", "filtered", "parked", "dead")]
-    lag = (None, None) if one.kind == "Source" else (one.lag_records, one.lag_seconds)
+    lag = (None, None) if one.kind == "Source" else lag_cells(one.lag_records, one.lag_exact, one.lag_seconds)
     ledger = None if not one.counts else ("closes" if one.open == 0 else f"{one.open} open")
     age = None if one.since is None else elapsed(time.time() - one.since)
     state = f"{one.state} (finished)" if one.finished else str(one.state)
@@ -68,7 +69,7 @@ def status_row(one: PipelineStatus) -> tuple[Any, ...]:
 
 
 def progress_text(one: PipelineStatus) -> str | None:
-    """Such as `42 % of orders.csv, 3m left`; of a reader its pace and what is left."""
+    """Such as `42 % of orders.csv, 3m left`; of a reader its pace and what is left. Nothing is left in a time where nothing moves."""
     left = one.seconds_left
     rest = f", {elapsed(left)} left" if left else ""
     if one.kind == "Source":
@@ -80,4 +81,5 @@ def progress_text(one: PipelineStatus) -> str | None:
         others = f" and {len(one.progress) - 1} more" if len(one.progress) > 1 else ""
         # Rounded down: nothing is all read before it is.
         return f"{int(100 * done / total) if total else 100} % of {first['what']}{others}{rest}"
-    return f"{one.per_second:,.0f}/s{rest}" if one.per_second >= 1 and one.lag_records else None
+    moves = one.state == "RUNNING" and one.per_second >= 1 and one.lag_records
+    return f"{one.per_second:,.0f}/s{rest}" if moves else None

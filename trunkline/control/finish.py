@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from trunkline.bus.accounting.commits import positions
+from trunkline.bus.accounting.commits import all_committed
+from trunkline.bus.accounting.inputs import inputs_of
 from trunkline.bus.accounting.lag import LagReader
 from trunkline.bus.source.positions import read_positions
 from trunkline.bus.states import State
-from trunkline.bus.topics import matching_topics, topic_states
 from trunkline.control.cluster import Cluster
 from trunkline.core.contracts import PushSource
 from trunkline.core.errors import FatalError, RetriableError
@@ -75,19 +75,11 @@ class Finish:
             return False
 
     def _caught_up(self) -> bool:
-        wanted: set[tuple[str, str, int]] = set()
-        topics = sorted({topic for inputs in self._inputs.values() for topic in inputs})
-        kafka = self._cluster.kafka
-        states = topic_states(kafka, matching_topics(kafka, topics)) if topics else {}
-        for name, inputs in self._inputs.items():
-            for state in states.values():
-                if any(state.name == one or (one.endswith(".*") and state.name.startswith(one[:-1])) for one in inputs):
-                    wanted |= {(name, state.name, partition) for partition in range(state.partitions)}
-        committed = positions(kafka, self._cluster.names, self._inputs)
-        lags = self._lag.measure(committed)
-        if wanted - {(lag.pipeline, lag.topic, lag.partition) for lag in lags}:
-            return False  # what was never committed was never assigned
-        return all(lag.seconds == 0.0 for lag in lags)
+        kafka, names = self._cluster.kafka, self._cluster.names
+        inputs = inputs_of(kafka, names, self._inputs)
+        # What was never committed was never assigned, and what can't be known may wait.
+        lags = self._lag.measure(all_committed(kafka, names, self._inputs), inputs)
+        return all(lag.records == 0 for lag in lags)
 
 
 def states_of_worker(worker: Worker) -> States:

@@ -22,6 +22,16 @@ def applied(cluster: Cluster) -> dict[str, str]:
     return {name: kind for kind, name in found if kind in PIPELINE_KINDS}
 
 
+def inputs(cluster: Cluster) -> dict[str, list[str]]:
+    """What the applied pipelines that read topics read: names and families."""
+    found = read_applied(cluster.kafka, cluster.names).items()
+    return {
+        key.partition("/")[2]: manifest["spec"]["from"]
+        for key, manifest in found
+        if key.partition("/")[0] in PIPELINE_KINDS and "from" in manifest["spec"]
+    }
+
+
 def chosen(reported: Mapping[str, str], applied: Mapping[str, str], only: str | None) -> dict[str, str]:
     """The pipelines of both, by name; one where only that is meant. Raises `ConfigurationError` for one that is in neither."""
     kinds = dict(sorted({**reported, **applied}.items()))

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from trunkline.bus.accounting.commits import all_committed, positions_of
-from trunkline.bus.accounting.lag import LagReader, PartitionLag
+from trunkline.bus.accounting.commits import all_committed
+from trunkline.bus.accounting.lag import PipelineLag, Unknown, lags_behind, summed
 from trunkline.bus.intake import Partition
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.ledger import OUTCOMES, Ledger, total
@@ -26,8 +26,10 @@ _BREAKERS = ("open", "half-open", "closed")
 
 @dataclass(frozen=True, slots=True)
 class PipelineStatus:
-    """One pipeline. `since` is in Unix seconds, `lag_seconds` None where it is not known; the ledger closes when `open` is 0.
+    """One pipeline. `since` is in Unix seconds; the ledger closes when `open` is 0.
 
+    Of the lag what is not known is None, and `lag_unknown` says why; `lag_records` is an estimate where it is not `lag_exact`. A source
+    has no lag.
     Of all that became dead letters, also what failed again after a redrive, `redriven` were sent again and `dead_waiting` were not.
     """
 
@@ -41,8 +43,10 @@ class PipelineStatus:
     finished: bool = False
     counts: Mapping[str, int] = field(default_factory=dict)
     open: int = 0
-    lag_records: int = 0
+    lag_records: int | None = None
+    lag_exact: bool = True
     lag_seconds: float | None = None
+    lag_unknown: Sequence[Unknown] = ()
     restart_at: float | None = None
     parked_records: int = 0
     """Records that wait in the park now."""
@@ -56,13 +60,15 @@ class PipelineStatus:
 
     @property
     def seconds_left(self) -> float | None:
-        """How long what is there takes at the present pace, if nothing more came; None where nobody can tell."""
+        """How long what is there takes at the present pace, if nothing more came; None where nobody can tell, as while nothing moves."""
+        if self.state is not State.RUNNING:
+            return None
         if self.kind == "Source":
             known = [one["seconds_left"] for one in self.progress]
             return max(known) if known and None not in known else None
-        if not self.lag_records:
-            return 0.0
-        return self.lag_records / self.per_second if self.per_second > 0 else None
+        if self.lag_records is None or (self.lag_records and self.per_second <= 0):
+            return None
+        return self.lag_records / self.per_second if self.lag_records else 0.0
 
     def as_dict(self) -> dict[str, Any]:
         """The status as data."""
@@ -77,14 +83,15 @@ def statuses(cluster: Cluster, only: str | None = None) -> list[PipelineStatus]:
     readers = [name for name, kind in kinds.items() if kind != "Source"]
     commits = all_committed(kafka, names, readers)
     ledgers = committed_ledgers(names, commits)
-    lags = LagReader(kafka).measure({name: positions_of(found) for name, found in commits.items()})
+    lags = lags_behind(kafka, names, commits, pipelines.inputs(cluster))
     sources = _source_counts(kafka, names)
     redriven = JobLog.read(kafka, names, patient=False).redriven
     found = []
     for name, kind in kinds.items():
         counts, left_open = sources.get(name, ({}, 0)) if kind == "Source" else ledgers.get(name, ({}, 0))
         own = [report for report in reports if report.pipeline == name]
-        status = _status(name, kind, own, counts, left_open, [lag for lag in lags if lag.pipeline == name])
+        lag = summed(name, lags[name]) if name in lags else None
+        status = _status(name, kind, own, counts, left_open, lag)
         dead = counts.get("dead", 0) + counts.get("dead_again", 0)
         sent = redriven.get(name, 0)
         found.append(replace(status, redriven=sent, dead_waiting=max(0, dead - sent)))
@@ -97,7 +104,7 @@ def _status(
     reports: Sequence[Report],
     counts: dict[str, int],
     left_open: int,
-    lags: Sequence[PartitionLag],
+    lag: PipelineLag | None,
 ) -> PipelineStatus:
     fresh = [report for report in reports if not report.stale]
     states = {report.state for report in fresh}
@@ -106,7 +113,6 @@ def _status(
     reason = speaker.reason if speaker is not None else next((one.waiting for one in fresh if one.waiting), None)
     if not fresh:
         reason = "no worker has reported it lately" if reports else "no worker has run it yet"
-    seconds = [lag.seconds for lag in lags if lag.seconds is not None]
     return PipelineStatus(
         pipeline=name,
         kind=kind,
@@ -118,8 +124,10 @@ def _status(
         finished=any(report.finished for report in fresh),
         counts=counts,
         open=left_open,
-        lag_records=sum(lag.records for lag in lags if lag.seconds != 0.0),
-        lag_seconds=max(seconds, default=None),
+        lag_records=lag.records if lag is not None else None,
+        lag_exact=lag.exact if lag is not None else True,
+        lag_seconds=lag.seconds if lag is not None else None,
+        lag_unknown=lag.unknown if lag is not None else (),
         parked_records=sum(report.parked_records for report in fresh),
         parked_keys=sum(report.parked_keys for report in fresh),
         breaker=next((word for word in _BREAKERS if any(report.breaker == word for report in fresh)), ""),

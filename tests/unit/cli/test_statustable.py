@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
+from trunkline.bus.accounting.lag import Unknown
 from trunkline.bus.states import State
 from trunkline.cli.statustable import STATUS_COLUMNS, progress_text, status_row, status_table
 from trunkline.control.status import PipelineStatus
 
 
-def status(kind: str, **more: Any) -> PipelineStatus:
-    return PipelineStatus("p", kind, State.RUNNING, None, 1, **more)
+def status(kind: str, state: State = State.RUNNING, **more: Any) -> PipelineStatus:
+    return PipelineStatus("p", kind, state, None, 1, **more)
 
 
 def of(done: float, total: float, left: float | None, what: str = "orders.csv") -> dict[str, Any]:
@@ -47,6 +48,26 @@ def test_a_reader_that_is_behind_shows_its_pace_and_when_it_will_have_caught_up(
     lag: int, pace: float, text: str | None
 ) -> None:
     assert progress_text(status("Sink", lag_records=lag, per_second=pace)) == text
+
+
+@pytest.mark.parametrize("state", [State.PAUSED, State.FAILED, State.RESTARTING, State.STOPPED, State.UNASSIGNED])
+def test_of_a_pipeline_that_does_not_run_nobody_knows_how_long_the_rest_takes(state: State) -> None:
+    sink = status("Sink", state, lag_records=60_000, per_second=1000.0)
+    assert (sink.seconds_left, progress_text(sink)) == (None, None)
+    source = status("Source", state, progress=[of(42, 100, 4.0)])
+    assert (source.seconds_left, progress_text(source)) == (None, "42 % of orders.csv")
+
+
+def test_a_lag_that_is_not_known_is_called_so_and_an_estimate_is_called_one() -> None:
+    def cells(**more: Any) -> tuple[Any, Any, str | None]:
+        one = status("Sink", per_second=5.0, **more)
+        columns, (row,) = status_table([one])
+        found = dict(zip(columns, row, strict=True))
+        return found["LAG"], found["LAG s"], found["PROGRESS"]
+
+    assert cells(lag_records=None, lag_unknown=(Unknown.TOPIC_GONE,)) == ("unknown", "unknown", None)
+    assert cells(lag_records=0, lag_seconds=0.0) == ("0", "0.0", None)
+    assert cells(lag_records=1234, lag_exact=False, lag_seconds=61.0) == ("about 1234", "61.0", "5/s, 4m6s left")
 
 
 def test_the_row_has_a_cell_for_each_column() -> None:

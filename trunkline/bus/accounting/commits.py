@@ -21,6 +21,8 @@ AT_ONCE = 8
 
 Positions = Mapping[Partition, int]
 """Committed offsets by partition."""
+Commits = Mapping[Partition, tuple[int, Ledger]]
+"""Committed offsets with their ledgers, by partition."""
 
 
 def committed(

@@ -1,147 +1,274 @@
-"""Lag: how far a pipeline is behind, in records and in seconds.
+"""Lag: how far a pipeline is behind, in records and in seconds. The one place from which metric, command line and status have it.
 
-Lag in seconds is now minus the timestamp of the first record that is not committed; 0 where there is none. The timestamp is
-kept by its offset, so a partition costs a read only when its committed offset moves.
+Lag in records is how many committed records lie between the group's commit and the last stable offset; in seconds it is now minus
+the timestamp of the first of them; both are 0 where there is none. What can't be known has a name (`Unknown`) and no number.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 from typing import Any
 
-from confluent_kafka import (
-    Consumer,
-    KafkaError,
-    TopicPartition,
-)
+from confluent_kafka import KafkaError
 
-from trunkline.bus.accounting.commits import Positions, positions
-from trunkline.bus.kafka import EARLIEST, LATEST, KafkaSettings, offsets_of
+from trunkline.bus.accounting.backlog import READ_SECONDS, Backlog, Backlogs, Behind
+from trunkline.bus.accounting.commits import Commits, Positions, all_committed
+from trunkline.bus.accounting.inputs import Inputs, inputs_of
+from trunkline.bus.accounting.opentransactions import OpenTransactions
+from trunkline.bus.intake import Partition
+from trunkline.bus.kafka import EARLIEST, LATEST, KafkaSettings, offset_of_each
+from trunkline.bus.ledger import Ledger
 from trunkline.bus.names import Names
 from trunkline.core.metrics import gauge
 
 TIMEOUT = 15.0
-READ_SECONDS = 3.0
-"""How long a measurement may read first records; a partition that it did not come to has its age the next time."""
-FIRST_RECORD_BYTES = 16 * 1024
-Partition = tuple[str, int]
+LEAST_READ = 100
+"""So many offsets must be behind a commit before their records an offset say something of those to come."""
+HANGING_SECONDS = 60.0
+"""A transaction that is open for longer holds its readers up: it is the time-out that producers have by default."""
+AHEAD_SECONDS = 2.0
+"""How far the clock of a record's writer may be ahead of ours before its timestamp says nothing about an age."""
+
+
+_ABSENT = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}  # noqa: SLF001
+_DENIED = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError._AUTHENTICATION,  # noqa: SLF001
+}
+
+
+class Unknown(StrEnum):
+    """Why a lag is not known, or not wholly."""
+
+    BROKER_AWAY = "broker_away"
+    NOT_COMMITTED = "not_committed"
+    TOPIC_GONE = "topic_gone"
+    TOPIC_REPLACED = "topic_replaced"
+    DENIED = "denied"
+    NOT_READ = "not_read"
+    NO_TIMESTAMP = "no_timestamp"
+    OPEN_TRANSACTION = "open_transaction"
+
+
+MEANINGS: Mapping[Unknown, str] = {
+    Unknown.BROKER_AWAY: "Kafka does not answer",
+    Unknown.NOT_COMMITTED: "nothing is committed yet",
+    Unknown.TOPIC_GONE: "the topic is gone",
+    Unknown.TOPIC_REPLACED: "the topic was deleted and made anew: the commit lies beyond its end",
+    Unknown.DENIED: "the principal may not ask for it",
+    Unknown.NOT_READ: "the first record that waits was not read in time",
+    Unknown.NO_TIMESTAMP: "the first record that waits has no usable timestamp",
+    Unknown.OPEN_TRANSACTION: "a transaction that does not end holds back what was written after it began",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionLag:
-    """The lag of one group on one partition. `seconds` is None where it is not known yet. `lost` counts records that expired unread."""
+    """The lag of one group on one partition. What is not known is None, and `unknown` says why.
+
+    `records` wait, about so many where they are not `exact`; `since` is the timestamp of the first of them, in Unix seconds; `end` is the
+    last stable offset. `lost` offsets expired unread. `held` offsets behind the end can't be read before the oldest open transaction has
+    ended, which began at `held_since`; they are told only where one hangs. `partition` is None of a topic that is gone.
+    """
 
     pipeline: str
     topic: str
-    partition: int
-    committed: int
-    end: int
-    seconds: float | None
+    partition: int | None
+    committed: int | None = None
+    end: int | None = None
+    records: int | None = None
+    exact: bool = True
+    since: float | None = None
     lost: int = 0
+    held: int = 0
+    held_since: float | None = None
+    unknown: Unknown | None = None
 
     @property
     def place(self) -> Partition:
         """Topic and partition."""
-        return self.topic, self.partition
+        return self.topic, -1 if self.partition is None else self.partition
 
     @property
-    def first(self) -> int:
-        """Where the first record that is not committed may be: after those that expired unread."""
-        return self.committed + self.lost
-
-    @property
-    def records(self) -> int:
-        """Offsets between the commit and the end; 0 where only markers of transactions follow, which Kafka counts too."""
-        return 0 if self.seconds == 0.0 else max(0, self.end - self.committed)
+    def seconds(self) -> float | None:
+        """The age of the first record that waits, as of now; 0 where none waits."""
+        if self.records == 0:
+            return 0.0
+        return None if self.since is None else max(0.0, time.time() - self.since)
 
     def as_dict(self) -> dict[str, Any]:
         """The lag as data."""
-        names = ("pipeline", "topic", "partition", "committed", "end", "seconds", "lost")
-        return {**{name: getattr(self, name) for name in names}, "records": self.records}
+        return {**asdict(self), "seconds": self.seconds}
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineLag:
+    """The lag of a pipeline, all its partitions together.
+
+    Where some partitions are unknown the numbers are those of the others, as long as there is something to tell: at least so much.
+    They are None where nothing else is known than that nothing waits on those.
+    """
+
+    pipeline: str
+    partitions: int
+    records: int | None
+    exact: bool
+    seconds: float | None
+    lost: int
+    unknown: tuple[Unknown, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The lag as data."""
+        return asdict(self)
+
+
+def summed(pipeline: str, lags: Collection[PartitionLag]) -> PipelineLag:
+    """The lag of the partitions of one pipeline together."""
+    unknown = tuple(dict.fromkeys(one.unknown for one in lags if one.unknown is not None))
+    if not lags:
+        unknown = (Unknown.NOT_COMMITTED,)
+    counts = [one.records for one in lags if one.records is not None]
+    ages = [one.seconds for one in lags if one.seconds is not None]
+    records, seconds = sum(counts), max(ages, default=0.0)
+    return PipelineLag(
+        pipeline,
+        len(lags),
+        records if records or len(counts) == len(lags) > 0 else None,
+        all(one.exact for one in lags),
+        seconds if seconds or len(ages) == len(lags) > 0 else None,
+        sum(one.lost for one in lags),
+        unknown,
+    )
 
 
 class LagReader:
-    """Measures lag, and remembers timestamps between measurements."""
+    """Measures lag, and remembers between measurements what it read. Belongs to one thread.
 
-    def __init__(self, settings: KafkaSettings) -> None:
+    Of partitions that are not behind it asks two questions of the cluster, however many there are; of others it reads what little
+    waits, or the first record of much.
+    """
+
+    def __init__(
+        self, settings: KafkaSettings, *, timeout: float = TIMEOUT, read_seconds: float = READ_SECONDS
+    ) -> None:
         self._settings = settings
+        self._timeout = timeout
         self._admin = settings.admin()  # kept, so that each measurement is given this one
-        self._timestamps: dict[tuple[str, int, int], float] = {}
+        self._backlogs = Backlogs(settings, read_seconds)
+        self._transactions = OpenTransactions(settings, read_seconds)
 
-    def measure(self, committed: Mapping[str, Positions]) -> list[PartitionLag]:
-        """The lag behind what these pipelines have committed. Raises our error for Kafka's."""
-        offsets = self.offsets(committed)
-        self._read_timestamps({(*one.place, one.first) for one in offsets if one.committed < one.end})
-        now = time.time()
-        found = []
-        for one in offsets:
-            stamp = self._timestamps.get((*one.place, one.first))
-            if one.committed >= one.end or stamp == END_OF_RECORDS:
-                found.append(replace(one, seconds=0.0))
-            else:
-                found.append(replace(one, seconds=max(0.0, now - stamp) if stamp is not None else None))
+    def measure(
+        self, committed: Mapping[str, Commits], inputs: Mapping[str, Inputs] | None = None
+    ) -> list[PartitionLag]:
+        """The lag behind what these pipelines have committed; of their other `inputs` it is not known.
+
+        Raises nothing of Kafka's: what Kafka does not say is unknown.
+        """
+        found = self._held(self._behind(self.offsets(committed), committed))
+        for pipeline, known in (inputs or {}).items():
+            new = known.partitions - set(committed.get(pipeline, ()))
+            found += [PartitionLag(pipeline, *place, unknown=Unknown.NOT_COMMITTED) for place in sorted(new)]
+            found += [PartitionLag(pipeline, topic, None, unknown=Unknown.TOPIC_GONE) for topic in known.missing]
         return found
 
-    def offsets(self, committed: Mapping[str, Positions]) -> list[PartitionLag]:
-        """The lag in offsets alone: two questions to the cluster, however many partitions there are. Raises our error for Kafka's."""
-        partitions = sorted({place for places in committed.values() for place in places})
-        ends, starts = offsets_of(
-            self._settings, partitions, [LATEST, EARLIEST], "the lag can't be measured", timeout=TIMEOUT
+    def offsets(self, committed: Mapping[str, Commits]) -> list[PartitionLag]:
+        """Where each partition ends, and what of it expired unread; where nothing follows the commit, nothing waits."""
+        places = sorted({place for commits in committed.values() for place in commits})
+        ends, refused = offset_of_each(self._settings, places, LATEST, timeout=self._timeout)
+        behind = {
+            place
+            for commits in committed.values()
+            for place, (offset, _) in commits.items()
+            if place in ends and offset < ends[place]
+        }
+        starts, _ = offset_of_each(self._settings, sorted(behind), EARLIEST, timeout=self._timeout)
+        found = []
+        for pipeline, commits in committed.items():
+            for place, (offset, _) in sorted(commits.items()):
+                if place not in ends:
+                    found.append(PartitionLag(pipeline, *place, offset, unknown=_reason(refused.get(place))))
+                    continue
+                end, lost = ends[place], max(0, starts.get(place, 0) - offset)
+                found.append(PartitionLag(pipeline, *place, offset, end, None if offset < end else 0, lost=lost))
+        return found
+
+    def _behind(self, lags: Sequence[PartitionLag], committed: Mapping[str, Commits]) -> list[PartitionLag]:
+        """The lags with how many records wait, and since when."""
+        ends = {_first(one): one.end or 0 for one in lags if one.records is None and one.unknown is None}
+        known = self._backlogs.look(ends)
+        return [
+            _with_backlog(one, known[_first(one)], committed[one.pipeline][one.place][1])
+            if one.records is None and one.unknown is None
+            else one
+            for one in lags
+        ]
+
+    def _held(self, lags: Sequence[PartitionLag]) -> list[PartitionLag]:
+        """Where nothing waits: whether a transaction that does not end holds something back, or the commit can't be true."""
+        idle = {one.place: one.end or 0 for one in lags if one.records == 0}
+        last, _ = offset_of_each(self._settings, sorted(idle), LATEST, committed_only=False, timeout=self._timeout)
+        since = self._transactions.look(
+            {(*place, end): last[place] for place, end in idle.items() if last.get(place, 0) > end}
         )
-        found = []
-        for pipeline, places in committed.items():
-            for place, offset in places.items():
-                lost = max(0, starts.get(place, 0) - offset)
-                found.append(PartitionLag(pipeline, *place, offset, ends.get(place, offset), None, lost))
-        return found
+        return [self._judged(one, last.get(one.place), since) if one.records == 0 else one for one in lags]
 
-    def _read_timestamps(self, behind: set[tuple[str, int, int]]) -> None:
-        """The timestamp of the first record at or after each offset that is not known yet; what time does not allow, the next time."""
-        self._timestamps = {place: stamp for place, stamp in self._timestamps.items() if place in behind}
-        unknown = sorted(behind - set(self._timestamps))
-        if not unknown:
-            return
-        deadline = time.monotonic() + READ_SECONDS
-        reader = self._settings.reader(eof=True, fetch_bytes=FIRST_RECORD_BYTES)
-        try:
-            while unknown and time.monotonic() < deadline:
-                # Of several pipelines at different offsets of a partition, one is looked after in a round.
-                round_ = {(topic, partition): offset for topic, partition, offset in reversed(unknown)}
-                stamps = _first_timestamps(reader, round_, deadline)
-                self._timestamps.update({(*place, round_[place]): stamp for place, stamp in stamps.items()})
-                unknown = [place for place in unknown if round_[place[:2]] != place[2]]
-        finally:
-            reader.close()
+    @staticmethod
+    def _judged(lag: PartitionLag, last: int | None, since: Mapping[Behind, float]) -> PartitionLag:
+        committed, end = lag.committed or 0, lag.end or 0
+        if last is not None and committed > last:
+            return replace(lag, records=None, unknown=Unknown.TOPIC_REPLACED)
+        begun = since.get((*lag.place, end))
+        if last is None or begun is None or time.time() - begun < HANGING_SECONDS:
+            return lag
+        return replace(lag, held=last - end, held_since=begun, unknown=Unknown.OPEN_TRANSACTION)
 
 
-END_OF_RECORDS = -1.0
-"""Stands for: only transaction markers follow, nothing is waiting."""
+def lags_behind(
+    settings: KafkaSettings, names: Names, committed: Mapping[str, Commits], reads: Mapping[str, Iterable[str]]
+) -> dict[str, list[PartitionLag]]:
+    """One measurement, by pipeline. `reads` says of some what they read, so that what they never committed is named too.
 
-
-def _first_timestamps(reader: Consumer, offsets: Mapping[Partition, int], deadline: float) -> dict[Partition, float]:
-    """The timestamp of the first record at or after each offset, in Unix seconds: all partitions are read at once."""
-    found: dict[Partition, float] = {}
-    reader.assign([TopicPartition(*place, offset) for place, offset in offsets.items()])
-    while len(found) < len(offsets) and time.monotonic() < deadline:
-        done = []
-        for message in [*reader.consume(1, 0.1), *reader.consume(1000, 0)]:
-            place = (message.topic() or "", message.partition() or 0)
-            if place in found:
-                continue
-            error = message.error()
-            if error is None:
-                found[place] = message.timestamp()[1] / 1000
-            elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
-                found[place] = END_OF_RECORDS
-            else:
-                continue  # a broker that is away, or a record that expired meanwhile: the next measurement will tell
-            done.append(TopicPartition(*place))
-        if done:
-            reader.pause(done)  # one record is all that is wanted of each
-    reader.resume([TopicPartition(*place) for place in found])  # a pause outlives an assignment
+    Raises our error for Kafka's where it does not even say which topics there are.
+    """
+    inputs = inputs_of(settings, names, {name: topics for name, topics in reads.items() if name in committed})
+    found: dict[str, list[PartitionLag]] = {name: [] for name in committed}
+    for one in LagReader(settings).measure(committed, inputs):
+        found[one.pipeline].append(one)
     return found
+
+
+def _first(lag: PartitionLag) -> Behind:
+    """Where the first record that waits may be: after those that expired unread."""
+    return (*lag.place, (lag.committed or 0) + lag.lost)
+
+
+def _with_backlog(lag: PartitionLag, backlog: Backlog, ledger: Ledger) -> PartitionLag:
+    end = lag.end or 0
+    if backlog.complete(end):
+        lag = replace(lag, records=backlog.count)
+    else:
+        read = (lag.committed or 0) - ledger.first
+        density = min(1.0, ledger.read / read) if read >= LEAST_READ else None
+        lag = replace(lag, records=backlog.estimate(end, density), exact=False)
+    if not lag.records:
+        return lag
+    if backlog.since is None:
+        return replace(lag, unknown=Unknown.NOT_READ)
+    if backlog.since <= 0 or backlog.since > time.time() + AHEAD_SECONDS:
+        return replace(lag, unknown=Unknown.NO_TIMESTAMP)
+    return replace(lag, since=backlog.since)
+
+
+def _reason(error: KafkaError | None) -> Unknown:
+    """Why the end of a partition is not known."""
+    if error is not None and error.code() in _ABSENT:
+        return Unknown.TOPIC_GONE
+    return Unknown.DENIED if error is not None and error.code() in _DENIED else Unknown.BROKER_AWAY
 
 
 class LagMetrics:
@@ -154,12 +281,17 @@ class LagMetrics:
 
     def update(self, committed: Mapping[str, Positions], unknown: Sequence[str] = ()) -> None:
         """Measures, and sets the gauges; of the `unknown` pipelines Kafka is asked first. Raises our error for Kafka's."""
-        found = self._reader.measure({**committed, **positions(self._settings, self._names, unknown)})
+        commits: dict[str, Commits] = {
+            pipeline: {place: (offset, Ledger(first=offset)) for place, offset in positions.items()}
+            for pipeline, positions in committed.items()
+        }
+        commits.update(all_committed(self._settings, self._names, unknown))
         records, seconds = gauge("kafka_consumergroup_lag"), gauge("kafka_consumergroup_group_lag_seconds")
         largest: dict[str, float] = {}
-        for one in found:
+        for one in self._reader.measure(commits):
             group = self._names.group(one.pipeline)
-            records.labels(group, one.topic, str(one.partition)).set(one.records)
+            if one.records is not None:
+                records.labels(group, one.topic, str(one.partition)).set(one.records)
             if one.seconds is not None:
                 seconds.labels(group, one.topic, str(one.partition)).set(one.seconds)
                 largest[group] = max(largest.get(group, 0.0), one.seconds)

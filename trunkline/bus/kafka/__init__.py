@@ -1,7 +1,15 @@
 """Kafka as the bus uses it: clients with the options that the rules ask for, errors as ours, records written and read."""
 
 from trunkline.bus.kafka.bounded import BoundedCalls
-from trunkline.bus.kafka.cluster import EARLIEST, LATEST, end_offsets, offsets_of, patiently, watermarks
+from trunkline.bus.kafka.cluster import (
+    EARLIEST,
+    LATEST,
+    end_offsets,
+    offset_of_each,
+    offsets_of,
+    patiently,
+    watermarks,
+)
 from trunkline.bus.kafka.errors import translate
 from trunkline.bus.kafka.health import KafkaHealth
 from trunkline.bus.kafka.probe import ping
@@ -41,6 +49,7 @@ __all__ = [
     "end_offsets",
     "headers_of",
     "offset_of",
+    "offset_of_each",
     "offsets_of",
     "patiently",
     "ping",

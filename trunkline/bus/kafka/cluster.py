@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from trunkline.bus.kafka.errors import SETTLING, translate
 from trunkline.bus.kafka.settings import KafkaSettings
 
 T = TypeVar("T")
+AGAIN_SECONDS = 0.05
 Place = tuple[str, int]
 """Topic and partition number."""
 LATEST = OffsetSpec.latest()  # type: ignore[no-untyped-call]
@@ -38,7 +40,7 @@ def patiently(
             refused, cause = True, error.args[0]
             if not (cause.retriable() or cause.code() in SETTLING) or time.monotonic() > deadline:
                 raise translate(error, what) from error
-            time.sleep(0.05)
+            time.sleep(AGAIN_SECONDS)
 
 
 def offsets_of(
@@ -71,6 +73,55 @@ def offsets_of(
         if asked
         else [{} for _ in specs]
     )
+
+
+def offset_of_each(
+    settings: KafkaSettings,
+    places: Iterable[Place],
+    spec: OffsetSpec,
+    *,
+    committed_only: bool = True,
+    timeout: float = 10.0,
+) -> tuple[dict[Place, int], dict[Place, KafkaError]]:
+    """As `offsets_of` of one spec, partition by partition: what is known, and why the others are not. Raises nothing of Kafka's.
+
+    A topic that is gone, or a leader that is away, takes nothing from the other partitions. What passes is asked for again, for
+    `timeout` seconds at the most.
+    """
+    admin, left = settings.admin(), list(places)
+    level = IsolationLevel.READ_COMMITTED if committed_only else IsolationLevel.READ_UNCOMMITTED
+    deadline = time.monotonic() + timeout
+    found: dict[Place, int] = {}
+    refused: dict[Place, KafkaError] = {}
+    first = True
+    while left:
+        patience = max(0.1, deadline - time.monotonic())
+        answers = admin.list_offsets(
+            {TopicPartition(*place): spec for place in left}, isolation_level=level, request_timeout=patience
+        )
+        for part, future in answers.items():
+            place = (part.topic, part.partition)
+            try:
+                found[place] = future.result(patience + 1).offset
+                refused.pop(place, None)
+            except KafkaException as error:
+                refused[place] = error.args[0]
+        left = [place for place, error in refused.items() if _passes(error, first)]
+        if not left or time.monotonic() + AGAIN_SECONDS > deadline:
+            break
+        first = False
+        time.sleep(AGAIN_SECONDS)
+        with contextlib.suppress(KafkaException):
+            # A client knows the epochs of leaders from before a broker came back, and would look for new ones minutes later.
+            admin.list_topics(timeout=max(0.1, deadline - time.monotonic()))
+    return found, refused
+
+
+def _passes(error: KafkaError, first: bool) -> bool:
+    """Whether a partition is worth asking for again. One that the client does not know may have come just now: once."""
+    if error.code() == KafkaError._UNKNOWN_PARTITION:  # noqa: SLF001
+        return first
+    return bool(error.retriable()) or error.code() in SETTLING
 
 
 def end_offsets(

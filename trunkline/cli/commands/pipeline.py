@@ -40,15 +40,18 @@ def register(app: typer.Typer) -> None:
 
 def status(session: Session, pipeline: MaybePipelineArgument = None) -> None:
     """Show states with their reasons, what became of the records, lag, and whether the ledger closes."""
+    from trunkline.cli.lagtable import reasons
     from trunkline.cli.statustable import status_table
     from trunkline.control.status import statuses
 
     found = statuses(session.cluster(), pipeline)
     columns, rows = status_table(found)
     session.out.table(columns, rows, [one.as_dict() for one in found], empty="no pipeline is applied or running")
-    for one in found:
-        if one.reason and session.out.for_people:
+    for one in found if session.out.for_people else ():
+        if one.reason:
             session.out.note(f"{one.pipeline}: {one.reason}" + (f"\n  hint: {one.hint}" if one.hint else ""))
+        if one.lag_unknown:
+            session.out.note(f"{one.pipeline}: lag: {reasons(one.lag_unknown)}")
 
 
 def pause(session: Session, pipeline: PipelineArgument, timeout: TimeoutOption = 30.0) -> None:
@@ -124,18 +127,18 @@ def lag(
     partitions: Annotated[bool, typer.Option("--partitions", "-p", help="Show each partition.")] = False,
 ) -> None:
     """Show how far pipelines are behind, in records and in seconds; of one pipeline for each partition."""
+    from trunkline.cli.lagtable import PARTITION_COLUMNS, PIPELINE_COLUMNS, partition_row, pipeline_row
     from trunkline.control.lag import by_pipeline, measure
 
     found = measure(session.cluster(), pipeline)
     if partitions or pipeline is not None:
-        data = [one.as_dict() for one in found]
-        columns = ["PIPELINE", "TOPIC", "PARTITION", "COMMITTED", "END", "RECORDS", "SECONDS", "LOST"]
-        rows = [tuple(one[name.lower()] for name in columns) for one in data]
-        session.out.table(columns, rows, data, empty="nothing is committed yet")
+        lags = [one for name in sorted(found) for one in found[name]]
+        rows = [partition_row(one) for one in lags]
+        session.out.table(PARTITION_COLUMNS, rows, [one.as_dict() for one in lags], empty="nothing is committed yet")
         return
-    data = [one.as_dict() for one in by_pipeline(found)]
-    columns = ["PIPELINE", "PARTITIONS", "RECORDS", "SECONDS", "LOST"]
-    session.out.table(columns, [tuple(one.values()) for one in data], data, empty="nothing is committed yet")
+    together = by_pipeline(found)
+    rows = [pipeline_row(one) for one in together]
+    session.out.table(PIPELINE_COLUMNS, rows, [one.as_dict() for one in together], empty="no pipeline reads a topic")
 
 
 def trace(
