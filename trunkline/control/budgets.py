@@ -9,14 +9,14 @@ from trunkline.control.cluster import Cluster
 from trunkline.core.errors import ConfigurationError, did_you_mean
 
 
-def all_of_them(cluster: Cluster) -> list[dict[str, Any]]:
+def accounts(cluster: Cluster) -> list[dict[str, Any]]:
     """Every account that is limited and was used, by name."""
     return overview(cluster.kafka, cluster.names)
 
 
-def of_account(cluster: Cluster, account: str) -> dict[str, Any]:
+def account_named(cluster: Cluster, account: str) -> dict[str, Any]:
     """One account. Raises `ConfigurationError` (`budget.unknown`) for one that no worker has used."""
-    found = {one["account"]: one for one in all_of_them(cluster)}
+    found = {one["account"]: one for one in accounts(cluster)}
     if account not in found:
         raise ConfigurationError(
             f"no budget of {account!r} is in use", hint=did_you_mean(account, found), code="budget.unknown"

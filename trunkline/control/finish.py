@@ -26,24 +26,24 @@ QUIET_ROUNDS = 2
 
 
 @dataclass(frozen=True, slots=True)
-class PipelineState:
-    """What a pipeline is in, all workers together."""
+class Reported:
+    """What is reported of a pipeline, all workers together."""
 
     state: State
     finished: bool
     reason: str | None = None
 
 
-States = Callable[[], Mapping[str, PipelineState]]
-"""The states now, by pipeline."""
+Reports = Callable[[], Mapping[str, Reported]]
+"""What is reported now, by pipeline."""
 
 
 class Finish:
     """Tells when the work is done. Blocks on the broker; belongs in a thread."""
 
-    def __init__(self, cluster: Cluster, project: Project, states: States) -> None:
+    def __init__(self, cluster: Cluster, project: Project, reports: Reports) -> None:
         self._cluster = cluster
-        self._states = states
+        self._reports = reports
         self._lag = LagReader(cluster.kafka)
         self._polled = [
             name
@@ -58,15 +58,15 @@ class Finish:
 
     def reached(self) -> bool:
         """Whether nothing is left to do. Raises `FatalError` when a pipeline failed, since then it never would be."""
-        states = self._states()
-        for name, one in states.items():
+        reports = self._reports()
+        for name, one in reports.items():
             if one.state is State.FAILED:
                 raise FatalError(one.reason or "it failed", where=name, code="pipeline.failed")
-        self._quiet = self._quiet + 1 if self._done(states) else 0
+        self._quiet = self._quiet + 1 if self._done(reports) else 0
         return self._quiet >= QUIET_ROUNDS
 
-    def _done(self, states: Mapping[str, PipelineState]) -> bool:
-        self.unfinished = [name for name in self._polled if name not in states or not states[name].finished]
+    def _done(self, reports: Mapping[str, Reported]) -> bool:
+        self.unfinished = [name for name in self._polled if name not in reports or not reports[name].finished]
         if self.unfinished:
             return False
         try:
@@ -82,22 +82,22 @@ class Finish:
         return all(lag.records == 0 for lag in lags)
 
 
-def states_of_worker(worker: Worker) -> States:
-    """The states that the only worker, in this process, reports."""
+def reported_by_worker(worker: Worker) -> Reports:
+    """What the only worker, in this process, reports."""
 
-    def states() -> Mapping[str, PipelineState]:
-        return {one.pipeline: PipelineState(one.state, one.finished, one.reason) for one in worker.reports}
+    def reports() -> Mapping[str, Reported]:
+        return {one.pipeline: Reported(one.state, one.finished, one.reason) for one in worker.reports}
 
-    return states
+    return reports
 
 
-def states_of_board(cluster: Cluster) -> States:
-    """The states that several workers wrote since now. A source is finished when all of its splits are."""
+def reported_by_workers(cluster: Cluster) -> Reports:
+    """What several workers have written since now. A source is finished when all of its splits are."""
     begun = time.time()
 
-    def states() -> Mapping[str, PipelineState]:
+    def reports() -> Mapping[str, Reported]:
         splits_at = read_positions(cluster.kafka, cluster.names)
-        found: dict[str, PipelineState] = {}
+        found: dict[str, Reported] = {}
         for report in cluster.board.reports():
             if report.at < begun:
                 continue
@@ -109,9 +109,9 @@ def states_of_board(cluster: Cluster) -> States:
             )
             finished = bool(splits) and all(splits) and report.state is State.RUNNING
             before = found.get(report.pipeline)
-            found[report.pipeline] = PipelineState(
+            found[report.pipeline] = Reported(
                 worst, finished or (before is not None and before.finished), report.reason
             )
         return found
 
-    return states
+    return reports

@@ -13,7 +13,7 @@ from typing import Any, TextIO, cast
 
 from trunkline.core.errors import ConfigurationError, did_you_mean
 from trunkline.registry.client import RegistryClient
-from trunkline.registry.compatibility import LEVELS, Incompatibility, Level, breaks
+from trunkline.registry.compatibility import Incompatibility, Level, breaks
 from trunkline.registry.infer import infer_schema
 from trunkline.registry.schema import Schema
 
@@ -57,18 +57,6 @@ def find_subject(registry: RegistryClient, name: str) -> str:
             f"the registry has no subject {name!r}", hint=did_you_mean(name, known), code="schema.unknown_subject"
         )
     return chosen
-
-
-def checked_level(text: str) -> Level:
-    """A compatibility level. Raises `ConfigurationError` with the nearest one."""
-    if text.upper() not in LEVELS:
-        raise ConfigurationError(
-            f"no compatibility level is called {text!r}",
-            where="--level",
-            hint=did_you_mean(text.upper(), LEVELS),
-            code="option.level",
-        )
-    return cast("Level", text.upper())
 
 
 def breaks_of_files(new: Schema, old: Schema, level: Level) -> list[dict[str, Any]]:

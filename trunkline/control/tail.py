@@ -15,7 +15,7 @@ from trunkline.control.timestamps import utc
 from trunkline.control.topics import require_topic
 from trunkline.core.errors import RejectedError
 from trunkline.core.event import Event
-from trunkline.core.expressions import BOOL, Expression, compile_expression
+from trunkline.core.expressions import Expression
 from trunkline.core.jsonable import to_jsonable
 from trunkline.registry.client import RegistryClient
 from trunkline.registry.codec import Decoder
@@ -58,13 +58,12 @@ class TopicRecord:
 
 
 def tail(
-    cluster: Cluster, registry: RegistryClient, topic: str, *, count: int, follow: bool, where: str | None
+    cluster: Cluster, registry: RegistryClient, topic: str, *, count: int, follow: bool, holds: Expression | None = None
 ) -> Iterator[TopicRecord]:
-    """The last `count` records that the filter lets pass, oldest first, and with `follow` those that arrive, without an end.
+    """The last `count` records for which `holds` is true, oldest first, and with `follow` those that arrive, without an end.
 
-    Raises `ConfigurationError` for a wrong filter and an unknown topic.
+    Raises `ConfigurationError` for an unknown topic.
     """
-    holds = compile_expression(where, expect=BOOL, where="--filter") if where is not None else None
     require_topic(cluster, topic)
     return _records(cluster.kafka, Decoder(registry), topic, count, holds, follow=follow)
 

@@ -19,9 +19,9 @@ def register(app: typer.Typer) -> None:
 
 def list_(session: Session) -> None:
     """List the accounts that are limited: what is left, and whether they are held or waited for."""
-    from trunkline.control.budgets import all_of_them
+    from trunkline.control.budgets import accounts
 
-    data = all_of_them(session.cluster())
+    data = accounts(session.cluster())
     columns = ["ACCOUNT", "PER SECOND", "CONCURRENT", "MINUTE LEFT", "DAY LEFT", "WAITING", "HELD FOR s"]
     rows = [
         (
@@ -42,9 +42,9 @@ def show(
     session: Session, account: Annotated[str, typer.Argument(help="The connection's name.", metavar="CONNECTION")]
 ) -> None:
     """Show the slices of one account: which worker has how much."""
-    from trunkline.control.budgets import of_account
+    from trunkline.control.budgets import account_named
 
-    data = of_account(session.cluster(), account)
+    data = account_named(session.cluster(), account)
     workers = data["workers"]
     columns = ["WORKER", "LIVE", "PER SECOND", "CONCURRENT", "SPENT", "RESERVED", "WAITING"]
     session.out.table(columns, [tuple(one.values()) for one in workers], [data])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -116,11 +117,10 @@ def redrive(
     detach: Annotated[bool, typer.Option("--detach", help="Return at once; a worker does it.")] = False,
 ) -> None:
     """Send dead letters to their pipeline again, and to no other, as a job that outlives this command. Nothing is sent twice."""
-    from trunkline.cli.edits import edit_of
     from trunkline.control.redrives import order_of
 
     cluster = session.cluster()
-    change = edit_of(edit, assignments or [], places or [])
+    change = _edit_of(edit, assignments or [], places or [])
     order = order_of(cluster, pipeline, places or [], where=where, limit=limit, rate=rate, cap=cap, edit=change)
     plan, job = _redriven(session, cluster, pipeline, order, dry_run=dry_run, detach=detach)
     sent = job.progress.sent if job is not None else 0
@@ -142,6 +142,60 @@ def redrive(
     session.out.fields(shown, {**data, "job": job.id if job is not None else None, "state": state})
     if plan.unjudged and not plan.total:
         raise typer.Exit(1)  # nothing was chosen, and it is not known whether that was meant
+
+
+def _edit_of(file: str | None, assignments: Sequence[str], places: Sequence[str]) -> dict[str, Any] | None:
+    """The edit as data, None where nothing is edited. Raises `ConfigurationError` for a wrong file or expression."""
+    from trunkline.bus.redrive.edits import Changes, Edit
+    from trunkline.core.errors import ConfigurationError
+
+    if file is None and not assignments:
+        return None
+    if file is not None and assignments:
+        raise ConfigurationError(
+            "--edit gives the whole value: leave out --set", where="--edit", code="option.conflict"
+        )
+    if file is not None:
+        if len(places) != 1:
+            raise ConfigurationError(
+                "--edit is for one letter",
+                where="--edit",
+                hint="name its place, as `dlq show` lists it; --set changes many",
+                code="option.missing",
+            )
+        return Edit(document=_document(file)).as_dict()
+    changes = {}
+    for assignment in assignments:
+        name, sign, text = assignment.partition("=")
+        if not sign or not name.strip() or not text.strip():
+            raise ConfigurationError(
+                f"{assignment!r} is no assignment",
+                where="--set",
+                hint="write FIELD=CEL, such as --set 'country=\"DE\"'",
+                code="option.assignment",
+            )
+        changes[name.strip()] = text.strip()
+    Changes(changes)
+    return Edit(set=changes).as_dict()
+
+
+def _document(file: str) -> dict[str, Any]:
+    import json
+    import sys
+    from pathlib import Path
+
+    from trunkline.core.errors import ConfigurationError
+
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        found = json.loads(text)
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"{file} can't be read as JSON: {error}", where="--edit", code="option.file"
+        ) from error
+    if not isinstance(found, dict):
+        raise ConfigurationError(f"{file} holds no JSON object", where="--edit", code="option.file")
+    return found
 
 
 def _redriven(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from trunkline.cli.command import command, group
 from trunkline.cli.session import Session
+
+if TYPE_CHECKING:
+    from trunkline.registry.compatibility import Level
 
 
 def register(app: typer.Typer) -> None:
@@ -66,7 +69,7 @@ def check(
     ] = None,
 ) -> None:
     """Say whether a schema may follow those before it. Exit code 1 with the places where it breaks them."""
-    from trunkline.control.schemas import breaks_of_files, breaks_of_subject, checked_level
+    from trunkline.control.schemas import breaks_of_files, breaks_of_subject
     from trunkline.core.errors import CheckFailedError, ConfigurationError
     from trunkline.registry.contracts import load_file
 
@@ -76,12 +79,12 @@ def check(
         )
     new = load_file(file)
     if against is not None:
-        found = breaks_of_files(new, load_file(against), checked_level(level or "BACKWARD"))
+        found = breaks_of_files(new, load_file(against), _checked_level(level or "BACKWARD"))
         other = str(against)
     else:
         assert subject is not None
         with session.registry() as registry:
-            found = breaks_of_subject(registry, subject, new, checked_level(level) if level is not None else None)
+            found = breaks_of_subject(registry, subject, new, _checked_level(level) if level is not None else None)
         other = subject
     if not session.out.for_people:
         session.out.data({"compatible": not found, "breaks": found})
@@ -96,6 +99,23 @@ def check(
             code="schema.incompatible",
         )
     session.out.line(f"{file} may follow {other}")
+
+
+def _checked_level(text: str) -> Level:
+    """A compatibility level. Raises `ConfigurationError` with the nearest one."""
+    from typing import cast
+
+    from trunkline.core.errors import ConfigurationError, did_you_mean
+    from trunkline.registry.compatibility import LEVELS
+
+    if text.upper() not in LEVELS:
+        raise ConfigurationError(
+            f"no compatibility level is called {text!r}",
+            where="--level",
+            hint=did_you_mean(text.upper(), LEVELS),
+            code="option.level",
+        )
+    return cast("Level", text.upper())
 
 
 def infer(

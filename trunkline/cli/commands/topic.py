@@ -81,12 +81,14 @@ def tail(
     """Show the last records of a topic, decoded; `-o json` prints one JSON object a line."""
     from trunkline.cli.kcat import formatted
     from trunkline.control.tail import tail as records
+    from trunkline.core.expressions import BOOL, compile_expression
 
     cluster = session.cluster()
     with cluster.registry() as registry:
         if form is not None:
             formatted({}, form)  # a wrong one is said before anything is read
-        for record in records(cluster, registry, topic, count=count, follow=follow, where=where):
+        holds = compile_expression(where, expect=BOOL, where="--filter") if where is not None else None
+        for record in records(cluster, registry, topic, count=count, follow=follow, holds=holds):
             _print(session.out, record, form)
 
 

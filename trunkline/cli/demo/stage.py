@@ -27,7 +27,7 @@ from trunkline.cli.demo.partner import Partner
 from trunkline.cli.demo.view import View
 from trunkline.cli.endpoint import Endpoint, remove_endpoint, write_endpoint
 from trunkline.cli.process.standins import available
-from trunkline.control.api.service import extend
+from trunkline.control.api.worker import extend
 from trunkline.core.errors import ConfigurationError, UnavailableError
 from trunkline.core.log import configure_logging
 from trunkline.core.manifests import load_files

@@ -15,8 +15,8 @@ from trunkline.cli.output import Format
 from trunkline.cli.process.serveoptions import ServeOptions
 from trunkline.cli.process.workers import SLOT
 from trunkline.cli.session import Session
-from trunkline.control.api.service import extend
-from trunkline.control.finish import Finish, states_of_worker
+from trunkline.control.api.worker import extend
+from trunkline.control.finish import Finish, reported_by_worker
 from trunkline.core.manifests import Project, load_files
 
 LOOK_SECONDS = 0.5
@@ -51,7 +51,7 @@ async def one_worker(session: Session, options: ServeOptions, kafka: KafkaSettin
             return
         finish: Finish | None = None
         if options.until_finished:
-            finish = Finish(session.cluster(kafka), worker.project, states_of_worker(worker))
+            finish = Finish(session.cluster(kafka), worker.project, reported_by_worker(worker))
         while not stop.is_set():
             endpoint = Endpoint(
                 os.getpid(),

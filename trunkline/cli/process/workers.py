@@ -90,10 +90,10 @@ async def _stopped(stop: asyncio.Event) -> None:
 
 
 async def _finished(session: Session, options: ServeOptions, kafka: KafkaSettings) -> None:
-    from trunkline.control.finish import Finish, states_of_board
+    from trunkline.control.finish import Finish, reported_by_workers
 
     cluster = session.cluster(kafka)
-    finish = Finish(cluster, load_files(options.files), states_of_board(cluster))
+    finish = Finish(cluster, load_files(options.files), reported_by_workers(cluster))
     while not await asyncio.to_thread(finish.reached):  # noqa: ASYNC110 (what is waited for happens in other processes)
         await asyncio.sleep(1)
 

@@ -14,7 +14,7 @@ from trunkline.core.manifests.kinds import KINDS
 from trunkline.core.metrics import TABLE
 from trunkline.core.plugins import plugin_names
 
-DOCS = Path(__file__).parents[3] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 PAGES = pages()
 
 
