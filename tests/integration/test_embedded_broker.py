@@ -15,7 +15,7 @@ import textwrap
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -51,6 +51,8 @@ from trunkline.bus.embedded.broker import new_cluster_id
 from trunkline.bus.embedded.jars import read_lock
 from trunkline.bus.embedded.java import find_java, java_version
 from trunkline.bus.embedded.processes import find_brokers, is_broker
+from trunkline.bus.embedded.tls import ensure_certificates
+from trunkline.bus.kafka import KafkaHealth, KafkaSettings, KafkaUnusableError, ping
 from trunkline.core.errors import ConfigurationError, UnavailableError
 
 pytestmark = pytest.mark.kafka
@@ -406,16 +408,33 @@ def as_user(broker: EmbeddedKafka, username: str, password: str) -> dict[str, An
     return {**running(broker).client_config(), **user}
 
 
+def refusal_of(broker: EmbeddedKafka, options: dict[str, str]) -> KafkaUnusableError:
+    """What a client is told that has the options of the broker's clients but for these."""
+    with pytest.raises(KafkaUnusableError) as refused:
+        ping(KafkaSettings(running(broker).bootstrap, {**running(broker).client_options, **options}), 3)
+    assert running(broker).bootstrap in refused.value.message
+    assert refused.value.exit_code == 3
+    return refused.value
+
+
+def set_password(broker: EmbeddedKafka, username: str, password: str) -> None:
+    """Writes the credential of a user, who need not exist."""
+    credential = UserScramCredentialUpsertion(
+        username, ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096), password.encode()
+    )
+    admin = AdminClient(running(broker).client_config())
+    admin.alter_user_scram_credentials([credential])[username].result(15)
+
+
+def until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+    """Waits until a condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not come to be in {seconds:g} s"
+        time.sleep(0.05)
+
+
 class TestASecuredBroker:
-    def test_starts_again_on_its_data_after_it_was_killed(self, secured: EmbeddedKafka) -> None:
-        config = running(secured).client_config()
-        topic = create_topic(config)
-        produce(config, topic, [b"sealed"])
-
-        secured.kill()
-
-        assert read_all(secured.start().client_config(), topic) == [b"sealed"]
-
     def test_serves_a_client_with_the_right_password_over_tls(self, secured: EmbeddedKafka) -> None:
         config = running(secured).client_config()
         topic = create_topic(config)
@@ -426,33 +445,58 @@ class TestASecuredBroker:
         assert read_all(config, topic) == [b"sealed"]
 
     def test_refuses_a_wrong_password(self, secured: EmbeddedKafka) -> None:
-        refused = threading.Event()
+        error = refusal_of(secured, {"sasl.password": "wrong"})
 
-        def on_error(error: KafkaError) -> None:
-            if error.code() == KafkaError._AUTHENTICATION:
-                refused.set()
-
-        config = as_user(secured, "admin", "wrong") | {"error_cb": on_error}
-        admin = AdminClient(config)
-        with pytest.raises(KafkaException):
-            admin.list_topics(timeout=2)
-        admin.poll(5)
-
-        assert refused.is_set()
+        assert error.code == "kafka.authentication"
+        assert "SASL_PASSWORD" in (error.hint or "")
 
     def test_refuses_a_client_without_tls(self, secured: EmbeddedKafka) -> None:
-        config = as_user(secured, "admin", PASSWORD) | {"security.protocol": "SASL_PLAINTEXT"}
-        with pytest.raises(KafkaException):
-            AdminClient(config).list_topics(timeout=2)
+        error = refusal_of(secured, {"security.protocol": "SASL_PLAINTEXT"})
+
+        assert error.code == "kafka.plaintext_to_tls"
+        assert "SECURITY_PROTOCOL" in (error.hint or "")
+
+    def test_is_not_trusted_by_a_client_without_its_authority(self, secured: EmbeddedKafka, tmp_path: Path) -> None:
+        error = refusal_of(secured, {"ssl.ca.location": str(ensure_certificates(tmp_path))})
+
+        assert error.code == "kafka.tls_ca"
+        assert "SSL_CA_LOCATION" in (error.hint or "")
+
+    def test_that_was_killed_is_missed_by_an_idle_worker_and_starts_again_on_its_data(
+        self, secured: EmbeddedKafka
+    ) -> None:
+        topic = create_topic(running(secured).client_config())
+        produce(running(secured).client_config(), topic, [b"sealed"])
+        set_password(secured, "worker", "right")
+        settings = KafkaSettings(
+            running(secured).bootstrap,
+            {**running(secured).client_options, "sasl.username": "worker", "sasl.password": "right"},
+        )
+        health = KafkaHealth(settings)
+        seen: list[str | None] = []
+        health.on_change(lambda: seen.append(error.code if (error := health.trouble()) is not None else None))
+        health.start()
+        try:
+            until(lambda: health.answered_at is not None, "an answer")
+            set_password(secured, "worker", "another")
+            secured.kill()
+            until(lambda: "kafka.away" in seen, "the broker is missed")
+            secured.start()
+            until(lambda: seen[-1] == "kafka.authentication", "the password is refused")
+            set_password(secured, "worker", "right")
+            until(lambda: seen[-1] is None, "all is well")
+        finally:
+            health.close()
+
+        assert read_all(running(secured).client_config(), topic) == [b"sealed"]
+        assert seen[:1] == ["kafka.away"]
+        assert set(seen) <= {"kafka.away", "kafka.authentication", "kafka.timeout", "kafka.disconnected", None}
 
     def test_allows_a_user_only_what_an_acl_allows(self, secured: EmbeddedKafka) -> None:
         admin_config = running(secured).client_config()
         admin = AdminClient(admin_config)
         topic = create_topic(admin_config)
-        credential = UserScramCredentialUpsertion(
-            "reader", ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096), b"reads"
-        )
-        admin.alter_user_scram_credentials([credential])["reader"].result(15)
+        set_password(secured, "reader", "reads")
         acls = [
             AclBinding(
                 kind, name, ResourcePatternType.LITERAL, "User:reader", "*", AclOperation.READ, AclPermissionType.ALLOW

@@ -20,7 +20,7 @@ def choose_ports(file: Path, *, fresh: bool = False) -> Ports:
     """The ports of the last start where all are free, else (or when `fresh`) new ones; noted in `file`."""
     ports = None if fresh else _noted(file)
     if ports is None or not all(_is_free(port) for port in asdict(ports).values()):
-        client, controller, internal = _new_ports(3)
+        client, controller, internal = new_ports(3)
         ports = Ports(client=client, controller=controller, internal=internal)
         write_private(file, json.dumps(asdict(ports)) + "\n")
     return ports
@@ -44,7 +44,7 @@ def _is_free(port: int) -> bool:
         return True
 
 
-def _new_ports(count: int) -> list[int]:
+def new_ports(count: int) -> list[int]:
     """Ports below the ephemeral range, so that no outgoing connection takes them while the broker restarts."""
     try:
         highest = int(_RANGE.read_text(encoding="ascii").split()[0]) - 1

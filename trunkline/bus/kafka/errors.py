@@ -1,19 +1,38 @@
-"""Kafka's errors as ours, sorted by what can be done about them."""
+"""Kafka's errors of a call as ours, sorted by what can be done about them."""
 
 from __future__ import annotations
 
+from typing import Final
+
 from confluent_kafka import KafkaError, KafkaException
 
+from trunkline.bus.kafka.refusals import KINDS, KafkaUnusableError, code_of
 from trunkline.core.errors import ConfigurationError, FatalError, RetriableError, TrunklineError
 
-_DENIED = {
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.GROUP_AUTHORIZATION_FAILED,
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+_DENIED: Final = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: (
+        "kafka.denied_topic",
+        "grant its principal READ on the topics that are read, WRITE on those that are written, and DESCRIBE on both",
+    ),
+    KafkaError.GROUP_AUTHORIZATION_FAILED: (
+        "kafka.denied_group",
+        "grant its principal READ on the consumer groups of the namespace (a prefixed ACL)",
+    ),
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: (
+        "kafka.denied_cluster",
+        "grant its principal CREATE on the cluster or on the topics' prefix, or have somebody create what is missing",
+    ),
+    KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED: (
+        "kafka.denied_transactional_id",
+        "grant its principal WRITE on the transactional ids of the namespace (a prefixed ACL)",
+    ),
+}
+"""What the authorizer refuses, and what to grant (https://kafka.apache.org/documentation/#operations_resources_and_protocols)."""
+_CONNECTION: Final = {
     KafkaError.SASL_AUTHENTICATION_FAILED,
-    KafkaError._AUTHENTICATION,  # noqa: SLF001
-    KafkaError.POLICY_VIOLATION,
+    KafkaError._AUTHENTICATION,  # noqa: SLF001 (librdkafka's own codes have no other name)
+    KafkaError._RESOLVE,  # noqa: SLF001
+    KafkaError._SSL,  # noqa: SLF001
 }
 SETTLING = {
     KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -31,14 +50,24 @@ _BROKEN_OPTIONS = {KafkaError._INVALID_ARG, KafkaError.UNSUPPORTED_SASL_MECHANIS
 
 
 def translate(error: KafkaException | KafkaError, what: str, *, where: str | None = None) -> TrunklineError:
-    """One of our errors for Kafka's: what a person must mend is fatal, what may pass is retriable."""
+    """One of our errors for Kafka's: what a person must mend is fatal, what may pass is retriable.
+
+    That the cluster can't be reached or refuses us is retriable too, since clients try on by themselves. A call seldom knows why:
+    `KafkaHealth` does.
+    """
     cause = error.args[0] if isinstance(error, KafkaException) else error
     code = cause.code()
     text = f"{what}: {cause.str()}"
     if code in _DENIED:
+        named, hint = _DENIED[code]
+        return FatalError(text, where=where, hint=hint, code=named)
+    if code == KafkaError.POLICY_VIOLATION:
         return FatalError(
-            text, where=where, hint="grant the pipeline's principal the missing right", code="kafka.denied"
+            text, where=where, hint="ask who runs the cluster what its policy allows", code="kafka.policy"
         )
+    if code in _CONNECTION:
+        kind = KINDS[code_of(code, cause.str()) or "kafka.disconnected"]
+        return KafkaUnusableError(text, where=where, hint=kind.hint, code=kind.code)
     if code in {KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH}:  # noqa: SLF001
         return RetriableError(text, where=where, code="kafka.fenced")
     if code in {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}:  # noqa: SLF001

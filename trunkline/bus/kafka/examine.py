@@ -27,6 +27,8 @@ _UNRESOLVED: Final = {"kafka.tls_ca", "kafka.disconnected"}
 
 def examined(found: Refusal, options: Mapping[str, str]) -> Refusal:
     """The same refusal, or the one that a look at its listener shows it to be. `options` are those of the client."""
+    if found.kind.code == "kafka.tls_client_certificate" and not any("certificate" in name for name in options):
+        return refusal(found.kind.code, found.address, "it asks for one, and none is set")
     if found.kind.code not in _UNRESOLVED:
         return found
     host, _, port = found.address.rpartition(":")

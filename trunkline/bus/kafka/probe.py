@@ -6,6 +6,7 @@ A client that has been connected for long proves less: it goes on with a passwor
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -49,8 +50,9 @@ def ping(settings: KafkaSettings, timeout: float = 10.0) -> None:
     admin: AdminClient = settings.client(AdminClient, {**_QUIET, "error_cb": words.error, "logger": words})
     begun = time.monotonic()
     found = _ask(admin, settings, words, timeout)
-    if found is not None and found.kind.passes and (not words.said or any(said.listed for said in words.said)):
-        found = _each_broker(admin, settings, found)
+    listed = [said.address for said in words.said if said.listed]
+    if found is not None and found.kind.passes and (listed or not words.said):
+        found = _each_broker(admin, found, listed)
     if found is None:
         return
     if not found.detail:
@@ -58,19 +60,22 @@ def ping(settings: KafkaSettings, timeout: float = 10.0) -> None:
     raise found.error
 
 
-def _each_broker(admin: AdminClient, settings: KafkaSettings, found: Refusal) -> Refusal | None:
-    """What `found` means where the cluster did say who its brokers are; None where one of them can be used."""
+def _each_broker(admin: AdminClient, found: Refusal, listed: Sequence[str]) -> Refusal | None:
+    """What `found` means where the cluster did say who its brokers are; None where one of them can be used.
+
+    `listed` are addresses from the cluster that can't be reached.
+    """
     try:
-        brokers = admin.list_topics(timeout=_MORE_SECONDS).brokers
+        brokers = admin.list_topics(timeout=_EACH_SECONDS).brokers
+        listed = listed or [f"{one.host}:{one.port}" for one in brokers.values()]
         # Sent to each broker at its own address. Asked for groups in no living state, so that the answers are short.
         asked = admin.list_consumer_groups(states={ConsumerGroupState.DEAD}, request_timeout=_EACH_SECONDS)
         if len(asked.result(_EACH_SECONDS + _MORE_SECONDS).errors) < len(brokers):
             return None
     except (KafkaException, TimeoutError):
-        return found  # it does not even say that
-    one = min(brokers.values(), key=lambda broker: broker.id)
-    address = f"{one.host}:{one.port}"
-    return refusal("kafka.advertised", address, found.detail or "no answer")
+        if not listed:
+            return found  # it does not even say who they are
+    return refusal("kafka.advertised", listed[0], found.detail or "no answer")
 
 
 def _ask(admin: AdminClient, settings: KafkaSettings, words: _Words, timeout: float) -> Refusal | None:

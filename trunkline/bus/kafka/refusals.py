@@ -204,6 +204,9 @@ _FILES: Final = {
 """Options that hold or name what TLS needs."""
 
 
+_UNANSWERED: Final = ("timed out", "timeout", "no route to host", "network is unreachable", "host is down")
+
+
 class KafkaUnusableError(UnavailableError):
     """The cluster can't be used, for one of the reasons in KINDS; `since` is the Unix time at which that began."""
 
@@ -259,27 +262,26 @@ def classify(said: Iterable[Said], address: str) -> Refusal | None:
 
 
 def _reason(said: Said, cluster: str) -> Refusal | None:
-    code = _code(said)
+    code = code_of(said.code, said.text, said.state)
     return refusal(code, said.address or cluster, said.text) if code is not None else None
 
 
-def _code(said: Said) -> str | None:
-    text = said.text.lower()
-    if said.code == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 (librdkafka's own codes have no other name)
+def code_of(error: int, text: str, state: str = "") -> str | None:
+    """The code of the reason that a client's error and its words are about, in a state of the connection; None where they tell none."""
+    text = text.lower()
+    if error == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 (librdkafka's own codes have no other name)
         return None  # it counts brokers, and does not say why
-    if said.code in {KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED}:  # noqa: SLF001
+    if error in {KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED}:  # noqa: SLF001
         return _sign_in(text)
-    if said.code == KafkaError._RESOLVE:  # noqa: SLF001
+    if error == KafkaError._RESOLVE:  # noqa: SLF001
         return "kafka.unknown_host"
-    if said.code == KafkaError._SSL or said.state == "SSL_HANDSHAKE" or "ssl routines" in text:  # noqa: SLF001
+    if error == KafkaError._SSL or state == "SSL_HANDSHAKE" or "ssl routines" in text:  # noqa: SLF001
         return _tls(text)
     if "connection refused" in text:
         return "kafka.refused"
-    if "timed out" in text or "timeout" in text or said.code == KafkaError._TIMED_OUT:  # noqa: SLF001
+    if error == KafkaError._TIMED_OUT or any(words in text for words in _UNANSWERED):  # noqa: SLF001
         return "kafka.timeout"
-    if any(words in text for words in ("no route to host", "network is unreachable", "host is down")):
-        return "kafka.timeout"
-    if said.code == KafkaError._TRANSPORT:  # noqa: SLF001
+    if error == KafkaError._TRANSPORT:  # noqa: SLF001
         return "kafka.disconnected"
     return None
 

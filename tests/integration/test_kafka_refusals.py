@@ -1,0 +1,305 @@
+"""Each way in which Kafka can refuse a client, on the real thing: its code, the address it names, and what it says to do."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import (
+    NewTopic,
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialUpsertion,
+)
+
+from tests.conftest import KafkaUnderTest
+from tests.integration.kafka_listeners import PASSWORD, UNKNOWN_HOST, ManyListeners, scram
+from trunkline.bus.kafka import KafkaHealth, KafkaSettings, KafkaUnusableError, ping, translate
+from trunkline.core.errors import FatalError
+
+
+def refusal_of(settings: KafkaSettings, timeout: float = 3.0) -> KafkaUnusableError:
+    """What a cluster that can't be used is said to be."""
+    with pytest.raises(KafkaUnusableError) as refused:
+        ping(settings, timeout)
+    assert refused.value.exit_code == 3
+    assert refused.value.hint
+    return refused.value
+
+
+@pytest.fixture
+def silent_port() -> Iterator[str]:
+    """The address of something that takes connections and never says a word."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(64)
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+
+
+# --- with any broker ---
+
+
+def test_tls_to_a_listener_without_it(kafka: KafkaUnderTest) -> None:
+    error = refusal_of(KafkaSettings(kafka.bootstrap, {"security.protocol": "SSL"}))
+
+    assert error.code == "kafka.tls_to_plaintext"
+    assert kafka.bootstrap in error.message
+
+
+def test_signing_in_at_a_listener_that_has_no_sign_in(kafka: KafkaUnderTest) -> None:
+    error = refusal_of(KafkaSettings(kafka.bootstrap, scram()))
+
+    assert error.code == "kafka.sasl_unexpected"
+    assert kafka.bootstrap in error.message
+
+
+def test_a_name_that_nobody_has() -> None:
+    error = refusal_of(KafkaSettings("no-such-broker.invalid:9092"), 0.5)
+
+    assert error.code == "kafka.unknown_host"
+    assert "no-such-broker.invalid:9092" in error.message
+
+
+def test_a_broker_that_never_answers(silent_port: str) -> None:
+    error = refusal_of(KafkaSettings(silent_port), 0.5)
+
+    assert error.code == "kafka.timeout"
+    assert silent_port in error.message
+
+
+def test_one_address_that_answers_is_enough(kafka: KafkaUnderTest) -> None:
+    ping(KafkaSettings(f"127.0.0.1:1,{kafka.bootstrap}"))
+
+
+# --- with a broker that has a listener for each ---
+
+
+@pytest.fixture(scope="module")
+def listeners(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ManyListeners]:
+    made = ManyListeners(tmp_path_factory.mktemp("listeners"))
+    with made.broker:
+        yield made
+
+
+@dataclass(frozen=True)
+class Case:
+    """A client that is refused: where, with which options, and what is to be said."""
+
+    listener: str
+    code: str
+    options: Callable[[ManyListeners], dict[str, str]] = field(default=lambda _: {})
+    says: str = ""
+
+
+def tls(listeners: ManyListeners, **more: str) -> dict[str, str]:
+    """The options of a client that speaks TLS and trusts the authority of the broker."""
+    options = {"security.protocol": "SSL", "ssl.ca.location": str(listeners.authority)}
+    return options | {name.replace("_", "."): value for name, value in more.items()}
+
+
+CASES = {
+    "a wrong password": Case("CLIENT", "kafka.authentication", lambda _: scram(password="wrong")),
+    "an unknown user": Case("CLIENT", "kafka.authentication", lambda _: scram("nobody")),
+    "another mechanism": Case(
+        "CLIENT", "kafka.sasl_mechanism", lambda _: scram(sasl_mechanism="PLAIN"), "supported mechanisms: SCRAM-SHA-512"
+    ),
+    "no sign-in": Case("CLIENT", "kafka.sasl_required", says="SCRAM-SHA-512"),
+    "a sign-in where there is none": Case("OPEN", "kafka.sasl_unexpected", lambda _: scram()),
+    "a sign-in at a TLS listener without one": Case(
+        "TLS", "kafka.sasl_unexpected", lambda made: scram() | tls(made, security_protocol="SASL_SSL")
+    ),
+    "no TLS": Case("TLS", "kafka.plaintext_to_tls"),
+    "a sign-in without TLS": Case("TLS", "kafka.plaintext_to_tls", lambda _: scram()),
+    "TLS where there is none": Case("OPEN", "kafka.tls_to_plaintext", tls),
+    "no authority": Case("TLS", "kafka.tls_ca", lambda _: {"security.protocol": "SSL"}, "self-signed certificate"),
+    "another authority": Case("TLS", "kafka.tls_ca", lambda made: tls(made, ssl_ca_location=str(made.stranger))),
+    "an authority's file that is not there": Case(
+        "TLS", "kafka.tls_ca", lambda made: tls(made, ssl_ca_location=str(made.home / "none.pem")), "ssl.ca.location"
+    ),
+    "a certificate that has expired": Case("EXPIRED", "kafka.tls_expired", tls, "has expired"),
+    "a certificate for another name": Case("MISNAMED", "kafka.tls_hostname", tls, "not valid for '127.0.0.1'"),
+    "no client certificate": Case("MUTUAL", "kafka.tls_client_certificate", tls, "none is set"),
+    "a client certificate that is not there": Case(
+        "MUTUAL",
+        "kafka.tls_client_certificate",
+        lambda made: tls(made, ssl_certificate_location=str(made.home / "none.pem")),
+        "ssl.certificate.location",
+    ),
+    "an address that the cluster gives and nobody has": Case("LOST", "kafka.advertised", says=UNKNOWN_HOST),
+    "a token service that is away": Case(
+        "CLIENT",
+        "kafka.token",
+        lambda _: {
+            "security.protocol": "SASL_PLAINTEXT",
+            "sasl.mechanism": "OAUTHBEARER",
+            "sasl.oauthbearer.method": "oidc",
+            "sasl.oauthbearer.client.id": "trunkline",
+            "sasl.oauthbearer.client.secret": "not this one",
+            "sasl.oauthbearer.token.endpoint.url": "http://127.0.0.1:1/token",
+        },
+        "token",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_a_client_with(case: Case, listeners: ManyListeners) -> None:
+    error = refusal_of(listeners.settings(case.listener, case.options(listeners)))
+
+    assert error.code == case.code
+    assert case.says in error.message
+    local = {"kafka.token", "kafka.advertised"}
+    if error.code not in local and error.where is None:
+        assert listeners.address(case.listener) in error.message
+    assert PASSWORD not in str(error)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("listener", "options"),
+    [
+        ("CLIENT", lambda _: scram()),
+        ("OPEN", lambda _: {}),
+        ("TLS", tls),
+        (
+            "MUTUAL",
+            lambda made: tls(
+                made, ssl_certificate_location=str(made.client_certificate), ssl_key_location=str(made.client_key)
+            ),
+        ),
+    ],
+)
+def test_who_has_what_a_listener_asks_for_is_served(
+    listener: str, options: Callable[[ManyListeners], dict[str, str]], listeners: ManyListeners
+) -> None:
+    ping(listeners.settings(listener, options(listeners)))
+
+
+@pytest.mark.slow
+def test_each_right_that_is_missing_has_its_code_and_names_what_to_grant(listeners: ManyListeners) -> None:
+    admin = listeners.settings("CLIENT", scram()).admin()
+    set_password(listeners, "visitor", "visits")
+    admin.create_topics([NewTopic("secret", 1, 1)])["secret"].result(15)
+    visitor = listeners.settings("CLIENT", scram("visitor", "visits"))
+
+    def write() -> None:
+        failures: list[object] = []
+        producer = visitor.producer()
+        producer.produce("secret", b"x", on_delivery=lambda error, _message: failures.append(error))
+        producer.flush(15)
+        raise KafkaException(failures[0])
+
+    def join() -> None:
+        consumer = visitor.consumer("hidden")
+        try:
+            consumer.subscribe(["secret"])
+            deadline = time.monotonic() + 15
+            while time.monotonic() < deadline:
+                message = consumer.poll(0.2)
+                if message is not None and message.error() is not None:
+                    raise KafkaException(message.error())
+        finally:
+            consumer.close()
+
+    def create() -> None:
+        visitor_admin = visitor.admin()
+        visitor_admin.create_topics([NewTopic("mine", 1, 1)])["mine"].result(15)
+
+    def begin() -> None:
+        visitor.producer(transactional_id="mine").init_transactions(15)
+
+    codes = {}
+    for what in (write, join, create, begin):
+        with pytest.raises(KafkaException) as refused:
+            what()
+        error = translate(refused.value, "it was refused")
+        assert isinstance(error, FatalError)
+        assert "grant" in (error.hint or "")
+        codes[what.__name__] = error.code
+
+    assert codes == {
+        "write": "kafka.denied_topic",
+        "join": "kafka.denied_group",
+        "create": "kafka.denied_topic",
+        "begin": "kafka.denied_transactional_id",
+    }
+
+
+# --- while a worker runs ---
+
+
+def until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> float:
+    """Waits for a condition; the seconds that took."""
+    begun = time.monotonic()
+    while not condition():
+        if time.monotonic() - begun > seconds:
+            raise AssertionError(f"{what} did not come to be in {seconds:g} s")
+        time.sleep(0.05)
+    return time.monotonic() - begun
+
+
+@contextlib.contextmanager
+def watching(settings: KafkaSettings) -> Iterator[KafkaHealth]:
+    """A watch over a cluster that has been found well."""
+    health = KafkaHealth(settings)
+    health.start()
+    try:
+        until(lambda: health.answered_at is not None, "an answer")
+        yield health
+    finally:
+        health.close()
+
+
+def set_password(listeners: ManyListeners, user: str, password: str) -> None:
+    """Changes the password of a user."""
+    admin = listeners.settings("OPEN").admin()
+    credential = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
+    change = UserScramCredentialUpsertion(user, credential, password.encode())
+    admin.alter_user_scram_credentials([change])[user].result(15)
+
+
+@pytest.mark.slow
+def test_a_password_that_was_changed_is_named_once_the_broker_asks_again_and_no_more_once_it_is_right(
+    listeners: ManyListeners,
+) -> None:
+    set_password(listeners, "worker", "old")
+    settings = listeners.settings("CLIENT", scram("worker", "old"))
+    with watching(settings) as health:
+        set_password(listeners, "worker", "new")
+        listeners.broker.stop()
+        until(lambda: health.trouble() is not None, "trouble while the broker is away")
+        away = health.trouble()
+        assert away is not None
+        assert away.code == "kafka.away"
+        listeners.broker.start()
+
+        until(lambda: getattr(health.trouble(), "code", "") == "kafka.authentication", "the password is refused")
+        refused = health.trouble()
+        assert refused is not None
+        assert refused.since == away.since, "it has not worked since then"
+
+        set_password(listeners, "worker", "old")
+        until(lambda: health.trouble() is None, "all is well")
+
+
+@pytest.mark.slow
+def test_an_idle_healthy_cluster_never_looks_troubled(listeners: ManyListeners) -> None:
+    # The broker closes idle connections after two seconds here, and so do the clients theirs.
+    options = {**scram(), "connections.max.idle.ms": "2000"}
+    with watching(listeners.settings("CLIENT", options)) as health:
+        changes: list[object] = []
+        health.on_change(lambda: changes.append(health.trouble()))
+        producer = health.settings.producer()
+        admin = health.settings.admin()
+        admin.list_topics(timeout=10)
+        first = health.answered_at or 0
+        until(lambda: bool(producer.poll(0.1) or (health.answered_at or 0) > first + 8), "eight seconds of answers")
+
+        assert changes == []
+        assert health.trouble() is None
