@@ -24,7 +24,7 @@ def serving_registry(kafka: KafkaSettings, names: Names) -> Iterator[str]:
     stack = contextlib.AsyncExitStack()
 
     async def begin() -> str:
-        store = KafkaStore({"bootstrap.servers": kafka.bootstrap, **kafka.options}, names.schemas)
+        store = KafkaStore(kafka.for_others(), names.schemas)
         stack.push_async_callback(store.close)
         await store.start()
         runner, url = await serve_registry(store)

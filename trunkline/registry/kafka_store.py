@@ -53,7 +53,9 @@ class KafkaStore:
                 self._follower.start()
                 self._follower.catch_up(self._timeout)
             except TimeoutError as error:
-                raise UnavailableError(f"the schemas could not be read in {self._timeout:g} s: {error}") from error
+                raise UnavailableError(
+                    f"the schemas could not be read in {self._timeout:g} s: {error}", code="registry.topic"
+                ) from error
 
         try:
             await asyncio.to_thread(begin)

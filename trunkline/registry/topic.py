@@ -45,8 +45,16 @@ def ensure_topic(admin: AdminClient, topic: str, *, timeout: float = 30.0) -> No
         admin.create_topics([new], operation_timeout=timeout, request_timeout=timeout)[topic].result(timeout)
         return
     except KafkaException as error:
-        if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
-            raise UnavailableError(f"the topic {topic} can't be created: {error.args[0].str()}") from error
+        refused = error.args[0]
+        # Who may not create topics is told so of one that is there as well.
+        if refused.code() != KafkaError.TOPIC_ALREADY_EXISTS and not (
+            refused.code() in _DENIED and admin.list_topics(topic, timeout=timeout).topics[topic].error is None
+        ):
+            raise UnavailableError(
+                f"the topic {topic} can't be created: {refused.str()}",
+                hint="grant the worker's principal CREATE, READ and WRITE on it" if refused.code() in _DENIED else None,
+                code="registry.topic",
+            ) from error
     partitions, policy = _described(admin, topic, timeout)
     if partitions != 1:
         raise ConfigurationError(f"the topic {topic} has {partitions} partitions; schemas need exactly one")
@@ -76,7 +84,7 @@ def _described(admin: AdminClient, topic: str, timeout: float) -> tuple[int, str
             if error.args[0].code() not in _PASSING:
                 deadline = 0.0
         if time.monotonic() >= deadline:
-            raise UnavailableError(f"the topic {topic} can't be described: {reason}")
+            raise UnavailableError(f"the topic {topic} can't be described: {reason}", code="registry.topic")
         time.sleep(0.05)
 
 
@@ -150,7 +158,8 @@ class Follower:
                 # Right after its creation a topic has no leader for a moment.
                 if error.args[0].code() not in _PASSING or time.monotonic() >= deadline:
                     raise UnavailableError(
-                        f"the end of {self._partition.topic} can't be read: {error.args[0].str()}"
+                        f"the end of {self._partition.topic} can't be read: {error.args[0].str()}",
+                        code="registry.topic",
                     ) from error
             self._stopping.wait(0.05)
 
@@ -177,13 +186,16 @@ class Follower:
 
     def _refuse_failed(self) -> None:
         if self._failure is not None:
-            raise UnavailableError(f"the topic {self._partition.topic} can't be read: {self._failure}")
+            raise UnavailableError(
+                f"the topic {self._partition.topic} can't be read: {self._failure}", code="registry.topic"
+            )
 
     def _run(self) -> None:
         try:
             while not self._stopping.is_set():
                 first = self._consumer.poll(0.25)
                 if first is None:
+                    self.admin.poll(0)  # nobody else does, and what it reports while a broker is away would pile up
                     continue
                 # `consume` alone would wait for its time-out or a full batch, and with it all who wait for a record.
                 messages = [first, *self._consumer.consume(500, 0)]
@@ -216,6 +228,7 @@ class Follower:
             self._changed.notify_all()
 
 
+_DENIED: Final = frozenset({KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED})
 _HOPELESS: Final = frozenset(
     {
         KafkaError._AUTO_OFFSET_RESET,  # noqa: SLF001

@@ -140,6 +140,10 @@ class KafkaSettings:
         """The settings of a pipeline's clients."""
         return replace(self, pipeline=pipeline)
 
+    def for_others(self) -> dict[str, Any]:
+        """The options of clients that another room makes, as the registry does for its topic: they report like ours."""
+        return {name: value for name, value in self._base().items() if name != "logger"}
+
     def client(self, kind: Callable[[dict[str, Any]], C], more: Mapping[str, Any]) -> C:
         """A client with these settings and `more`, which wins.
 

@@ -136,7 +136,7 @@ class Builder:
         if state is None:
             return None
         folder = self._data / "state" / self._worker / name / "parked"
-        return Changelog(self._settings, name, topic, state.id, folder)
+        return Changelog(self._settings.of(name), name, topic, state.id, folder)
 
     def _sink_and_gates(self, manifest: SinkManifest) -> tuple[Sink, Sequence[Gate]]:
         """The plug-in, with its fallback where it has one, and the gates that the engine has its calls pass."""
@@ -160,7 +160,7 @@ class Builder:
         publisher = _publisher(
             self._settings, self._names, self._registry, self._project, manifest, source, self._worker
         )
-        settings = self._settings.fitting(publisher.limits.values())
+        settings = self._settings.of(name).fitting(publisher.limits.values())
         if isinstance(source, PushSource):
             push = PushRuntime(
                 settings,
@@ -216,7 +216,7 @@ class Builder:
         saved: Mapping[Partition, int] | None,
     ) -> Reading:
         return Reading(
-            self._settings.fitting(topics.limits.values()),
+            self._settings.of(manifest.metadata.name).fitting(topics.limits.values()),
             self._names,
             manifest.metadata.name,
             manifest.spec.from_,

@@ -417,10 +417,7 @@ class Worker:
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         if not self.registry_url:
-            self._store = KafkaStore(
-                {"bootstrap.servers": self._settings.kafka.bootstrap, **self._settings.kafka.options},
-                self._settings.names.schemas,
-            )
+            self._store = KafkaStore(self._settings.kafka.for_others(), self._settings.names.schemas)
             await self._store.start()
             app.add_subapp("/registry", registry_app(self._store))
         if self._settings.extend_api is not None:
