@@ -5,60 +5,30 @@ Used by one thread, the pipeline's polling thread. `Member` is told of every cha
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
-from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
-from trunkline.bus.kafka import KafkaSettings, translate, watermarks
-from trunkline.bus.ledger import Ledger, Plan
-from trunkline.bus.names import Names
-from trunkline.core.errors import FatalError
+from trunkline.bus.beginnings import Assigned, Beginnings, Partition, Reading
+from trunkline.bus.kafka import offset_of, translate
+from trunkline.core.errors import TrunklineError
 from trunkline.core.log import get_logger
 
-Partition = tuple[str, int]
-"""Topic and partition number."""
+__all__ = ["Assigned", "Intake", "Member", "Partition", "Reading"]
 
 log = get_logger(__name__)
-CALL_TIMEOUT = 15.0
 POLL_SECONDS = 0.1
 IDLE_SECONDS = 2.0
 QUIET_SECONDS = 5.0
 """After this long without a record a pipeline is idle: its thread looks for a stop or a pause only each IDLE_SECONDS."""
+REVOKE_SECONDS = 3.0
+"""How long a rebalance waits for an answer whether the topics are still those that were read."""
 _ABSENT = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}  # noqa: SLF001 (librdkafka's own codes have no other name)
 _PASSING = {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE, KafkaError._TIMED_OUT}  # noqa: SLF001
-
-
-@dataclass(frozen=True, slots=True)
-class Assigned:
-    """A partition that came to this member: it reads from `position`, and the ledger goes on from there."""
-
-    partition: Partition
-    position: int
-    ledger: Ledger
-    plan: Plan | None
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """What a pipeline reads, as whom, and from where.
-
-    `topics` are names, or families that end in `.*`; the pipeline's retry topic comes on top. `started_at` is when the pipeline
-    ran first (Unix seconds), None for now. `saved` is the second copy of its offsets.
-    """
-
-    settings: KafkaSettings
-    names: Names
-    pipeline: str
-    topics: Sequence[str]
-    start: str | datetime
-    worker: str
-    started_at: float | None = None
-    saved: Mapping[Partition, int] | None = None
 
 
 class Member(Protocol):
@@ -78,15 +48,13 @@ class Intake:
     """A member of a pipeline's consumer group."""
 
     def __init__(self, reading: Reading, member: Member) -> None:
-        self._saved = reading.saved or {}
-        self._pipeline = reading.pipeline
         self._settings = reading.settings
         self._consumer: Consumer = reading.settings.consumer(reading.names.group(reading.pipeline))
-        self._start = reading.start
-        self._started_at = reading.started_at if reading.started_at is not None else time.time()
-        self._first_run = reading.started_at is None
-        self._retry = reading.names.retry(reading.pipeline)
+        self._beginnings = Beginnings(reading)
         self._member = member
+        self._begun: dict[Partition, int] = {}
+        """Where each partition that is ours was begun."""
+        self._closing = False
         self._failure: Exception | None = None
         self._last_record = time.monotonic()
         self._flows = False
@@ -95,7 +63,7 @@ class Intake:
             name if not name.endswith(".*") else "^" + re.escape(name[:-2]) + "[.].+" for name in reading.topics
         ]
         self._consumer.subscribe(
-            [*patterns, self._retry], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            [*patterns, reading.retry], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
 
     @property
@@ -130,7 +98,7 @@ class Intake:
             for message in messages:
                 error = message.error()
                 if error is not None:
-                    self._judge(error)
+                    self._judge(error, message)
         return good
 
     def raise_failure(self) -> None:
@@ -139,19 +107,29 @@ class Intake:
             failure, self._failure = self._failure, None
             raise failure
 
+    def check_topics(self) -> None:
+        """Raises where a topic is gone or was made anew, after its partitions were given up as lost. Our error for Kafka's otherwise."""
+        changed = self._beginnings.changed({topic for topic, _ in self._begun})
+        if changed:
+            gone = self._of(changed)
+            error = self._beginnings.error_for(self._consumer, self._read_to(gone))
+            with contextlib.suppress(TrunklineError):  # whatever giving them up leads to follows from this
+                self._member.lost(gone)
+            raise error
+
     def close(self) -> None:
         """Leaves the group; `revoked` is called for what is still assigned."""
+        self._closing = True
         self._consumer.close()
 
-    def _judge(self, error: KafkaError) -> None:
+    def _judge(self, error: KafkaError, message: Message) -> None:
         if error.code() in _ABSENT or error.code() in _PASSING or error.retriable():
             log.debug("kafka reports", error=error.str())
             return
         if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
-            raise FatalError(
-                f"the committed offset is no longer there: {error.str()}",
-                hint=f"records expired before they were read: `trunkline offsets set {self._pipeline} --to earliest` goes on after them",
-                code="offsets.out_of_range",
+            place = (message.topic() or "", message.partition() or 0)
+            raise self._beginnings.error_for(
+                self._consumer, {**self._read_to(list(self._begun)), place: offset_of(message)}
             )
         raise translate(error, "reading failed")
 
@@ -159,8 +137,8 @@ class Intake:
         try:
             if not partitions:
                 return
-            assigned = self._positions(consumer, partitions)
-            self._first_run = False
+            assigned = self._beginnings.of(consumer, partitions)
+            self._begun |= {one.partition: one.position for one in assigned}
             self._settings.take(consumer, [TopicPartition(*one.partition, one.position) for one in assigned])
             self._member.assigned(assigned)
         except Exception as error:  # noqa: BLE001 (raised again by poll)
@@ -168,12 +146,22 @@ class Intake:
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         try:
-            if partitions:
-                self._member.revoked([(part.topic, part.partition) for part in partitions])
+            going = [(part.topic, part.partition) for part in partitions]
+            changed = set() if self._closing else self._changed({topic for topic, _ in going})
+            gone = [place for place in going if place[0] in changed]
+            if gone:
+                # I31: what was read of a topic that is gone is not committed in the one that has its name now.
+                self._failure = self._beginnings.error_for(consumer, self._read_to(gone))
+                self._member.lost(gone)
+            left = [place for place in going if place[0] not in changed]
+            if left:
+                self._member.revoked(left)
         except Exception as error:  # noqa: BLE001
-            self._failure = error
+            self._failure = (
+                self._failure or error
+            )  # that a topic is gone comes first: what giving up led to follows from it
         finally:
-            self._settings.give_up(consumer, partitions)
+            self._give_up(consumer, partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         try:
@@ -181,65 +169,27 @@ class Intake:
         except Exception as error:  # noqa: BLE001
             self._failure = error
         finally:
-            self._settings.give_up(consumer, partitions)
+            self._give_up(consumer, partitions)
 
-    def _positions(self, consumer: Consumer, partitions: list[TopicPartition]) -> list[Assigned]:
-        """Committed positions, and for partitions never read the manifest's start, committed at once.
-
-        From then on there always is a commit, and `auto.offset.reset=error` tells when it is lost.
-        """
-        try:
-            committed = consumer.committed(partitions, timeout=CALL_TIMEOUT)
-        except KafkaException as error:
-            raise translate(error, "the committed offsets can't be read") from error
-        found, new = [], []
-        for part in committed:
-            if part.error is not None:
-                raise translate(part.error, f"the commit of {part.topic}[{part.partition}] can't be read")
-            if part.offset >= 0:
-                ledger, plan = Ledger.from_metadata(part.metadata, part.offset)
-                found.append(Assigned((part.topic, part.partition), part.offset, ledger, plan))
-            elif (part.topic, part.partition) in self._saved:
-                # `start` is for the first time: applied again it would repeat a topic's history, or skip what has come since.
-                raise FatalError(
-                    f"the committed offset of {part.topic}[{part.partition}] is gone; it was {self._saved[part.topic, part.partition]}",
-                    hint=f"Kafka forgets those of a group that is idle for long: `trunkline offsets set {self._pipeline} --to saved`",
-                    code="offsets.missing",
-                )
-            else:
-                new.append(part)
-        if new:
-            starts = self._starts(consumer, new)
-            first = [
-                TopicPartition(topic, number, offset, Ledger(first=offset).to_metadata())
-                for (topic, number), offset in starts.items()
-            ]
-            try:
-                consumer.commit(offsets=first, asynchronous=False)
-            except KafkaException as error:
-                raise translate(error, "the first offsets can't be committed") from error
-            found += [Assigned(partition, offset, Ledger(first=offset), None) for partition, offset in starts.items()]
-        return found
-
-    def _starts(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> Mapping[Partition, int]:
-        starts: dict[Partition, int] = {}
+    def _give_up(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         for part in partitions:
-            partition = (part.topic, part.partition)
-            low, high = watermarks(consumer, part.topic, part.partition, CALL_TIMEOUT)
-            if part.topic == self._retry or self._start == "earliest":
-                starts[partition] = low
-                continue
-            if self._start == "latest" and self._first_run:
-                starts[partition] = high
-                continue
-            # `latest` means the moment when the pipeline first ran: a partition or a topic that appears later is read whole.
-            moment = self._started_at if self._start == "latest" else self._start.timestamp()  # type: ignore[union-attr]
-            asked = TopicPartition(part.topic, part.partition, int(moment * 1000))
-            try:
-                answer = consumer.offsets_for_times([asked], timeout=CALL_TIMEOUT)[0]
-            except KafkaException as error:
-                raise translate(
-                    error, f"the offset of a time in {part.topic}[{part.partition}] can't be found"
-                ) from error
-            starts[partition] = answer.offset if answer.offset not in {OFFSET_INVALID, -1} else high
-        return starts
+            self._begun.pop((part.topic, part.partition), None)
+        self._settings.give_up(consumer, partitions)
+
+    def _changed(self, topics: Collection[str]) -> set[str]:
+        try:
+            return self._beginnings.changed(topics, timeout=REVOKE_SECONDS)
+        except TrunklineError as error:
+            # The commit says which topic it was made in, and the next beginning compares.
+            log.warning("it is not known whether the topics are still the same", reason=str(error))
+            return set()
+
+    def _of(self, topics: Collection[str]) -> list[Partition]:
+        return [place for place in self._begun if place[0] in topics]
+
+    def _read_to(self, places: Sequence[Partition]) -> dict[Partition, int]:
+        """How far these partitions were read."""
+        reached = self._consumer.position([TopicPartition(*place) for place in places])
+        return {
+            (part.topic, part.partition): max(part.offset, self._begun[part.topic, part.partition]) for part in reached
+        }

@@ -14,7 +14,7 @@ from typing import Literal
 
 from trunkline.core.errors import ConfigurationError
 
-VERSION = 1
+VERSION = 2
 MAX_METADATA = 512
 
 Outcome = Literal["delivered", "filtered", "dead", "absorbed", "parked"]
@@ -35,7 +35,8 @@ class Ledger:
     """The counts of one partition since `first`, the offset where this epoch began.
 
     `checksum` is a CRC-32 over the offsets read, in order, each as eight bytes: a re-reading proves that none is missing.
-    `outputs` counts the records written, all branches together.
+    `outputs` counts the records written, all branches together. `topic_id` is Kafka's id of the topic that the offsets are of, so
+    that they say nothing of a topic that was made anew under its name; empty where a commit does not tell it.
     """
 
     first: int = 0
@@ -48,6 +49,7 @@ class Ledger:
     parked: int = 0
     outputs: int = 0
     checksum: int = 0
+    topic_id: str = ""
 
     def add(self, offsets: array[int], **counts: int) -> None:
         """Accounts for records that are settled: their offsets in order, and how many ended in each class."""
@@ -90,7 +92,7 @@ class Ledger:
             self.checksum,
             plan.last if plan is not None else -1,
         )
-        text = f"tl{VERSION}:" + ",".join(map(str, numbers))
+        text = f"tl{VERSION}:" + ",".join(map(str, (*numbers, self.topic_id)))
         assert len(text) <= MAX_METADATA
         return text
 
@@ -109,15 +111,14 @@ class Ledger:
                 hint="run a newer Trunkline",
                 code="ledger.version",
             )
-        epoch, begun, read, delivered, filtered, dead, absorbed, parked, outputs, checksum, last = map(
-            int, body.split(",")
-        )
-        ledger = cls(begun, epoch, read, delivered, filtered, dead, absorbed, parked, outputs, checksum)
+        *numbers, topic_id = body.split(",") if int(head) > 1 else [*body.split(","), ""]  # version 1 had no topic id
+        epoch, begun, read, delivered, filtered, dead, absorbed, parked, outputs, checksum, last = map(int, numbers)
+        ledger = cls(begun, epoch, read, delivered, filtered, dead, absorbed, parked, outputs, checksum, topic_id)
         return ledger, Plan(last) if last >= 0 else None
 
 
 def total(ledgers: Iterable[Ledger]) -> Ledger:
-    """The sum of the counts over partitions; `first`, `epoch` and `checksum` mean nothing in it."""
+    """The sum of the counts over partitions; `first`, `epoch`, `checksum` and `topic_id` mean nothing in it."""
     result = Ledger()
     for ledger in ledgers:
         for name in ("read", *OUTCOMES, "outputs"):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
@@ -203,22 +202,42 @@ def grow_topics(settings: KafkaSettings, wanted: Mapping[str, int]) -> None:
                 raise translate(error, f"the topic {name} can't be given more partitions") from error
 
 
+@dataclass(frozen=True, slots=True)
+class TopicIdentity:
+    """What tells a topic from another of its name, and how many partitions it has."""
+
+    id: str
+    partitions: int
+
+
+def topic_identities(
+    settings: KafkaSettings, names: Iterable[str], *, admin: AdminClient | None = None, timeout: float = TIMEOUT
+) -> dict[str, TopicIdentity]:
+    """The ids and sizes of the named topics that exist: one question, however many there are. Raises our error for Kafka's."""
+    admin = admin or settings.admin()
+    wanted = sorted(set(names))
+    if not wanted:
+        return {}
+    found = {}
+    for name, future in admin.describe_topics(TopicCollection(wanted), request_timeout=timeout).items():
+        try:
+            topic = future.result(timeout)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                raise translate(error, f"the topic {name} can't be described") from error
+        else:
+            # Kafka's own text form is URL-safe base64 (KIP-516); confluent-kafka's is not, and the id becomes a part of file names.
+            topic_id = str(topic.topic_id).replace("+", "-").replace("/", "_")
+            found[name] = TopicIdentity(topic_id, len(topic.partitions))
+    return found
+
+
 def topic_states(
     settings: KafkaSettings, names: Iterable[str], *, admin: AdminClient | None = None
 ) -> dict[str, TopicState]:
     """The named topics that exist, as they are."""
     admin = admin or settings.admin()
-    wanted = sorted(set(names))
-    if not wanted:
-        return {}
-    described = admin.describe_topics(TopicCollection(wanted), request_timeout=TIMEOUT)
-    found: dict[str, Any] = {}
-    for name, future in described.items():
-        try:
-            found[name] = future.result(TIMEOUT)
-        except KafkaException as error:
-            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
-                raise translate(error, f"the topic {name} can't be described") from error
+    found = topic_identities(settings, names, admin=admin)
     if not found:
         return {}
     states = {}
@@ -233,10 +252,8 @@ def topic_states(
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
                 continue  # it was deleted since it was described
             raise translate(error, f"the settings of the topic {resource.name} can't be read") from error
-        topic = found[resource.name]
-        # Kafka's own text form is URL-safe base64 (KIP-516); confluent-kafka's is not, and the id becomes a part of file names.
-        topic_id = str(topic.topic_id).replace("+", "-").replace("/", "_")
-        states[resource.name] = TopicState(resource.name, topic_id, len(topic.partitions), config)
+        identity = found[resource.name]
+        states[resource.name] = TopicState(resource.name, identity.id, identity.partitions, config)
     return states
 
 

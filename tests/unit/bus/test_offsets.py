@@ -101,11 +101,12 @@ numbers = st.integers(0, BIG)
     values=st.lists(numbers, min_size=9, max_size=9),
     checksum=st.integers(0, 2**32 - 1),
     plan=st.none() | numbers.map(Plan),
+    topic_id=st.sampled_from(["", "-ijQVJuk9RKOFZAmKjKJ_A"]),
 )
 def test_metadata_brings_ledger_and_plan_back_in_at_most_512_bytes(
-    values: list[int], checksum: int, plan: Plan | None
+    values: list[int], checksum: int, plan: Plan | None, topic_id: str
 ) -> None:
-    ledger = Ledger(*values, checksum=checksum)
+    ledger = Ledger(*values, checksum=checksum, topic_id=topic_id)
     text = ledger.to_metadata(plan)
     assert len(text.encode()) <= MAX_METADATA
     assert Ledger.from_metadata(text, 5) == (ledger, plan)
@@ -116,7 +117,12 @@ def test_a_commit_without_metadata_of_ours_begins_a_ledger_at_its_offset(text: s
     assert Ledger.from_metadata(text, 42) == (Ledger(first=42), None)
 
 
-@pytest.mark.parametrize("text", ["tl2:1,2,3", "tl99:", "tlx:1"])
+def test_a_commit_of_the_version_before_has_no_topic_id() -> None:
+    text = "tl1:2,10,5,3,1,1,0,0,4,99,-1"
+    assert Ledger.from_metadata(text, 0) == (Ledger(10, 2, 5, 3, 1, 1, outputs=4, checksum=99), None)
+
+
+@pytest.mark.parametrize("text", ["tl3:1,2,3", "tl99:", "tlx:1"])
 def test_metadata_of_a_newer_version_is_refused(text: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
         Ledger.from_metadata(text, 0)

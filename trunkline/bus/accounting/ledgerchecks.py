@@ -132,7 +132,7 @@ class LedgerChecks:
 
 
 def _reset(before: _Commit, now: _Commit) -> bool:
-    return (before.ledger.epoch, before.ledger.first) != (
-        now.ledger.epoch,
-        now.ledger.first,
-    ) or now.offset < before.offset
+    """Whether the two say nothing of each other: offsets were set meanwhile, or the topic was made anew."""
+    was, is_ = before.ledger, now.ledger
+    same = (was.epoch, was.first, was.topic_id) == (is_.epoch, is_.first, is_.topic_id)
+    return not same or now.offset < before.offset

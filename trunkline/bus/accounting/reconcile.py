@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,11 @@ from confluent_kafka import Consumer, Message
 from trunkline.bus.accounting.commits import committed
 from trunkline.bus.accounting.settledoffsets import Named, name_offsets
 from trunkline.bus.kafka import KafkaSettings, offset_of, read_all, read_range, watermarks
+from trunkline.bus.kafka.cluster import Place
+from trunkline.bus.knownoffsets import Copy, Reached
 from trunkline.bus.ledger import OUTCOMES, Ledger
 from trunkline.bus.names import Names
-from trunkline.bus.topics import topic_states
+from trunkline.bus.topics import TopicState, topic_states
 
 CHUNK = 10_000
 OnProgress = Callable[[str, int, int, int], None]
@@ -30,9 +32,10 @@ OnProgress = Callable[[str, int, int, int], None]
 class PartitionCheck:
     """One input partition. `present` counts the committed records that are in the topic below the committed offset.
 
-    `unverifiable` says that the range can't be read whole any more (`expired` offsets at its beginning are gone, or the topic is
-    compacted), so only the counts were compared. Where the ledger does not close, `missing` and `extra` are the offsets that the trace
-    could name: records without an outcome, and outcomes without a record. `unnamed` counts what is older than the trace.
+    `unverifiable` says that the range can't be read whole any more (`expired` offsets at its beginning are gone, the topic is compacted,
+    or another one of the name), so at most the counts were compared. Where the ledger does not close, `missing` and `extra` are the
+    offsets that the trace could name: records without an outcome, and outcomes without a record. `unnamed` counts what is older than
+    the trace.
     """
 
     topic: str
@@ -56,21 +59,55 @@ class PartitionCheck:
 
 
 def reconcile(
-    settings: KafkaSettings, names: Names, pipeline: str, *, on_progress: OnProgress | None = None
+    settings: KafkaSettings,
+    names: Names,
+    pipeline: str,
+    *,
+    known: Copy | None = None,
+    on_progress: OnProgress | None = None,
 ) -> list[PartitionCheck]:
-    """Checks every partition that a pipeline has committed. Raises our error for Kafka's."""
+    """Checks every partition that a pipeline has committed, and those `known` to have had a commit. Raises our error for Kafka's."""
     commits = committed(settings, names, pipeline)
-    compacted = {
-        name for name, state in topic_states(settings, {topic for topic, _ in commits}).items() if state.compacted
-    }
+    gone = {place: reached for place, reached in (known or {}).items() if place not in commits}
+    topics = topic_states(settings, {topic for topic, _ in [*commits, *gone]})
     reader = settings.reader(eof=True)
     try:
         return [
-            _check(settings, names, pipeline, reader, place, end, ledger, place[0] in compacted, on_progress)
-            for place, (end, ledger) in sorted(commits.items())
+            *(_without_commit(place, reached, topics.get(place[0])) for place, reached in sorted(gone.items())),
+            *(
+                _of_another_topic(place, end, ledger, topics.get(place[0]))
+                or _check(
+                    settings, names, pipeline, reader, place, end, ledger, topics[place[0]].compacted, on_progress
+                )
+                for place, (end, ledger) in sorted(commits.items())
+            ),
         ]
     finally:
         reader.close()
+
+
+def _of_another_topic(place: Place, end: int, ledger: Ledger, topic: TopicState | None) -> PartitionCheck | None:
+    """The check of a commit whose topic is gone, or is another one of its name now; None where it is the one that was read."""
+    if topic is not None and ledger.topic_id in {"", topic.id}:
+        return None
+    outcomes: dict[str, int] = {outcome: getattr(ledger, outcome) for outcome in OUTCOMES}
+    problem = _difference(ledger.topic_id, topic)
+    return PartitionCheck(*place, ledger.first, end, ledger.read, 0, outcomes, True, False, problem)
+
+
+def _without_commit(place: Place, known: Mapping[str, Reached], topic: TopicState | None) -> PartitionCheck:
+    topic_id, reached = list(known.items())[-1]
+    if topic is None or topic_id not in {"", topic.id}:
+        problem = _difference(topic_id, topic)
+    else:
+        problem = f"its commit is gone; it was {reached.offset}"
+    return PartitionCheck(*place, 0, reached.offset, 0, 0, {}, True, False, problem)
+
+
+def _difference(topic_id: str, topic: TopicState | None) -> str:
+    if topic is None:
+        return "the topic does not exist any more"
+    return f"the topic was made anew: what was read had the id {topic_id}, this one's is {topic.id}"
 
 
 def parked_now(settings: KafkaSettings, topic: str) -> int:

@@ -45,6 +45,9 @@ class Report:
     finished: bool = False
     counts: dict[str, int] = field(default_factory=dict)
     positions: dict[str, int] = field(default_factory=dict)
+    topic_ids: dict[str, str] = field(default_factory=dict)
+    """Of which topics the positions are, and `epochs` of which epochs of their ledgers: see `ReportedOffsets`."""
+    epochs: dict[str, int] = field(default_factory=dict)
     restart_at: float | None = None
     restart: int = 0
     breaker: str = ""

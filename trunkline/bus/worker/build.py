@@ -13,8 +13,9 @@ from trunkline.bus.deadletters import ORIGIN, SENT_AGAIN, Failure
 from trunkline.bus.delivery.breaker import Breaker
 from trunkline.bus.delivery.fallback import FallbackSink
 from trunkline.bus.delivery.gates import Gate
-from trunkline.bus.intake import Partition, Reading
+from trunkline.bus.intake import Reading
 from trunkline.bus.kafka import KafkaSettings, headers_of
+from trunkline.bus.knownoffsets import Copy, KnownOffsets
 from trunkline.bus.names import Names
 from trunkline.bus.parking.partitions import fit_parked_topic
 from trunkline.bus.sink.accounts import Gates
@@ -28,7 +29,9 @@ from trunkline.bus.stream.plain import PlainTransform
 from trunkline.bus.stream.runtime import StreamRuntime
 from trunkline.bus.stream.transform import CompiledStep, FailedRecordError, Output, Transform
 from trunkline.bus.threshold import DeadLetterThreshold
+from trunkline.bus.worker.board import Board
 from trunkline.bus.worker.codecs import Topics, caster_of_edits, caster_of_source
+from trunkline.bus.worker.reported import reported_offsets
 from trunkline.core.contracts import PluginContext, PushSource, Sink, Source
 from trunkline.core.errors import ConfigurationError
 from trunkline.core.event import Event
@@ -92,14 +95,12 @@ class Builder:
         quota = self._gates.quota(getattr(manifest.spec, "connection", None))
         return PluginContext(self._names.namespace, pipeline, data, log, quota)
 
-    def build(
-        self, manifest: Pipeline, *, started_at: float | None, saved: Mapping[Partition, int] | None = None
-    ) -> Built:
+    def build(self, manifest: Pipeline, *, started_at: float | None, known: KnownOffsets) -> Built:
         """The runtime of a pipeline. Raises `ConfigurationError` for what validation could not see, else what broker or registry say."""
         if isinstance(manifest, SourceManifest):
             return self._source(manifest)
         if isinstance(manifest, StreamManifest):
-            return self._stream(manifest, started_at, saved)
+            return self._stream(manifest, started_at, known)
         name = manifest.metadata.name
         sink, gates = self._sink_and_gates(manifest)
         topics = Topics(self._settings, self._project, self._registry, [*manifest.spec.from_, self._names.retry(name)])
@@ -113,7 +114,7 @@ class Builder:
             return topics.decoder(topic).decode(event.raw or b"")
 
         runtime = SinkRuntime(
-            self._reading(topics, manifest, started_at, saved),
+            self._reading(topics, manifest, started_at, known),
             sink,
             manifest.spec.delivery,
             decode,
@@ -174,9 +175,7 @@ class Builder:
             return Built(push, source)
         return Built(SourceRuntime(settings, self._names, name, source, publisher, worker=self._worker), source)
 
-    def _stream(
-        self, manifest: StreamManifest, started_at: float | None, saved: Mapping[Partition, int] | None
-    ) -> Built:
+    def _stream(self, manifest: StreamManifest, started_at: float | None, known: KnownOffsets) -> Built:
         name = manifest.metadata.name
         retry = self._names.retry(name)
         targets = [target.topic for target in manifest.spec.to]
@@ -201,7 +200,7 @@ class Builder:
             return RetryTransform(transform_of) if topic == retry else transform_of(topic)
 
         runtime = StreamRuntime(
-            self._reading(topics, manifest, started_at, saved),
+            self._reading(topics, manifest, started_at, known),
             transform_or_retry,
             exactly_once=manifest.spec.processing == "exactly-once",
             threshold=DeadLetterThreshold(manifest.spec.dead_letters, name),
@@ -213,7 +212,7 @@ class Builder:
         topics: Topics,
         manifest: StreamManifest | SinkManifest,
         started_at: float | None,
-        saved: Mapping[Partition, int] | None,
+        known: KnownOffsets,
     ) -> Reading:
         return Reading(
             self._settings.of(manifest.metadata.name).fitting(topics.limits.values()),
@@ -223,8 +222,14 @@ class Builder:
             manifest.spec.start,
             self._worker,
             started_at,
-            saved,
+            topics.ids,
+            known,
+            lambda: self._reported(manifest.metadata.name),
         )
+
+    def _reported(self, pipeline: str) -> Copy:
+        """What all workers reported by now of how far a pipeline has come."""
+        return reported_offsets(Board(self._settings, self._names).reports()).get(pipeline, {})
 
     def _require(self, topics: Topics, inputs: Sequence[str]) -> None:
         for topic in inputs:
@@ -311,12 +316,7 @@ def origin_topic(headers: Sequence[tuple[str, Any]]) -> str | None:
     return None
 
 
-def position_map(positions: Mapping[tuple[str, int], int]) -> dict[str, int]:
-    """Positions by `topic/partition`, for JSON."""
-    return {f"{topic}/{partition}": offset for (topic, partition), offset in positions.items()}
-
-
-def positions_in(positions: Mapping[str, int]) -> dict[Partition, int]:
-    """The positions in a `position_map`."""
+def positions_in(positions: Mapping[str, int]) -> dict[tuple[str, int], int]:
+    """Positions by `topic/partition`, as reports have them, by partition."""
     found = ((place.rpartition("/"), offset) for place, offset in positions.items())
     return {(topic, int(number)): offset for (topic, _, number), offset in found}

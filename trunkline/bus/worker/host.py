@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from trunkline.bus.accounting.pace import Pace
 from trunkline.bus.intake import Partition
+from trunkline.bus.knownoffsets import KnownOffsets
 from trunkline.bus.ledger import OUTCOMES, total
 from trunkline.bus.parking.decisions import Decision
 from trunkline.bus.sink.runtime import SinkRuntime
@@ -20,7 +21,8 @@ from trunkline.bus.states import Desired, State, reconnect_delay, restart_delay
 from trunkline.bus.stream.runtime import StreamRuntime
 from trunkline.bus.threads import in_own_thread
 from trunkline.bus.worker.board import Report, Wish
-from trunkline.bus.worker.build import Builder, Built, position_map
+from trunkline.bus.worker.build import Builder, Built
+from trunkline.bus.worker.reported import ReportedOffsets
 from trunkline.core.errors import FatalError, HaltError, RetriableError, TrunklineError, UnavailableError
 from trunkline.core.log import get_logger
 from trunkline.core.manifests import Pipeline
@@ -43,7 +45,7 @@ class PipelineHost:
         ingress: Ingress,
         *,
         started_at: float | None,
-        saved: Mapping[Partition, int] | None = None,
+        known: KnownOffsets,
         changed: Callable[[PipelineHost], None],
     ) -> None:
         self.manifest = manifest
@@ -54,7 +56,7 @@ class PipelineHost:
         self._worker = worker
         self._ingress = ingress
         self._started_at = started_at
-        self._saved = saved
+        self._known = known
         self._changed = changed
         self._wish = Wish()
         self._error: TrunklineError | None = None
@@ -66,7 +68,7 @@ class PipelineHost:
         self._counts: dict[str, int] = {}
         self._pace = Pace()
         # What was reported last is reported on until there is something newer: it is the second copy of the offsets.
-        self._positions: dict[str, int] = position_map(saved or {})
+        self._places: Collection[Partition] = list(known.copy)
         self._noted: Mapping[Partition, int] = {}
         """Where the runtime stood when its ledgers were counted."""
         self._finished = False
@@ -112,12 +114,12 @@ class PipelineHost:
     def positions(self) -> dict[str, int]:
         """How far it has committed each partition that is its own now."""
         self._note_counts()
-        return self._positions
+        return self._offsets().positions
 
     def report(self) -> Report:
         """How it stands now."""
         self._note_counts()
-        error = self._error
+        error, offsets = self._error, self._offsets()
         runtime = self._built.runtime if self._built is not None else None
         parked_records, parked_keys = runtime.parked if isinstance(runtime, SinkRuntime) else (0, 0)
         return Report(
@@ -133,7 +135,9 @@ class PipelineHost:
             failures=self._failures,
             finished=self._finished,
             counts=dict(self._counts),
-            positions=dict(self._positions),
+            positions=offsets.positions,
+            topic_ids=offsets.topic_ids,
+            epochs=offsets.epochs,
             restart_at=self._restart_at,
             restart=self._wish.restart,
             breaker=self._breaker(),
@@ -201,7 +205,7 @@ class PipelineHost:
     async def _run_once(self) -> None:
         loop = asyncio.get_running_loop()
         built = await loop.run_in_executor(
-            None, lambda: self._builder.build(self.manifest, started_at=self._started_at, saved=self._saved)
+            None, lambda: self._builder.build(self.manifest, started_at=self._started_at, known=self._known)
         )
         plugin, runtime = built.plugin, built.runtime
         # A restart is not the first run again: what appears after this moment is read whole, also with `start: latest`.
@@ -268,6 +272,9 @@ class PipelineHost:
         runtime = self._built.runtime if self._built is not None else None
         return runtime.waiting if isinstance(runtime, SinkRuntime) else ""
 
+    def _offsets(self) -> ReportedOffsets:
+        return ReportedOffsets.of(self._known, self._places)
+
     def _note_counts(self) -> None:
         runtime = self._built.runtime if self._built is not None else None
         if isinstance(runtime, (StreamRuntime, SinkRuntime)):
@@ -277,7 +284,8 @@ class PipelineHost:
                 self._noted = positions
                 summed = total(ledgers.values())
                 self._counts = {name: getattr(summed, name) for name in ("read", *OUTCOMES, "outputs")}
-                self._positions = position_map(positions)
+                self._places = list(positions)
+                self._known.advance(positions)
                 gauge("trunkline_ledger_open").labels(self.name).set(summed.open)
         elif isinstance(runtime, (SourceRuntime, PushRuntime)):
             splits = list(runtime.splits.values())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 
 from confluent_kafka import ConsumerGroupTopicPartitions, KafkaException, TopicPartition
@@ -13,7 +12,9 @@ from trunkline.bus.intake import Partition
 from trunkline.bus.kafka import EARLIEST, LATEST, KafkaSettings, offsets_of, translate
 from trunkline.bus.ledger import Ledger
 from trunkline.bus.names import Names
+from trunkline.bus.topics import topic_identities
 from trunkline.bus.worker.board import Report
+from trunkline.bus.worker.reported import reported_offsets
 from trunkline.core.errors import ConfigurationError
 
 TIMEOUT = 15.0
@@ -21,14 +22,10 @@ TIMEOUT = 15.0
 
 def saved_positions(reports: list[Report]) -> dict[str, dict[Partition, int]]:
     """The second copy of every pipeline's offsets, from what workers reported: Kafka forgets those of an idle group."""
-    saved: dict[str, dict[Partition, int]] = {}
-    for report in reports:
-        mine = saved.setdefault(report.pipeline, {})
-        for place, offset in report.positions.items():
-            topic, _, number = place.rpartition("/")
-            partition = (topic, int(number))
-            mine[partition] = max(offset, mine.get(partition, 0))
-    return saved
+    return {
+        pipeline: {place: list(known.values())[-1].offset for place, known in copy.items()}
+        for pipeline, copy in reported_offsets(reports).items()
+    }
 
 
 def wanted_offsets(
@@ -50,11 +47,12 @@ def wanted_offsets(
 def set_offsets(settings: KafkaSettings, names: Names, pipeline: str, offsets: Mapping[Partition, int]) -> None:
     """Commits these offsets for a pipeline. Raises `ConfigurationError` (`offsets.in_use`) while a worker runs it."""
     before = committed(settings, names, pipeline)
+    identities = topic_identities(settings, {topic for topic, _ in offsets})
     group = names.group(pipeline)
     parts = []
     for partition, offset in offsets.items():
         epoch = before[partition][1].epoch + 1 if partition in before else 1
-        ledger = replace(Ledger(first=offset), epoch=epoch)
+        ledger = Ledger(first=offset, epoch=epoch, topic_id=identities[partition[0]].id)
         parts.append(TopicPartition(*partition, offset, ledger.to_metadata()))
     # The client is kept until its answer came: with it the request would go.
     admin = settings.admin()

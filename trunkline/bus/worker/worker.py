@@ -21,8 +21,8 @@ from trunkline.bus.accounting import lag
 from trunkline.bus.accounting.commits import Positions
 from trunkline.bus.accounting.ledgerchecks import LedgerChecks
 from trunkline.bus.budget.budgets import Budgets
-from trunkline.bus.intake import Partition
 from trunkline.bus.kafka import KafkaSettings, ping
+from trunkline.bus.knownoffsets import KnownOffsets
 from trunkline.bus.memory import DEFAULT_MEMORY, Shares, divide
 from trunkline.bus.names import Names
 from trunkline.bus.parking.decisions import Decision
@@ -49,7 +49,7 @@ from trunkline.bus.worker.board import Board, Report, Wish, parse_wish
 from trunkline.bus.worker.build import Builder, positions_in, source_publisher
 from trunkline.bus.worker.follower import Follower
 from trunkline.bus.worker.host import PipelineHost
-from trunkline.bus.worker.offsetadmin import saved_positions
+from trunkline.bus.worker.reported import reported_offsets
 from trunkline.core.errors import TrunklineError, UnavailableError
 from trunkline.core.log import get_logger
 from trunkline.core.manifests import Pipeline, Project
@@ -154,7 +154,7 @@ class Worker:
         self._registry: RegistryClient | None = None
         self._started_at: dict[str, float] = {}
         self._wishes: dict[str, Wish] = {}
-        self._saved: dict[str, dict[Partition, int]] = {}
+        self._known: dict[str, KnownOffsets] = {}
         self._following_manifests = False
         self._changes = asyncio.Lock()
         self.url = ""
@@ -180,7 +180,8 @@ class Worker:
         self._registry = RegistryClient(self.registry_url, self._settings.registry_options)
         self._started_at = await loop.run_in_executor(None, self._board.started_at)
         self._wishes = await loop.run_in_executor(None, self._board.wishes)
-        self._saved = saved_positions(await loop.run_in_executor(None, self._board.reports))
+        reported = reported_offsets(await loop.run_in_executor(None, self._board.reports))
+        self._known = {name: KnownOffsets(copy) for name, copy in reported.items()}
         self._following_manifests = project is None
         if project is None:
             project = project_of(await loop.run_in_executor(None, read_applied, kafka, names))
@@ -299,7 +300,7 @@ class Worker:
             self.id,
             self.ingress,
             started_at=started,
-            saved=self._saved.pop(name, None),
+            known=self._known.setdefault(name, KnownOffsets()),
             changed=self._changed,
         )
         if name in self._wishes:

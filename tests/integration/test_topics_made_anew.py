@@ -1,0 +1,151 @@
+"""Topics that are deleted and made anew under a pipeline: nothing of the new one is read, or skipped, by what was read of the old."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bus_harness import Bus, Endpoint, bus, delete_topic, http_connection, http_sink, order, topic_manifest
+
+from trunkline.bus.accounting.commits import committed
+from trunkline.bus.accounting.reconcile import PartitionCheck, reconcile
+from trunkline.bus.topics import topic_identities
+from trunkline.bus.worker.board import Board, Report
+from trunkline.bus.worker.offsetadmin import set_offsets
+from trunkline.bus.worker.reported import reported_offsets
+
+pytestmark = pytest.mark.kafka
+
+
+@pytest.fixture
+async def endpoint() -> AsyncIterator[Endpoint]:
+    served = Endpoint()
+    await served.start()
+    yield served
+    await served.stop()
+
+
+def _stream(name: str, source: str, target: str) -> str:
+    return f"""---
+apiVersion: trunkline/v1
+kind: Stream
+metadata: {{name: {name}}}
+spec: {{from: "{source}", start: earliest, steps: [], to: "{target}"}}
+"""
+
+
+class Orders:
+    """A topic of orders, with a sink and a stream that have read five of them."""
+
+    def __init__(self, running: Bus, endpoint: Endpoint) -> None:
+        self.bus = running
+        self.endpoint = endpoint
+        self.topic = running.name("orders")
+        self.copies = running.name("copies")
+        self.ids: list[str] = []
+
+    async def begin(self) -> None:
+        await self.bus.start(
+            topic_manifest(self.topic)
+            + topic_manifest(self.copies)
+            + http_connection("shop", self.endpoint.url)
+            + http_sink("out", self.topic, connection="shop")
+            + _stream("copy", self.topic, self.copies)
+        )
+        self.ids.append(await self.id())
+        await self.bus.until_running("out", "copy")
+        await self.send(0, 5)
+        await self.until_done(5)
+
+    async def id(self) -> str:
+        found = await asyncio.to_thread(topic_identities, self.bus.settings, [self.topic])
+        return found[self.topic].id
+
+    async def send(self, first: int, end: int) -> None:
+        await self.bus.send_orders(self.topic, [order(number) for number in range(first, end)])
+
+    async def make_anew(self, first: int, end: int) -> None:
+        """Deletes the topic and makes it again, with other orders."""
+        await delete_topic(self.bus.settings, self.topic)
+        await self.bus.create(self.topic)
+        self.ids.append(await self.id())
+        await self.send(first, end)
+
+    async def until_done(self, count: int) -> None:
+        await self.bus.until(
+            lambda: all(self.bus.counts(one).get("delivered") == count for one in ("out", "copy")), f"{count} orders"
+        )
+
+    async def choose(self, offset: int) -> None:
+        for pipeline in ("out", "copy"):
+            await asyncio.to_thread(set_offsets, self.bus.settings, self.bus.names, pipeline, {(self.topic, 0): offset})
+            await self.bus.wish(pipeline, restart=1)
+
+    async def copied(self) -> list[int]:
+        return [one["id"] for one in await self.bus.orders(self.copies)]
+
+    async def reconciled(self) -> list[PartitionCheck]:
+        """The sink's ledger beside its topics."""
+
+        def check() -> list[PartitionCheck]:
+            settings, names = self.bus.settings, self.bus.names
+            known = reported_offsets(Board(settings, names).reports())["out"]
+            return reconcile(settings, names, "out", known=known)
+
+        return await asyncio.to_thread(check)
+
+    def judge(self, report: Report, *, read: int) -> None:
+        """The report names what happened, and the choices with their commands."""
+        assert report.code == "topic.made_anew"
+        assert report.reason is not None
+        assert report.hint is not None
+        for told in (self.topic, *self.ids, f"read up to {read}", "offsets 0 to "):
+            assert told in report.reason
+        for command in (
+            f"set {report.pipeline} --to earliest",
+            f"set {report.pipeline} --to latest",
+            f"adopt {report.pipeline}",
+        ):
+            assert f"trunkline offsets {command} --topic {self.topic}" in report.hint
+
+
+@pytest.fixture
+async def orders(kafka: Any, tmp_path: Path, endpoint: Endpoint) -> AsyncIterator[Orders]:
+    async with bus(kafka.bootstrap, tmp_path / "home") as made:
+        found = Orders(made, endpoint)
+        await found.begin()
+        yield found
+
+
+async def test_an_input_made_anew_while_the_worker_was_down_waits_for_a_person(orders: Orders) -> None:
+    await orders.bus.stop()
+    await orders.make_anew(100, 108)
+    await orders.bus.start()
+    for pipeline in ("out", "copy"):
+        orders.judge(await orders.bus.until_failed(pipeline), read=5)
+    assert orders.endpoint.ids("/out") == [0, 1, 2, 3, 4]
+    assert await orders.copied() == [0, 1, 2, 3, 4]
+    checks = {one.topic: one for one in await orders.reconciled()}
+    assert not checks[orders.topic].closes, "a ledger of the old topic closes over the new one"
+    assert "made anew" in (checks[orders.topic].problem or "")
+    await orders.choose(0)
+    await orders.until_done(8)
+    assert orders.endpoint.ids("/out") == [0, 1, 2, 3, 4, *range(100, 108)]
+    assert await orders.copied() == [0, 1, 2, 3, 4, *range(100, 108)]
+    await orders.bus.stop()
+    assert all(one.closes for one in await orders.reconciled())
+
+
+async def test_an_input_made_anew_under_running_pipelines_is_not_read_by_the_old_offset(orders: Orders) -> None:
+    await orders.make_anew(100, 120)
+    for pipeline in ("out", "copy"):
+        orders.judge(await orders.bus.until_failed(pipeline), read=5)
+    for pipeline in ("out", "copy"):
+        commits = await asyncio.to_thread(committed, orders.bus.settings, orders.bus.names, pipeline)
+        found = commits.get((orders.topic, 0))
+        assert found is None or found[1].topic_id == orders.ids[0], "an offset of the old topic counts in the new one"
+    assert orders.endpoint.ids("/out") == [0, 1, 2, 3, 4]
+    assert await orders.copied() == [0, 1, 2, 3, 4]
