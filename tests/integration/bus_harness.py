@@ -29,7 +29,8 @@ from trunkline.bus.ledger import Ledger, Plan
 from trunkline.bus.names import Names
 from trunkline.bus.states import Desired, State
 from trunkline.bus.topics import TopicPlan, ensure_topics
-from trunkline.bus.worker.board import Board, Report, Wish
+from trunkline.bus.worker.board import Report
+from trunkline.bus.worker.wishes import want
 from trunkline.bus.worker.worker import Worker, WorkerSettings
 from trunkline.core.envelope import Headers
 from trunkline.core.manifests import load_text
@@ -230,9 +231,11 @@ class Bus:
         """The ledger of a pipeline on the worker."""
         return self.report(pipeline).counts
 
-    async def wish(self, pipeline: str, desired: Desired = Desired.RUNNING, restart: int = 0) -> None:
+    async def wish(self, pipeline: str, desired: Desired = Desired.RUNNING, *, restart: bool = False) -> None:
         """Writes what someone wants of a pipeline to the control topic."""
-        await asyncio.to_thread(Board(self.settings, self.names).wish, pipeline, Wish(desired, restart, "a test"))
+        await asyncio.to_thread(
+            want, self.settings, self.names, [pipeline], by="a test", desired=desired, restart=restart
+        )
 
     async def until(self, condition: Callable[[], Any], what: str, seconds: float = 40.0) -> Any:
         """Waits until `condition` gives something true, and gives that."""

@@ -90,7 +90,7 @@ async def test_a_sink_with_too_many_dead_letters_stops_until_someone_restarts_it
     committed = (await running.commits("wrong"))[topic, 0][0]
     assert 20 < saved == committed < 3000
     is_mended.set()
-    await running.wish("wrong", restart=1)
+    await running.wish("wrong", restart=True)
     await running.until(lambda: running.counts("wrong").get("delivered") == 3000 - saved, "the rest delivered")
     assert len(await running.dead_letters("wrong")) == saved
     assert sorted(set(endpoint.ids("/wrong"))) == list(range(3000))

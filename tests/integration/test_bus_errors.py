@@ -229,7 +229,7 @@ async def test_refusals_of_several_keys_in_a_row_fail_the_pipeline_and_nothing_i
     assert await running.dead_letters("locked") == []
     assert {offset for offset, _, _ in (await running.commits("locked")).values()} == {0}
     endpoint.answers["/locked"] = lambda _asked, _times: 200
-    await running.wish("locked", restart=1)
+    await running.wish("locked", restart=True)
     assert await _settled(running, "locked", 40) == {"delivered": 40, "filtered": 0, "dead": 0}
 
 
@@ -247,7 +247,7 @@ async def test_a_401_fails_the_pipeline_holds_the_offset_and_dead_letters_nothin
     assert await running.dead_letters("signed-out") == []
     assert (await running.commits("signed-out"))[topic, 0][0] == 3
     endpoint.answers["/signed-out"] = lambda _asked, _times: 200
-    await running.wish("signed-out", restart=1)
+    await running.wish("signed-out", restart=True)
     assert await _settled(running, "signed-out", 8) == {"delivered": 8, "filtered": 0, "dead": 0}
 
 
@@ -316,7 +316,7 @@ async def test_a_sink_stops_when_its_dead_letter_topic_takes_no_dead_letter_and_
     assert (report.state, report.code) == (State.FAILED, "deadletters.failed")
     assert (await running.commits("narrow"))[topic, 0][0] == 2
     await set_topic(running.settings, letters, max_message_bytes="1000000")
-    await running.wish("narrow", restart=1)
+    await running.wish("narrow", restart=True)
     assert await _settled(running, "narrow", 4) == {"delivered": 3, "filtered": 0, "dead": 1}
     assert len(await running.dead_letters("narrow")) == 1
     assert set(endpoint.ids("/narrow")) == {0, 1, 2, 3}
@@ -340,7 +340,7 @@ async def test_a_stream_stops_when_its_dead_letter_topic_takes_no_dead_letter_an
     assert report.code in {"kafka.too_large", "deadletters.failed"}
     assert (await running.commits(name))[source, 0][0] <= 1
     await set_topic(running.settings, letters, max_message_bytes="1000000")
-    await running.wish(name, restart=1)
+    await running.wish(name, restart=True)
     assert await _settled(running, name, 3) == {"delivered": 2, "filtered": 0, "dead": 1}
     assert len(await running.dead_letters(name)) == 1
     found = [one["id"] for one in await running.orders(target)]
@@ -378,7 +378,7 @@ async def test_a_missing_dead_letter_topic_stops_the_pipeline_and_no_offset_pass
     )
     assert (await running.commits("homeless"))[topic, 0][0] == 1
     await running.create(letters)
-    await running.wish("homeless", restart=1)
+    await running.wish("homeless", restart=True)
     assert await _settled(running, "homeless", 3) == {"delivered": 2, "filtered": 0, "dead": 1}
     assert len(await running.dead_letters("homeless")) == 1
 
@@ -419,7 +419,7 @@ async def test_a_missing_secret_fails_its_pipeline_by_name_while_the_others_run(
     assert "BUS_TEST_TOKEN" in report.reason
     assert await _settled(running, "open", 2) == {"delivered": 2, "filtered": 0, "dead": 0}
     monkeypatch.setenv("BUS_TEST_TOKEN", "correct-horse-battery")
-    await running.wish("secretive", restart=1)
+    await running.wish("secretive", restart=True)
     assert await _settled(running, "secretive", 2) == {"delivered": 2, "filtered": 0, "dead": 0}
     assert {one.headers["Authorization"] for one in endpoint.to("/secretive")} == {"Bearer correct-horse-battery"}
 

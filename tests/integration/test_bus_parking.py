@@ -213,7 +213,11 @@ async def test_what_is_decided_about_a_parked_key_is_carried_out_once_and_audite
     await _decide(running, "decided", "b", "drop", upto=parked[-1][1].sequence, reason="all of them")
     await _until_parked(running, "decided", 0)
     assert [(one["id"], one["amount"]) for one in endpoint.effects_at("/decided")] == [(1, 1), (2, 7), (3, 1)]
-    trail = await asyncio.to_thread(lambda: list(entries(running.settings, running.names, "decided")))
+    everything = await asyncio.to_thread(lambda: list(entries(running.settings, running.names, "decided")))
+    asked = [one for one in everything if one.action.endswith(".asked")]
+    trail = [one for one in everything if one not in asked]
+    assert [one.action for one in asked] == ["parked.drop.asked", "parked.edit.asked", "parked.drop.asked"]
+    assert [one.details["decision"] for one in asked] == [one.details["decision"] for one in trail]
     assert [
         (one.who, one.action, one.details["key"], one.details["reason"], one.details["outcome"]) for one in trail
     ] == [
@@ -352,7 +356,8 @@ async def test_parked_keys_are_listed_shown_edited_retried_and_dropped_by_comman
     assert await _cli(running, "parked", "ls", "commanded") == []
     assert [(one["id"], one["amount"]) for one in endpoint.effects_at("/commanded")] == [(0, 5), (1, 1)]
     trail = await asyncio.to_thread(lambda: list(entries(running.settings, running.names, "commanded")))
-    assert [(one.action, one.details["key"], one.details["reason"]) for one in trail] == [
+    done = [one for one in trail if not one.action.endswith(".asked")]
+    assert [(one.action, one.details["key"], one.details["reason"]) for one in done] == [
         ("parked.edit", "a", "typo"),
         ("parked.retry", "b", ""),
         ("parked.drop", "b", "gone"),

@@ -26,11 +26,14 @@ from conftest import KafkaUnderTest
 
 from trunkline.bus.accounting.reconcile import reconcile
 from trunkline.bus.accounting.trace import find_hops
+from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.ledger import Ledger, Plan
+from trunkline.bus.names import Names
 from trunkline.bus.redrive.transactions import Redrive
 from trunkline.bus.states import Desired, State
 from trunkline.bus.topics import topic_states
 from trunkline.bus.worker.board import Board, Report
+from trunkline.bus.worker.wishes import Wish, read_wishes, want
 from trunkline.core.envelope import foreign_event_id
 
 pytestmark = [pytest.mark.kafka, pytest.mark.asyncio(loop_scope="module")]
@@ -102,6 +105,21 @@ async def test_a_pipeline_is_paused_resumed_stopped_and_started_by_wishes(runnin
     await running.until(lambda: endpoint.ids("/obedient") == [0, 1, 2], "the third delivered")
 
 
+async def test_what_is_wished_while_a_worker_starts_is_followed(
+    own: Bus, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def just_before(settings: KafkaSettings, names: Names) -> dict[str, Wish]:
+        found = read_wishes(settings, names)
+        for desired in (Desired.STOPPED, Desired.PAUSED):
+            want(settings, names, ["early"], by="a test", desired=desired)
+        return found
+
+    monkeypatch.setattr("trunkline.bus.worker.worker.read_wishes", just_before)
+    topic = own.name("early")
+    await own.start(topic_manifest(topic) + http_sink("early", topic, connection="peer"))
+    await own.until(lambda: own.report("early").state is State.PAUSED, "paused")
+
+
 async def test_a_paused_pipeline_delivers_nothing(running: Bus, endpoint: Endpoint) -> None:
     paused, witness = await _sink(running, "sleeper"), await _sink(running, "witness")
     target = running.name("sleeping-stream-out")
@@ -126,7 +144,7 @@ async def test_a_restart_wish_is_granted_once(running: Bus) -> None:
     topic = await _sink(running, "renewed")
     await running.until_running("renewed")
     before = running.report("renewed").since
-    await running.wish("renewed", restart=1)
+    await running.wish("renewed", restart=True)
     await running.until(lambda: running.report("renewed").restart == 1, "restarted")
     await running.until_running("renewed")
     await running.send_orders(topic, [order(0)])

@@ -324,6 +324,23 @@ def test_a_job_that_failed_goes_on_when_somebody_resumes_it(desk: Desk) -> None:
     assert desk.execute(job, lambda: Wish(Desired.CANCELLED)).state is JobState.CANCELLED
 
 
+def test_what_somebody_cancelled_nobody_resumes_by_having_looked_before(desk: Desk) -> None:
+    desk.fail([0])
+    job = desk.ask()
+    desk.want(job, Desired.CANCELLED)
+    with pytest.raises(ConfigurationError, match="was cancelled by bob and can't be resumed") as raised:
+        desk.want(job, Desired.RUNNING)
+    assert raised.value.code == "job.ended"
+    desk.want(job, Desired.CANCELLED)
+    assert desk.execute(job, lambda: Wish(Desired.CANCELLED)).state is JobState.CANCELLED
+    desk.want(job, Desired.CANCELLED)  # has ended: there is nothing to write
+    trail = [one for one in audit.entries(desk.settings, desk.names, "out") if one.action == "redrive.cancel"]
+    assert [(one.details["before"], one.details["after"]) for one in trail] == [
+        ("running", "cancelled"),
+        ("cancelled", "cancelled"),
+    ]
+
+
 def test_a_job_that_ended_long_ago_is_forgotten(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.fail([0])
     job, open_one = desk.ask(), desk.ask(rate=0.001)

@@ -29,7 +29,7 @@ class Cluster:
 
     @property
     def board(self) -> Board:
-        """Wishes and reports."""
+        """What workers report."""
         if self._board is None:
             self._board = Board(self.kafka, self.names)
         return self._board

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from trunkline.bus.topics import Difference, declared_topics, ensure_topics, internal_topics, topic_states
-from trunkline.bus.worker.applied import Change, as_data, plan, project_of, read_applied, write_changes
+from trunkline.bus.worker.applied import Applied, Change, as_data, plan, project_of
+from trunkline.bus.worker.applying import read_state, write_changes
 from trunkline.control.cluster import Cluster
 from trunkline.core.manifests import ManifestError, Problem, Project, Sink, Stream
 from trunkline.core.manifests.check import check
@@ -22,6 +23,10 @@ class Proposal:
     """Changes of manifests, topics to create, schemas to register, and topics that differ from their manifests."""
 
     project: Project
+    own: Project
+    """What was given alone, for planning anew."""
+    seen: Applied
+    prune: bool
     after: Mapping[str, dict[str, Any]]
     changes: list[Change]
     new_topics: list[str]
@@ -52,21 +57,19 @@ def propose(cluster: Cluster, registry: RegistryClient, project: Project, *, pru
 
     Raises `ManifestError` with every problem, a schema that breaks its readers among them.
     """
-    before = read_applied(cluster.kafka, cluster.names)
-    own = [(kind, name) for kind, name in project.origins]
-    if not prune:
-        _add_applied(project, before)
-    check(project)
-    everything = as_data(project)
-    after = {f"{kind}/{name}": everything[f"{kind}/{name}"] for kind, name in own}
+    seen, own = read_state(cluster.kafka, cluster.names), project.copy()
+    after, changes = _planned(project, seen.manifests, prune=prune)
     schemas = _schemas(project)
     new_schemas = _new_schemas(project, registry, schemas)
     plans = declared_topics(project)
     existing = topic_states(cluster.kafka, [one.name for one in plans])
     return Proposal(
         project,
+        own,
+        seen,
+        prune,
         after,
-        plan(before, after, prune=prune),
+        changes,
         [one.name for one in plans if one.name not in existing],
         new_schemas,
         schemas,
@@ -77,7 +80,8 @@ def propose(cluster: Cluster, registry: RegistryClient, project: Project, *, pru
 def carry_out(cluster: Cluster, registry: RegistryClient, proposal: Proposal) -> None:
     """Creates the topics, registers the schemas, and applies the manifests in one transaction, in this order.
 
-    A failure on the way leaves topics and schemas that the next attempt finds, and no manifest applied.
+    A failure on the way leaves topics and schemas that the next attempt finds, and no manifest applied. Raises `ConflictError`
+    where what is applied has moved since the proposal was made, so that it would do something else now.
     """
     ensure_topics(cluster.kafka, [*internal_topics(cluster.names), *declared_topics(proposal.project)])
     for name, topic in proposal.project.topics.items():
@@ -86,10 +90,35 @@ def carry_out(cluster: Cluster, registry: RegistryClient, proposal: Proposal) ->
     for subject, schema in proposal.schemas.items():
         registry.register(subject, schema)
     if proposal.changes:
-        write_changes(cluster.kafka, cluster.names, proposal.changes, dict(proposal.after), cluster.actor)
+
+        def replan(now: Mapping[str, dict[str, Any]]) -> list[Change]:
+            return _planned(proposal.own.copy(), now, prune=proposal.prune)[1]
+
+        write_changes(
+            cluster.kafka,
+            cluster.names,
+            proposal.changes,
+            proposal.after,
+            by=cluster.actor,
+            seen=proposal.seen,
+            replan=replan,
+        )
 
 
-def _add_applied(project: Project, before: dict[str, dict[str, Any]]) -> None:
+def _planned(
+    project: Project, before: Mapping[str, dict[str, Any]], *, prune: bool
+) -> tuple[dict[str, dict[str, Any]], list[Change]]:
+    """The project's own manifests as data, and what they change. Adds to it what is applied and stays. Raises `ManifestError`."""
+    own = [f"{kind}/{name}" for kind, name in project.origins]
+    if not prune:
+        _add_applied(project, before)
+    check(project)
+    everything = as_data(project)
+    after = {key: everything[key] for key in own}
+    return after, plan(before, after, prune=prune)
+
+
+def _add_applied(project: Project, before: Mapping[str, dict[str, Any]]) -> None:
     """What is applied and stays belongs to the project that is checked: files may build upon the topics of other files."""
     applied = project_of(before)
     problems = []

@@ -9,7 +9,8 @@ from enum import StrEnum
 
 from trunkline.bus.redrive.runner import has_runner
 from trunkline.bus.states import Desired, State
-from trunkline.bus.worker.board import STALE_SECONDS, Report, Wish
+from trunkline.bus.worker import wishes
+from trunkline.bus.worker.board import STALE_SECONDS, Report
 from trunkline.control import pipelines
 from trunkline.control.cluster import Cluster
 from trunkline.core.errors import FatalError, UnavailableError
@@ -42,9 +43,8 @@ def want(cluster: Cluster, pipeline: str, desired: Desired) -> Requested:
     """Asks for a state. Raises `ConfigurationError` for an unknown pipeline."""
     cluster.ensure_internal_topics()
     pipelines.known(cluster, pipeline)
-    before = cluster.board.wishes().get(pipeline, Wish())
     asked = time.time()
-    cluster.board.wish(pipeline, Wish(desired, before.restart, cluster.actor, asked))
+    wishes.want(cluster.kafka, cluster.names, [pipeline], by=cluster.actor, desired=desired)
     expected = _EXPECTED[desired]
 
     def shows(report: Report) -> bool:
@@ -58,16 +58,13 @@ def want(cluster: Cluster, pipeline: str, desired: Desired) -> Requested:
 def restart(cluster: Cluster, names: Sequence[str]) -> Requested:
     """Asks for restarts. Raises `ConfigurationError` for an unknown pipeline."""
     cluster.ensure_internal_topics()
-    wishes, asked = cluster.board.wishes(), time.time()
-    wanted = {}
     for name in names:
         pipelines.known(cluster, name)
-        before = wishes.get(name, Wish())
-        wanted[name] = before.restart + 1
-        cluster.board.wish(name, Wish(before.desired, before.restart + 1, cluster.actor, asked))
+    asked = time.time()
+    wanted = wishes.want(cluster.kafka, cluster.names, names, by=cluster.actor, restart=True)
 
     def shows(report: Report) -> bool:
-        if report.restart < wanted[report.pipeline]:
+        if report.restart < wanted[report.pipeline].restart:
             return False
         if report.state is State.FAILED and report.since > asked:
             raise _failed(report)

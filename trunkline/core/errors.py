@@ -8,6 +8,7 @@
 * `BackpressureError`: slow down; nothing has failed.
 * `RejectedError`: this record is bad and no retry mends it. It becomes a dead letter.
 * `CheckFailedError`: a check ran and found something. Exit code 1.
+* `ConflictError`: what a change was made for has moved meanwhile. Exit code 1.
 
 Each carries a stable dotted `code`, and where it is known `where` (file, line, field, or topic, partition, offset) and a
 `hint` that says what to do. Wrap or log, never both.
@@ -16,7 +17,8 @@ Each carries a stable dotted `code`, and where it is known `where` (file, line, 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 
 class TrunklineError(Exception):
@@ -42,9 +44,9 @@ class TrunklineError(Exception):
         text = f"{self.where}: {self.message}" if self.where else self.message
         return f"{text} ({self.hint})" if self.hint else text
 
-    def as_dict(self) -> dict[str, str]:
+    def as_dict(self) -> dict[str, Any]:
         """The error as data, for `-o json` and API answers."""
-        parts = {"code": self.code, "message": self.message, "where": self.where, "hint": self.hint}
+        parts: dict[str, Any] = {"code": self.code, "message": self.message, "where": self.where, "hint": self.hint}
         return {name: value for name, value in parts.items() if value is not None}
 
 
@@ -112,6 +114,26 @@ class CheckFailedError(TrunklineError):
 
     code = "check.failed"
     exit_code = 1
+
+
+class ConflictError(TrunklineError):
+    """Somebody else changed meanwhile what this change was made for, so it was not made. As HTTP's 409.
+
+    `moved` has for each key who changed it when (Unix seconds), and the fields in which it differs from what the caller saw.
+    """
+
+    code = "change.conflict"
+    exit_code = 1
+
+    def __init__(
+        self, message: str, *, moved: Sequence[Mapping[str, Any]], where: str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, where=where, hint=hint)
+        self.moved = list(moved)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The error as data, with what moved."""
+        return {**super().as_dict(), "moved": self.moved}
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str | None:

@@ -87,7 +87,7 @@ class KafkaClientLog:
     def log(self, level: int, message: str, *arguments: object) -> None:
         """What the client calls."""
         # A fatal error comes back from the calls that it ends. Of two registries that begin at once one is fenced, and begins anew.
-        passing = bool(arguments) and arguments[0] in {"FAIL", "ERROR", "FATAL", "GETPID"}
+        passing = bool(arguments) and arguments[0] in {"FAIL", "ERROR", "FATAL", "GETPID", "TXNERR"}
         self._logger.log(logging.DEBUG if passing else level, message, *arguments)
 
 

@@ -19,6 +19,23 @@ from pydantic_core import CoreSchema, core_schema
 from trunkline.core.errors import ConfigurationError
 
 REFERENCE = re.compile(r"\$\{(?P<scheme>[a-z]+):(?P<path>[^}:#]+(?:#[^}:]+)?)(?::-(?P<default>[^}]*))?\}")
+_PASSWORD_IN_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^/\s:@]*:)[^/\s@]+@", re.IGNORECASE)
+_SECRET_WORDS = {
+    "apikey",
+    "authorization",
+    "cookie",
+    "credential",
+    "credentials",
+    "passphrase",
+    "passwd",
+    "password",
+    "pwd",
+    "secret",
+    "token",
+}
+_SECRET_PAIRS = {
+    (word, "key") for word in ("access", "account", "api", "auth", "private", "secret", "shared", "signing")
+}
 _known_values: set[str] = set()
 
 
@@ -91,6 +108,33 @@ def resolve_references(text: str, *, secret: bool = False) -> str:
         return value
 
     return REFERENCE.sub(replaced, text)
+
+
+def without_secrets(data: Any, name: str = "") -> Any:
+    """Settings as they may be kept and shown for ever: text under a `name` that sounds like a secret is asterisks.
+
+    Settings typed as secrets accept references only, and those stay. This is for what a person may have written elsewhere:
+    a header `Authorization`, a password in an address, the default of a reference.
+    """
+    if isinstance(data, dict):
+        return {key: without_secrets(value, str(key)) for key, value in data.items()}
+    if isinstance(data, list):
+        return [without_secrets(one, name) for one in data]
+    if not isinstance(data, str):
+        return data
+    text = _PASSWORD_IN_URL.sub(r"\1********@", redact(data))
+    if not _sounds_secret(name):
+        return text
+    whole = REFERENCE.fullmatch(text)
+    if whole is None:
+        return "********"
+    return text if whole.group("default") is None else f"{text[: whole.start('default')]}********}}"
+
+
+def _sounds_secret(name: str) -> bool:
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)
+    tail = [word.lower() for word in words[-2:]]
+    return bool(tail) and (tail[-1] in _SECRET_WORDS or tuple(tail) in _SECRET_PAIRS)
 
 
 def redact(text: str) -> str:

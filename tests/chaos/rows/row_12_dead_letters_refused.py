@@ -31,9 +31,10 @@ from tests.chaos.scene import EVENT
 from tests.integration.bus_harness import delete_topic, http_connection, http_sink, set_topic, topic_manifest
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
-from trunkline.bus.states import Desired, State
+from trunkline.bus.states import State
 from trunkline.bus.topics import TopicPlan, ensure_topics
-from trunkline.bus.worker.board import Board, Report, Wish
+from trunkline.bus.worker.board import Board, Report
+from trunkline.bus.worker.wishes import want
 from trunkline.core.errors import TrunklineError
 from trunkline.registry.client import RegistryClient
 from trunkline.registry.codec import Encoder
@@ -227,7 +228,7 @@ class _World:
         await asyncio.to_thread(_wait, kafka.delete_acls([exactly]))
         await set_topic(self.admin, self.names.dead_letters(SMALL), max_message_bytes="2000000")
         for case in STOPPING:
-            await asyncio.to_thread(self.board.wish, case, Wish(Desired.RUNNING, 1, "a person"))
+            await asyncio.to_thread(want, self.admin, self.names, [case], by="a person", restart=True)
 
     def _denial(self) -> AclBinding:
         topic = self.names.dead_letters(DENIED)

@@ -81,7 +81,7 @@ async def scripted_sink(run: Run) -> None:
             healthy = [case for case in CASES if case.comes_to != "held"]
             server.script(*chain.from_iterable(_rules(case, troubled[case]) for case in healthy))
             for case in held:
-                await running.wish(case.sink, restart=1)
+                await running.wish(case.sink, restart=True)
             for case in CASES:
                 await running.until(
                     lambda case=case: running.counts(case.sink).get("read") == len(events[case]),  # type: ignore[misc]

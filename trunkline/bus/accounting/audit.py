@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -18,17 +18,23 @@ from trunkline.bus.names import Names
 from trunkline.core.errors import ConfigurationError
 
 VERSION = 1
+LONGEST_SHOWN = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One decision: `action` is noun and verb (`parked.drop`, `redrive.start`), `at` is Unix seconds."""
+    """One decision: `action` is noun and verb (`parked.drop`, `redrive.start`), `at` is Unix seconds.
+
+    `subject` is what was decided about where that is no pipeline (`Topic/orders`). Entries of one command share its id.
+    """
 
     at: float
     who: str
     action: str
     pipeline: str
     details: dict[str, Any] = field(default_factory=dict)
+    subject: str = ""
+    command: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """The entry as data."""
@@ -66,9 +72,20 @@ def append(
         produce(writer, names.audit, value, key, [])
 
 
-def entries(settings: KafkaSettings, names: Names, pipeline: str | None = None) -> Iterator[Entry]:
-    """The trail, oldest first; of one pipeline where named. Raises `ConfigurationError` for entries of a newer version."""
-    for message in read_all(settings, names.audit):
+def write(producer: Producer, names: Names, entry: Entry, *, command: str) -> None:
+    """Hands an entry of a command to the producer, as a part of its open transaction. Raises KafkaException."""
+    value = orjson.dumps({"v": VERSION, **replace(entry, command=command).as_dict()})
+    produce(producer, names.audit, value, (entry.pipeline or entry.subject).encode(), [])
+
+
+def entries(
+    settings: KafkaSettings, names: Names, pipeline: str | None = None, *, start: int | None = None
+) -> Iterator[Entry]:
+    """The trail, oldest first; of one pipeline where named, and from the offset `start` on where given.
+
+    Raises `ConfigurationError` for entries of a newer version.
+    """
+    for message in read_all(settings, names.audit, start=None if start is None else lambda *_: start):
         data = orjson.loads(message.value() or b"{}")
         if data.pop("v") > VERSION:
             raise ConfigurationError(
@@ -77,3 +94,9 @@ def entries(settings: KafkaSettings, names: Names, pipeline: str | None = None) 
         entry = Entry(**data)
         if pipeline is None or entry.pipeline == pipeline:
             yield entry
+
+
+def brief(value: object) -> str:
+    """A value as a line of text for people; one that is not there is `unset`."""
+    text = "unset" if value is None else str(value)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"

@@ -18,6 +18,8 @@ QUEUE_SECONDS = 30.0
 REST_SECONDS = 60.0
 """A pipeline that wrote nothing for so long gives its producer up until there is something to write: the threads of a client that does
 nothing still wake several times a second, which is most of what idle pipelines cost."""
+_COORDINATORS = "__transaction_state"
+"""A topic that every cluster has where there are transactions: nothing is learned from it."""
 UNUSED_SECONDS = 5.0
 """The same for a producer that was not used yet: it was made to settle what a former life of the pipeline left open."""
 
@@ -37,6 +39,8 @@ def transactional_producer(
     """
     producer = settings.producer(transactional_id=transactional_id, linger_ms=linger_ms, only_failures=only_failures)
     try:
+        # Where it knows a broker, the client looks for the coordinator at once, and after half a second otherwise.
+        producer.list_topics(_COORDINATORS, timeout=timeout)
         producer.init_transactions(timeout)
     except KafkaException as error:
         raise translate(error, what) from error

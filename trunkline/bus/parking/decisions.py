@@ -14,7 +14,9 @@ from typing import Any, Literal
 
 import orjson
 
-from trunkline.bus.kafka import KafkaSettings, end_offsets, produce_and_wait, read_all
+from trunkline.bus.accounting.audit import Entry
+from trunkline.bus.commands import Effect, Latest, Write, carry_out
+from trunkline.bus.kafka import KafkaSettings, end_offsets, read_all
 from trunkline.bus.names import Names
 from trunkline.core.errors import ConfigurationError
 
@@ -66,8 +68,25 @@ class Decision:
 
 
 def decide(settings: KafkaSettings, names: Names, decision: Decision) -> None:
-    """Writes a decision; returns when every replica has it."""
-    produce_and_wait(settings.producer(), names.decisions, decision.to_value(), decision.record_key)
+    """Writes a decision, and who made it, in the audit trail; returns when Kafka has both.
+
+    The trail's other entry of it, `parked.drop` and such, says what came of it.
+    """
+    details = {
+        "key": decision.key.decode("utf-8", "backslashreplace"),
+        "partition": decision.partition,
+        "upto": decision.upto,
+        "reason": decision.reason,
+        "decision": decision.id,
+    }
+    asked = Entry(decision.at, decision.by, f"parked.{decision.action}.asked", decision.pipeline, details)
+    record = Write(names.decisions, decision.record_key, decision.to_value())
+
+    def add(_latest: Latest) -> Effect[None]:
+        # What is meant is named by its number: of decisions that overtake each other none does what nobody meant.
+        return Effect(None, [record], [asked])
+
+    carry_out(settings, names, names.decisions, add, by=decision.by, what="the decision can't be written")
 
 
 def waiting(settings: KafkaSettings, names: Names, pipeline: str | None = None) -> list[Decision]:

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
-from confluent_kafka import KafkaException, Message, Producer
+from confluent_kafka import Message, Producer
 
-from trunkline.bus.accounting import audit
-from trunkline.bus.kafka import KafkaSettings, offset_of, produce, read_all, translate
+from trunkline.bus.accounting.audit import Entry
+from trunkline.bus.commands import Effect, Latest, Write, carry_out
+from trunkline.bus.kafka import KafkaSettings, offset_of, produce, read_all
 from trunkline.bus.names import Names
 from trunkline.bus.topics import JOB_PARTITIONS
 from trunkline.core.errors import ConfigurationError, did_you_mean
 
+T = TypeVar("T")
 VERSION = 1
 KEPT_SECONDS = 30 * 24 * 3600.0
 """How long a job that ended stays in the list."""
@@ -245,15 +247,36 @@ class JobRecords:
             # Values may be anybody's data: the trail, which never expires, says only what was changed.
             "edited": sorted(order.edit["set"]) or "the whole value" if order.edit is not None else None,
         }
-        record = {"by": job.by, "at": job.at, "order": asdict(order)}
-        self._decide(settings, job, "job", record, "redrive.start", job.by, details)
+        value = orjson.dumps({"v": VERSION, "by": job.by, "at": job.at, "order": asdict(order)})
+        effect = Effect(
+            None, [self._write(job, "job", value)], [Entry(job.at, job.by, "redrive.start", job.pipeline, details)]
+        )
+        self._command(settings, job, lambda _jobs: effect, job.by)
 
     def wish(self, settings: KafkaSettings, job: Job, desired: Desired, by: str) -> Wish:
-        """Writes what someone wants, and who, also in the audit trail; returns when Kafka has both."""
+        """Writes what someone wants, and who, also in the audit trail; returns when Kafka has both.
+
+        Raises `ConfigurationError` (`job.ended`) where it has ended, or somebody has cancelled it, and can neither rest nor go on.
+        """
         action = {Desired.RUNNING: "resume", Desired.PAUSED: "pause", Desired.CANCELLED: "cancel"}[desired]
         wish = Wish(desired, by, time.time())
-        self._decide(settings, job, "wish", asdict(wish), f"redrive.{action}", by, {"job": job.id})
-        return wish
+
+        def decide(jobs: JobLog) -> Effect[Wish]:
+            now = jobs.job(job.id)
+            cancelled = now.wish.desired is Desired.CANCELLED
+            if desired is not Desired.CANCELLED and (now.ended or cancelled):
+                raise _too_late(now, action)
+            if now.ended:
+                return Effect(now.wish)
+            details = {"job": job.id, "before": str(now.wish.desired), "after": str(desired)}
+            value = orjson.dumps({"v": VERSION, **asdict(wish)})
+            return Effect(
+                wish,
+                [self._write(job, "wish", value)],
+                [Entry(wish.at, by, f"redrive.{action}", job.pipeline, details)],
+            )
+
+        return self._command(settings, job, decide, by)
 
     def write_progress(self, producer: Producer, job: Job, progress: Progress) -> None:
         """Hands a job's progress to the producer, as a part of its open transaction."""
@@ -268,32 +291,36 @@ class JobRecords:
             producer, self._names.jobs, value, f"{pipeline}//{_COUNT}".encode(), [], partition=partition_of(pipeline)
         )
 
+    def _command(self, settings: KafkaSettings, job: Job, decide: Callable[[JobLog], Effect[T]], by: str) -> T:
+        def of_jobs(latest: Latest) -> Effect[T]:
+            jobs = JobLog()
+            for message in latest.messages:
+                jobs.take(message)
+            return decide(jobs)
+
+        what = f"the job {job.id} can't be written"
+        partitions = [partition_of(job.pipeline)]
+        return carry_out(settings, self._names, self._names.jobs, of_jobs, by=by, what=what, partitions=partitions)
+
+    def _write(self, job: Job, part: str, value: bytes) -> Write:
+        return Write(self._names.jobs, _key(job.pipeline, job.id, part), value, partition_of(job.pipeline))
+
     def forget(self, producer: Producer, job: Job) -> None:
         """Hands tombstones of a job's records to the producer."""
         for part in ("job", "wish", "progress"):
             key = _key(job.pipeline, job.id, part)
             produce(producer, self._names.jobs, None, key, [], partition=partition_of(job.pipeline))
 
-    def _decide(
-        self,
-        settings: KafkaSettings,
-        job: Job,
-        part: str,
-        data: dict[str, Any],
-        action: str,
-        who: str,
-        details: dict[str, Any],
-    ) -> None:
-        value, key = orjson.dumps({"v": VERSION, **data}), _key(job.pipeline, job.id, part)
-        producer = settings.producer(transactional_id=self._names.transactional_id(job.pipeline, "job", job.id))
-        try:
-            producer.init_transactions(30)
-            producer.begin_transaction()
-            produce(producer, self._names.jobs, value, key, [], partition=partition_of(job.pipeline))
-            audit.append(producer, self._names, action, who=who, pipeline=job.pipeline, details=details)
-            producer.commit_transaction(30)
-        except KafkaException as error:
-            raise translate(error, f"the job {job.id} can't be written") from error
+
+def _too_late(job: Job, verb: str) -> ConfigurationError:
+    by = f" by {job.wish.by}" if job.wish.by else ""
+    stands = f"has ended ({job.progress.state})" if job.ended else f"was cancelled{by}"
+    return ConfigurationError(
+        f"the job {stands} and can't be {verb}d",
+        where=f"job {job.id}",
+        hint=f"what still waits goes with another one: `trunkline dlq redrive {job.pipeline}`",
+        code="job.ended",
+    )
 
 
 def _key(pipeline: str, identity: str, part: str) -> bytes:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import orjson
-from confluent_kafka import KafkaException
 
-from trunkline.bus.kafka import KafkaSettings, read_all, translate
+from trunkline.bus.commands import Latest, read_latest
+from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
 from trunkline.core.errors import ConfigurationError
 from trunkline.core.manifests import Project
@@ -28,6 +29,11 @@ class Change:
     kind: str
     name: str
     fields: tuple[tuple[str, Any, Any], ...] = ()
+
+    @property
+    def key(self) -> str:
+        """What it changes, as `Kind/name`."""
+        return f"{self.kind}/{self.name}"
 
     def as_dict(self) -> dict[str, Any]:
         """The change as data."""
@@ -49,27 +55,38 @@ def as_data(project: Project) -> dict[str, dict[str, Any]]:
 
 def read_applied(settings: KafkaSettings, names: Names) -> dict[str, dict[str, Any]]:
     """What is applied now, by `Kind/name`. Raises `ConfigurationError` for records of a newer version."""
-    found: dict[str, dict[str, Any]] = {}
-    for message in read_all(settings, names.manifests):
-        key, value = (message.key() or b"").decode(), message.value()
-        if value is None:
-            found.pop(key, None)
-            continue
-        data = orjson.loads(value)
-        if data["v"] > VERSION:
-            raise ConfigurationError(
-                f"{key} was applied by a newer Trunkline", hint="run that version", code="manifest.version"
-            )
-        found[key] = data["manifest"]
-    return found
+    return Applied.of(read_latest(settings, names.manifests)).manifests
 
 
-def project_of(applied: dict[str, dict[str, Any]]) -> Project:
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What is applied, by `Kind/name`, and the versions of it."""
+
+    manifests: dict[str, dict[str, Any]]
+    versions: dict[str, int]
+
+    @classmethod
+    def of(cls, latest: Latest) -> Applied:
+        """What the manifests topic says. Raises `ConfigurationError` for records of a newer version."""
+        manifests, versions = {}, {}
+        for key, found in latest.items():
+            data = orjson.loads(found.value or b"")
+            if data["v"] > VERSION:
+                raise ConfigurationError(
+                    f"{key} was applied by a newer Trunkline", hint="run that version", code="manifest.version"
+                )
+            manifests[key], versions[key] = data["manifest"], found.version
+        return cls(manifests, versions)
+
+
+def project_of(applied: Mapping[str, dict[str, Any]]) -> Project:
     """The project that applied manifests make. Raises `ManifestError`."""
     return load_documents([Document(data, {}, f"applied:{key}") for key, data in sorted(applied.items())])
 
 
-def plan(before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]], *, prune: bool = False) -> list[Change]:
+def plan(
+    before: Mapping[str, dict[str, Any]], after: Mapping[str, dict[str, Any]], *, prune: bool = False
+) -> list[Change]:
     """What applying `after` changes. Manifests that are only in `before` stay, unless `prune` deletes them."""
     changes: list[Change] = []
     for key, data in after.items():
@@ -77,7 +94,7 @@ def plan(before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]], *,
         if key not in before:
             changes.append(Change("create", kind, name))
         elif before[key] != data:
-            changes.append(Change("change", kind, name, tuple(_differences(before[key], data))))
+            changes.append(Change("change", kind, name, tuple(differences(before[key], data))))
     if prune:
         for key in before:
             if key not in after:
@@ -86,29 +103,11 @@ def plan(before: dict[str, dict[str, Any]], after: dict[str, dict[str, Any]], *,
     return changes
 
 
-def write_changes(
-    settings: KafkaSettings, names: Names, changes: list[Change], after: dict[str, dict[str, Any]], by: str
-) -> None:
-    """Writes the changed manifests in one transaction: all of them are applied, or none."""
-    producer = settings.producer(transactional_id=names.transactional_id("_trunkline", "apply"))
-    try:
-        producer.init_transactions(30)
-        producer.begin_transaction()
-        for change in changes:
-            key = f"{change.kind}/{change.name}"
-            value = None
-            if change.action != "delete":
-                value = orjson.dumps({"v": VERSION, "by": by, "manifest": after[key]})
-            producer.produce(names.manifests, value, key.encode())
-        producer.commit_transaction(30)
-    except KafkaException as error:
-        raise translate(error, "the manifests can't be applied") from error
-
-
-def _differences(before: Any, after: Any, path: str = "") -> list[tuple[str, Any, Any]]:
+def differences(before: Any, after: Any, path: str = "") -> list[tuple[str, Any, Any]]:
+    """The fields in which two manifests differ, each with what it was and is; None where it is not there."""
     if isinstance(before, dict) and isinstance(after, dict):
         found = []
         for name in sorted({*before, *after}):
-            found += _differences(before.get(name), after.get(name), f"{path}.{name}" if path else name)
+            found += differences(before.get(name), after.get(name), f"{path}.{name}" if path else name)
         return found
     return [] if before == after else [(path, before, after)]

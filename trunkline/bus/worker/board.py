@@ -1,4 +1,4 @@
-"""The board: what people want of pipelines (`_trunkline.control`) and what workers say of them (`_trunkline.status`)."""
+"""The board: what workers say of pipelines (`_trunkline.status`)."""
 
 from __future__ import annotations
 
@@ -11,21 +11,11 @@ from confluent_kafka import Producer
 
 from trunkline.bus.kafka import KafkaSettings, produce_and_wait, read_all
 from trunkline.bus.names import Names
-from trunkline.bus.states import Desired, State
+from trunkline.bus.states import State
 
 VERSION = 1
 STALE_SECONDS = 30.0
 """A worker whose last word is older than this is taken to be gone."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What someone wants of a pipeline. `restart` counts requests: a worker that sees a higher number restarts it."""
-
-    desired: Desired = Desired.RUNNING
-    restart: int = 0
-    by: str = ""
-    at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,28 +70,12 @@ _FIELDS = tuple(one.name for one in fields(Report))
 
 
 class Board:
-    """Reads and writes the two topics. Blocks; belongs in a thread."""
+    """Reads and writes the reports. Blocks; belongs in a thread."""
 
     def __init__(self, settings: KafkaSettings, names: Names) -> None:
         self._settings = settings
         self._names = names
         self._producer: Producer | None = None
-
-    def wishes(self) -> dict[str, Wish]:
-        """The latest wish for each pipeline that has one."""
-        found = {}
-        for message in read_all(self._settings, self._names.control):
-            value = message.value()
-            if value is not None:
-                found[(message.key() or b"").decode()] = parse_wish(value)
-        return found
-
-    def wish(self, pipeline: str, wish: Wish) -> None:
-        """Writes a wish; returns when Kafka has it."""
-        record = orjson.dumps(
-            {"v": VERSION, "desired": wish.desired, "restart": wish.restart, "by": wish.by, "at": time.time()}
-        )
-        produce_and_wait(self._writer, self._names.control, record, pipeline.encode())
 
     def reports(self) -> list[Report]:
         """The latest report of every worker on every pipeline."""
@@ -148,12 +122,6 @@ class Board:
         if self._producer is None:
             self._producer = self._settings.producer()
         return self._producer
-
-
-def parse_wish(value: bytes) -> Wish:
-    """The wish in a record of the control topic."""
-    data = orjson.loads(value)
-    return Wish(Desired(data["desired"]), data["restart"], data["by"], data["at"])
 
 
 def parse_report(value: bytes) -> Report:

@@ -20,9 +20,10 @@ from trunkline.bus.source.push import PushRuntime
 from trunkline.bus.states import Desired, State, reconnect_delay, restart_delay
 from trunkline.bus.stream.runtime import StreamRuntime
 from trunkline.bus.threads import in_own_thread
-from trunkline.bus.worker.board import Report, Wish
+from trunkline.bus.worker.board import Report
 from trunkline.bus.worker.build import Builder, Built
 from trunkline.bus.worker.reported import ReportedOffsets
+from trunkline.bus.worker.wishes import Wish
 from trunkline.core.errors import FatalError, HaltError, RetriableError, TrunklineError, UnavailableError
 from trunkline.core.log import get_logger
 from trunkline.core.manifests import Pipeline

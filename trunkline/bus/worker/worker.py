@@ -45,11 +45,12 @@ from trunkline.bus.topics import (
     topic_states,
 )
 from trunkline.bus.worker.applied import project_of, read_applied
-from trunkline.bus.worker.board import Board, Report, Wish, parse_wish
+from trunkline.bus.worker.board import Board, Report
 from trunkline.bus.worker.build import Builder, positions_in, source_publisher
 from trunkline.bus.worker.follower import Follower
 from trunkline.bus.worker.host import PipelineHost
 from trunkline.bus.worker.reported import reported_offsets
+from trunkline.bus.worker.wishes import Wish, parse_wish, read_wishes
 from trunkline.core.errors import TrunklineError, UnavailableError
 from trunkline.core.log import get_logger
 from trunkline.core.manifests import Pipeline, Project
@@ -178,15 +179,7 @@ class Worker:
         await loop.run_in_executor(None, ensure_topics, kafka, internal_topics(names))
         await self._serve()
         self._registry = RegistryClient(self.registry_url, self._settings.registry_options)
-        self._started_at = await loop.run_in_executor(None, self._board.started_at)
-        self._wishes = await loop.run_in_executor(None, self._board.wishes)
-        reported = reported_offsets(await loop.run_in_executor(None, self._board.reports))
-        self._known = {name: KnownOffsets(copy) for name, copy in reported.items()}
         self._following_manifests = project is None
-        if project is None:
-            project = project_of(await loop.run_in_executor(None, read_applied, kafka, names))
-        self._budgets.start()
-        await self.run_project(project)
         topics = [
             names.control,
             names.budgets,
@@ -194,6 +187,16 @@ class Worker:
             *([names.manifests] if self._following_manifests else []),
         ]
         self._follower = Follower(kafka, topics, self._followed, loop)
+        # Before anything of them is read: what is changed while the pipelines start is followed too.
+        await loop.run_in_executor(None, self._follower.mark)
+        self._started_at = await loop.run_in_executor(None, self._board.started_at)
+        self._wishes = await loop.run_in_executor(None, read_wishes, kafka, names)
+        reported = reported_offsets(await loop.run_in_executor(None, self._board.reports))
+        self._known = {name: KnownOffsets(copy) for name, copy in reported.items()}
+        if project is None:
+            project = project_of(await loop.run_in_executor(None, read_applied, kafka, names))
+        self._budgets.start()
+        await self.run_project(project)
         await loop.run_in_executor(None, self._follower.start)
         # What was decided after a pipeline had looked and before anybody followed.
         for decision in await loop.run_in_executor(None, waiting_decisions, kafka, names):
@@ -376,13 +379,15 @@ class Worker:
 
     # --- following Kafka ---
 
-    def _followed(self, topic: str, key: str, value: bytes | None) -> None:
+    def _followed(self, topic: str, key: str, value: bytes | None, offset: int) -> None:
         if topic == self._settings.names.budgets:
             self._budgets.noticed(key)
             return
         if topic == self._settings.names.control:
             if value is not None:
-                wish = parse_wish(value)
+                wish, known = parse_wish(value, offset), self._wishes.get(key, Wish())
+                if wish.version <= known.version:
+                    return  # as it was read at the start, or older
                 self._wishes[key] = wish
                 if key in self._hosts:
                     self._hosts[key].wish(wish)

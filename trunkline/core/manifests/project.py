@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from trunkline.core.manifests.kinds import KINDS
@@ -22,6 +22,10 @@ class Project:
     origins: dict[tuple[str, str], Origin] = field(default_factory=dict)
     schemas: dict[str, Any] = field(default_factory=dict)
     """Avro schemas (JSON form) by topic name: declared by the topic, or derived from what is written to it."""
+
+    def copy(self) -> Project:
+        """Another project of the same manifests: what is added to one, or derived in it, is not in the other."""
+        return Project(**{one.name: dict(getattr(self, one.name)) for one in fields(self)})
 
     @property
     def pipelines(self) -> dict[str, Pipeline]:
