@@ -290,6 +290,7 @@ class _Command(Generic[T]):
             return None
 
     def _own(self) -> Producer:
+        # I30: who else was about to write is fenced before the rest is read, so that what is written replaces what was read.
         transactional_id = self.names.transactional_id("_trunkline", "command")
         producer = transactional_producer(self.settings, transactional_id, self.what, timeout=STEP_SECONDS, linger_ms=0)
         if self.audit_end is None:
