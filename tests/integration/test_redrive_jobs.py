@@ -6,9 +6,11 @@ import asyncio
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,8 @@ from trunkline.bus.redrive.jobs import Desired, Job, JobLog, JobRecords, JobStat
 from trunkline.bus.redrive.runner import JobRunner, has_runner
 from trunkline.bus.redrive.transactions import Redrive, Sender, retry_way
 from trunkline.bus.topics import TopicPlan, ensure_topics, internal_topics
+from trunkline.control.cluster import Cluster
+from trunkline.control.redrives import Happening, follow
 from trunkline.core.envelope import Headers
 from trunkline.core.errors import ConfigurationError, RetriableError
 from trunkline.registry.client import RegistryClient
@@ -281,6 +285,27 @@ def test_a_job_is_paused_resumed_and_cancelled_while_a_worker_runs_it(desk: Desk
         ("bob", "redrive.cancel"),
         ("ann", "redrive.cancelled"),
     ]
+
+
+def test_without_a_worker_a_job_is_executed_by_its_follower_which_may_leave_it_or_cancel_it(desk: Desk) -> None:
+    desk.fail(range(MANY))
+    cluster = Cluster(desk.settings, desk.names, "ann", lambda: nullcontext(desk.registry))
+    job, interrupted = desk.ask(rate=8), threading.Event()
+    with closing(follow(cluster, desk.around("ann's"), job, interrupted)) as events:
+        now = next(event.job for event in events if event.job.progress.sent > 0)
+        assert now.progress.executor == "ann's"
+    left = desk.job(job.id)
+    assert left.runnable, "leaving it does not end it"
+    assert len(desk.numbers()) == left.progress.sent, "nothing is sent after that"
+
+    seen = []
+    for event in follow(cluster, desk.around("ann's"), job, interrupted):
+        seen.append(event)
+        if event.job.progress.sent > left.progress.sent:
+            interrupted.set()
+    assert {event.happening for event in seen} == {Happening.SEEN}
+    assert seen[-1].job.progress.state is JobState.CANCELLED
+    assert len(desk.numbers()) == seen[-1].job.progress.sent
 
 
 def test_at_no_moment_more_were_sent_than_the_rate_allows_and_another_worker_goes_on(desk: Desk) -> None:

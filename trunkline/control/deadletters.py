@@ -115,24 +115,52 @@ def parsed_place(place: str) -> tuple[int, int]:
     return int(partition), int(offset)
 
 
-def letter_data(letter: DeadLetter, registry: RegistryClient) -> dict[str, Any]:
-    """A dead letter as data, its value decoded where that is possible."""
+@dataclass(frozen=True, slots=True)
+class LetterDetails:
+    """A dead letter for a reader. `origin` is the place of the record that failed, `headers` are those that the record had.
+
+    `value` is decoded where that is possible; `undecodable` has the reason where it is not.
+    """
+
+    place: str
+    failed_at: str
+    stage: str
+    code: str
+    reason: str
+    attempts: int
+    redrives: int
+    origin: str
+    fingerprint: str
+    id: str
+    correlation_id: str
+    key: str | None
+    headers: dict[str, str | None]
+    value: Any
+    undecodable: str | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The letter as data."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def details(letter: DeadLetter, registry: RegistryClient) -> LetterDetails:
+    """What there is to read of a dead letter."""
     topic, partition, offset = letter.origin
     value, undecodable = decoded_value(letter.value, Decoder(registry))
-    return {
-        "place": letter.place,
-        "failed_at": utc(letter.failed_at),
-        "stage": letter.header(STAGE),
-        "code": letter.header(EXCEPTION),
-        "reason": letter.header(MESSAGE),
-        "attempts": int(letter.header(ATTEMPTS) or 0),
-        "redrives": letter.redrives,
-        "origin": f"{topic}[{partition}]@{offset}" if topic else letter.header(PLACE),
-        "fingerprint": letter.header(FINGERPRINT),
-        "id": letter.header(CE_ID),
-        "correlation_id": letter.header(CE_CORRELATION_ID),
-        "key": text_of(letter.key),
-        "headers": {name: text_of(content) for name, content in letter.original_headers()},
-        "value": to_jsonable(value),
-        "undecodable": undecodable,
-    }
+    return LetterDetails(
+        place=letter.place,
+        failed_at=utc(letter.failed_at),
+        stage=letter.header(STAGE),
+        code=letter.header(EXCEPTION),
+        reason=letter.header(MESSAGE),
+        attempts=int(letter.header(ATTEMPTS) or 0),
+        redrives=letter.redrives,
+        origin=f"{topic}[{partition}]@{offset}" if topic else letter.header(PLACE),
+        fingerprint=letter.header(FINGERPRINT),
+        id=letter.header(CE_ID),
+        correlation_id=letter.header(CE_CORRELATION_ID),
+        key=text_of(letter.key),
+        headers={name: text_of(content) for name, content in letter.original_headers()},
+        value=to_jsonable(value),
+        undecodable=undecodable,
+    )

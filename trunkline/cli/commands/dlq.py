@@ -58,17 +58,17 @@ def show(
     where: FilterOption = None,
 ) -> None:
     """Show dead letters with their reasons, and one with its headers and value."""
-    from trunkline.control.deadletters import at_place, letter_data, waiting
+    from trunkline.control.deadletters import at_place, details, waiting
 
     cluster = session.cluster()
     with cluster.registry() as registry:
         if place is not None:
-            found = letter_data(at_place(cluster, pipeline, place), registry)
+            found = details(at_place(cluster, pipeline, place), registry).as_dict()
             session.out.fields({name: _text(value) for name, value in found.items()}, found)
             return
         chosen = waiting(cluster, registry, pipeline, where=where, limit=limit)
         _say_unjudged(session, chosen.unjudged, chosen.first_unjudged)
-        data = [letter_data(letter, registry) for letter in chosen.letters]
+        data = [details(letter, registry).as_dict() for letter in chosen.letters]
     columns = ["PLACE", "FAILED", "STAGE", "CODE", "ATTEMPTS", "ORIGIN", "KEY", "REASON"]
     rows = [
         (
