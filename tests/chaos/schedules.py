@@ -154,6 +154,7 @@ class Assignment:
 
     tracker: OffsetTracker
     current: bool = True
+    stays: bool = True
     letters: list[int] = field(default_factory=list)
 
     def acknowledge(self) -> None:
@@ -176,6 +177,11 @@ class ScheduledTicket:
     def current(self) -> bool:
         """See `Ticket`."""
         return self.work.current
+
+    @property
+    def stays(self) -> bool:
+        """See `Ticket`."""
+        return self.work.stays
 
     def belongs(self, partitions: Collection[Partition]) -> bool:
         """See `Ticket`. A schedule has one partition."""
@@ -264,6 +270,7 @@ class Schedule(RuleBasedStateMachine):
     @rule()
     def is_revoked(self) -> None:
         """The partition goes away in order, and comes back."""
+        self.work.stays = False
         with self._clock():
             self._on_loop(lambda: self.out.forget(lambda ticket: ticket.current))
             for _ in range(10):
@@ -284,7 +291,7 @@ class Schedule(RuleBasedStateMachine):
     @rule()
     def is_killed(self) -> None:
         """The process is gone, and another one begins. What the other system was told to do, it does."""
-        self.work.current = False
+        self.work.current = self.work.stays = False
         self.loop.end()
         self.loop = FakeLoop(self.loop.now)
         self._join()
@@ -323,7 +330,8 @@ class Schedule(RuleBasedStateMachine):
     def _join(self) -> None:
         def make() -> None:
             gates = (NamedWait(clock=self.loop.time),)
-            self.out = Delivering(self.sink, self.spec, ROUTE, gates=gates, failed=self.errors.append)
+            self.out = Delivering(self.sink, self.spec, ROUTE, loop=self.loop, gates=gates, failed=self.errors.append)
+            self.out.open()
 
         with self._clock():
             self._on_loop(make)
@@ -334,7 +342,7 @@ class Schedule(RuleBasedStateMachine):
         self._read_from(self.committed)
 
     def _lose(self) -> None:
-        self.work.current = False
+        self.work.current = self.work.stays = False
         with self._clock():
             self._on_loop(lambda: self.out.forget(lambda ticket: not ticket.current))
 

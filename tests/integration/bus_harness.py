@@ -30,8 +30,9 @@ from trunkline.bus.names import Names
 from trunkline.bus.states import Desired, State
 from trunkline.bus.topics import TopicPlan, ensure_topics
 from trunkline.bus.worker.board import Report
+from trunkline.bus.worker.settings import WorkerSettings
 from trunkline.bus.worker.wishes import want
-from trunkline.bus.worker.worker import Worker, WorkerSettings
+from trunkline.bus.worker.worker import Worker
 from trunkline.core.envelope import Headers
 from trunkline.core.manifests import load_text
 from trunkline.registry.client import RegistryClient

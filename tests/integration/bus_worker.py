@@ -13,7 +13,8 @@ from pathlib import Path
 
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
-from trunkline.bus.worker.worker import Worker, WorkerSettings
+from trunkline.bus.worker.settings import WorkerSettings
+from trunkline.bus.worker.worker import Worker
 from trunkline.core.log import configure_logging
 from trunkline.core.manifests import load_files
 

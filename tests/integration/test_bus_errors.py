@@ -29,7 +29,8 @@ from raw_client import write_with_header
 from trunkline.bus.kafka import KafkaSettings, ping
 from trunkline.bus.names import Names
 from trunkline.bus.states import State
-from trunkline.bus.worker.worker import Worker, WorkerSettings
+from trunkline.bus.worker.settings import WorkerSettings
+from trunkline.bus.worker.worker import Worker
 from trunkline.core.errors import UnavailableError
 
 pytestmark = [pytest.mark.kafka, pytest.mark.asyncio(loop_scope="module")]

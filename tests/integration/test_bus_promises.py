@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 from unittest.mock import Mock
 
 import pytest
+import pytest_asyncio
 from confluent_kafka import Message, TopicPartition
 
 from trunkline.bus.deadletters import Failure, dead_letter_headers, idempotency_key
@@ -17,14 +19,17 @@ from trunkline.bus.intake import Assigned, Intake, Partition, Reading
 from trunkline.bus.kafka import KafkaSettings, headers_of, produce, read_all
 from trunkline.bus.ledger import Ledger
 from trunkline.bus.names import Names
+from trunkline.bus.records import Output
 from trunkline.bus.redrive.transactions import Redrive
 from trunkline.bus.source.deliveries import AcceptedDeliveries
+from trunkline.bus.source.ingress import Ingress
+from trunkline.bus.source.listen import Ports
 from trunkline.bus.source.positions import read_positions
 from trunkline.bus.source.publish import Publisher
 from trunkline.bus.source.push import PushRuntime
 from trunkline.bus.source.splitwriter import SplitWriter
 from trunkline.bus.stream.runtime import StreamRuntime
-from trunkline.bus.stream.transform import FailedRecordError, Output
+from trunkline.bus.stream.transform import FailedRecordError
 from trunkline.bus.threshold import DeadLetterThreshold
 from trunkline.bus.topics import TopicPlan, ensure_topics, internal_topics
 from trunkline.core.contracts import (
@@ -55,6 +60,13 @@ def names(settings: KafkaSettings, namespace: str) -> Names:
     names = Names(namespace)
     ensure_topics(settings, internal_topics(names))
     return names
+
+
+@pytest_asyncio.fixture
+async def ingress(tmp_path: Path) -> AsyncIterator[Ingress]:
+    made = Ingress(("127.0.0.1", 0), Ports(tmp_path / "ports"))
+    yield made
+    await made.stop()
 
 
 def publisher(names: Names, pipeline: str) -> Publisher:
@@ -129,7 +141,7 @@ def knock(body: str) -> Request:
 
 
 async def test_a_sender_is_told_accepted_only_after_the_transaction_committed(
-    settings: KafkaSettings, names: Names
+    settings: KafkaSettings, names: Names, ingress: Ingress
 ) -> None:
     known = AcceptedDeliveries(settings, names)
 
@@ -143,6 +155,7 @@ async def test_a_sender_is_told_accepted_only_after_the_transaction_committed(
             publisher(names, "hooks"),
             worker="w",
             accepted=known,
+            ingress=ingress,
         )
 
     def accepted() -> int:
@@ -169,7 +182,7 @@ async def test_a_sender_is_told_accepted_only_after_the_transaction_committed(
 
 
 async def test_of_a_delivery_that_two_workers_get_at_once_both_make_the_same_event(
-    settings: KafkaSettings, names: Names, monkeypatch: pytest.MonkeyPatch
+    settings: KafkaSettings, names: Names, ingress: Ingress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     topic = names.trace.replace("trace", "knocks")
     ensure_topics(settings, [TopicPlan(topic, 1)])
@@ -187,6 +200,7 @@ async def test_of_a_delivery_that_two_workers_get_at_once_both_make_the_same_eve
             Publisher(names, "hooks", worker, "test", [route], lambda _topic: Encoder(schema), lambda _topic: None, {}),
             worker=worker,
             accepted=accepted,
+            ingress=ingress,
         )
         for worker, accepted in known.items()
     ]
@@ -209,13 +223,20 @@ async def test_of_a_delivery_that_two_workers_get_at_once_both_make_the_same_eve
 
 
 async def test_a_source_whose_producer_rests_takes_the_next_delivery(
-    settings: KafkaSettings, names: Names, monkeypatch: pytest.MonkeyPatch
+    settings: KafkaSettings, names: Names, ingress: Ingress, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("trunkline.bus.kafka.producing.REST_SECONDS", 0.0)
     monkeypatch.setattr("trunkline.bus.source.push.UNUSED_SECONDS", -0.9)
     known = AcceptedDeliveries(settings, names)
     source = PushRuntime(
-        settings, names, "hooks", Door(Settings()), publisher(names, "hooks"), worker="w", accepted=known
+        settings,
+        names,
+        "hooks",
+        Door(Settings()),
+        publisher(names, "hooks"),
+        worker="w",
+        accepted=known,
+        ingress=ingress,
     )
     running = asyncio.create_task(source.run())
     try:
@@ -225,7 +246,7 @@ async def test_a_source_whose_producer_rests_takes_the_next_delivery(
                 assert not running.done(), running.exception()
                 await asyncio.sleep(0.05)
         assert source.ready
-        assert source.splits["push-w"].read == 2
+        assert source.report().counts["read"] == 2
     finally:
         source.stop()
         await running
@@ -391,7 +412,7 @@ async def test_a_stream_whose_transaction_fails_among_its_records_does_them_agai
     threshold = DeadLetterThreshold(DeadLetterSpec(), "work")
     reading = Reading(settings, names, "work", [source], "earliest", "w")
     stream = StreamRuntime(reading, lambda _topic: work, threshold=threshold)
-    running = asyncio.create_task(asyncio.to_thread(stream.run))
+    running = asyncio.create_task(stream.run())
     try:
         while stream.positions.get((source, 0), 0) < len(values):
             assert not running.done(), running.exception()
@@ -418,7 +439,7 @@ async def test_a_stream_that_breaks_among_its_records_commits_none_of_their_outp
         stream = StreamRuntime(
             reading, lambda _topic, work=work: work, threshold=DeadLetterThreshold(DeadLetterSpec(), "work")
         )
-        running = asyncio.create_task(asyncio.to_thread(stream.run))
+        running = asyncio.create_task(stream.run())
         if breaks:
             with pytest.raises(RetriableError):
                 await running
@@ -449,7 +470,7 @@ async def test_a_stream_stops_at_the_dead_letter_that_is_one_too_many(
     reading = Reading(settings, names, "work", [source], "earliest", "w")
     stream = StreamRuntime(reading, lambda _topic: work, exactly_once=exactly_once, threshold=threshold)
     with pytest.raises(HaltError, match="3 of the last 33 records"):
-        await asyncio.to_thread(stream.run)
+        await stream.run()
 
     def written(topic: str) -> list[bytes | None]:
         return [message.value() for message in read_all(settings, topic)]
@@ -474,7 +495,7 @@ async def test_a_stream_whose_producer_rests_writes_what_comes(
     threshold = DeadLetterThreshold(DeadLetterSpec(), "work")
     stream = StreamRuntime(reading, lambda _topic: work, exactly_once=exactly_once, threshold=threshold)
     writer = settings.producer()
-    running = asyncio.create_task(asyncio.to_thread(stream.run))
+    running = asyncio.create_task(stream.run())
     try:
         for value in (b"a", b"b"):
             writer.produce(source, value, partition=0)

@@ -21,7 +21,8 @@ from trunkline.bus.accounting.trace import find_hops
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
 from trunkline.bus.states import State
-from trunkline.bus.worker.worker import Worker, WorkerSettings
+from trunkline.bus.worker.settings import WorkerSettings
+from trunkline.bus.worker.worker import Worker
 from trunkline.core.http import HttpClient, HttpOptions
 from trunkline.core.manifests import load_files
 

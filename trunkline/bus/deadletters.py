@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -204,3 +205,11 @@ def idempotency_key(namespace: str, pipeline: str, event: Event, output: str = "
         identity = event_id(event)
     text = "\0".join((namespace, pipeline, source.decode("utf-8", "replace"), identity, output))
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def origin_topic(headers: Sequence[tuple[str, Any]]) -> str | None:
+    """The topic that a redriven record came from first."""
+    for name, value in headers:
+        if name == ORIGIN and isinstance(value, bytes):
+            return value.decode("utf-8", "replace").split("/", 1)[0]
+    return None

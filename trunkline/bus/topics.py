@@ -15,7 +15,6 @@ from confluent_kafka.cimpl import NewPartitions, NewTopic
 from trunkline.bus.kafka import KafkaSettings, translate
 from trunkline.bus.names import Names
 from trunkline.core.manifests import Project
-from trunkline.core.manifests import Source as SourceManifest
 
 COMPACTED = {
     "cleanup.policy": "compact",
@@ -139,7 +138,7 @@ def pipeline_topics(project: Project, names: Names, states: Mapping[str, TopicSt
     """
     plans = []
     for name, pipeline in sorted(project.pipelines.items()):
-        inputs = [] if isinstance(pipeline, SourceManifest) else pipeline.spec.from_
+        inputs = pipeline.inputs
         found = [
             state
             for state in states.values()

@@ -22,7 +22,7 @@ from trunkline.bus.redrive.plan import Plan
 from trunkline.bus.redrive.runner import has_runner
 from trunkline.bus.source.publish import Publisher
 from trunkline.bus.worker.applied import project_of, read_applied
-from trunkline.bus.worker.build import source_publisher
+from trunkline.bus.worker.building.sources import source_publisher
 from trunkline.control import pipelines
 from trunkline.control.cluster import Cluster
 from trunkline.control.deadletters import at_place

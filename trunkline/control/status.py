@@ -110,7 +110,7 @@ def _status(
     states = {report.state for report in fresh}
     state = next((one for one in _WORST if one in states), State.UNASSIGNED)
     speaker = next((report for report in fresh if report.state is state and report.reason), None)
-    reason = speaker.reason if speaker is not None else next((one.waiting for one in fresh if one.waiting), None)
+    reason = speaker.reason if speaker is not None else None
     if not fresh:
         reason = "no worker has reported it lately" if reports else "no worker has run it yet"
     return PipelineStatus(

@@ -21,7 +21,8 @@ from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.kafka import settings as clients
 from trunkline.bus.names import Names
 from trunkline.bus.stream import runtime as stream
-from trunkline.bus.worker.worker import Worker, WorkerSettings
+from trunkline.bus.worker.settings import WorkerSettings
+from trunkline.bus.worker.worker import Worker
 from trunkline.core.log import configure_logging
 from trunkline.core.manifests import load_files
 

@@ -77,6 +77,7 @@ class Place:
     offset: int
     book: Book
     current: bool = True
+    stays: bool = True
 
     def settle(self, outcome: str, *, detail: str | None = None) -> None:
         assert self.offset not in self.book.settled, "settled twice"
@@ -144,7 +145,16 @@ def breaker_of(passed: Sequence[Gate]) -> Breaker:
 def delivering(sink: Sink, book: Book, *, through: Sequence[Gate] | None = None, **values: Any) -> Delivering:
     """Deliveries to a sink."""
     passed = gates() if through is None else through
-    return Delivering(sink, spec(**values), "pipeline", gates=passed, failed=book.errors.append)
+    made = Delivering(
+        sink,
+        spec(**values),
+        "pipeline",
+        loop=asyncio.get_running_loop(),
+        gates=passed,
+        failed=book.errors.append,
+    )
+    made.open()
+    return made
 
 
 def contiguous(
@@ -157,7 +167,7 @@ def contiguous(
         await asyncio.sleep(0)
         return ours
 
-    return ContiguousDelivering(
+    made = ContiguousDelivering(
         sink,
         spec(**values),
         "pipeline",
@@ -165,6 +175,8 @@ def contiguous(
         commit_plan=commit_plan,
         failed=book.errors.append,
     )
+    made.open()
+    return made
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:

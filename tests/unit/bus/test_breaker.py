@@ -162,7 +162,8 @@ def test_those_who_wait_are_told_when_it_closes() -> None:
     told: list[str] = []
     clock = Clock()
     one = breaker(clock, calls=1)
-    passage = Passage([one], lambda: told.append("open"))
+    passage = Passage([one])
+    passage.open(lambda: told.append("open"))
     fail(one, [0])
     clock.now += 1
     call(one, 0, Ok())
@@ -227,9 +228,8 @@ def test_pipelines_of_one_connection_pass_the_same_gates_and_others_their_own() 
     )  # type: ignore[arg-type]
     assert one is two
     assert len({id(found) for found in (one, three, four)}) == 3
-    found = next(gate for gate in one if isinstance(gate, Breaker))
-    fail(found, [0])
-    assert 4 < found.delay(1) <= 5  # as its manifest says
+    fail(one.breaker, [0])
+    assert 4 < one.breaker.delay(1) <= 5  # as its manifest says
 
 
 def test_a_connection_that_changed_has_new_gates_and_one_that_did_not_keeps_them() -> None:

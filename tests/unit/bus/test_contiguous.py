@@ -127,7 +127,7 @@ async def test_nothing_is_written_without_its_plan() -> None:
     out.begin(HERE, None)
     out.submit(deliveries(book, ["a", "b"]), {HERE: 1})
     await until(lambda: bool(book.plans))
-    out.end(HERE)
+    out.forget(lambda _ticket: True, [HERE])
     await out.drain(1)
     assert sink.calls == []
 
@@ -142,7 +142,7 @@ async def test_a_partition_that_went_away_takes_its_waiting_records_along() -> N
     for one in waiting:
         assert isinstance(one.ticket, Place)
         one.ticket.current = False
-    out.forget(lambda ticket: not ticket.current)
+    out.forget(lambda ticket: not ticket.current, [HERE])
     assert out.held == 0
     out.submit(deliveries(book, ["c"], first=2), {HERE: 2})  # on its way when the partition went
     assert out.held == 0
@@ -188,3 +188,29 @@ async def test_what_the_sink_raises_is_fatal_or_tried_again(raised: Exception) -
     out.submit(deliveries(book, ["a"]), {HERE: 0})
     await until(lambda: bool(book.errors or book.settled))
     assert (book.errors == [raised]) if isinstance(raised, TrunklineError) else (book.settled == {0: "delivered"})
+
+
+async def test_a_range_that_is_being_written_when_its_partition_goes_is_waited_for_and_counts() -> None:
+    sink, book = ScriptedSink(ok, RANGES), Book()
+    sink.gate = asyncio.Event()
+    out = contiguous(sink, book, batch={"count": 2})
+    out.begin(HERE, None)
+    out.submit(deliveries(book, ["a", "b"]), {HERE: 1})
+    await until(lambda: len(sink.calls) == 1)
+    out.forget(lambda _ticket: True, [HERE])
+    assert out.under_way(lambda _ticket: True)
+    sink.gate.set()
+    await until(lambda: not out.under_way(lambda _ticket: True))
+    assert set(book.settled) == {0, 1}
+
+
+async def test_a_range_that_waits_for_its_next_try_is_not_waited_for() -> None:
+    sink, book = ScriptedSink(lambda _event, _times: Retry("full"), RANGES), Book()
+    out = contiguous(sink, book, batch={"count": 1}, retry={"min_delay": 3600, "max_delay": 3600})
+    out.begin(HERE, None)
+    out.submit(deliveries(book, ["a"]), {HERE: 0})
+    await until(lambda: len(sink.calls) == 1 and not sink.under_way)
+    await until(lambda: not out.under_way(lambda _ticket: True))
+    out.forget(lambda _ticket: True, [HERE])
+    await out.drain(5)
+    assert len(sink.calls) == 1

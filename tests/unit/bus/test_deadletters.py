@@ -16,7 +16,7 @@ from trunkline.bus.deadletters import (
     fingerprint,
     idempotency_key,
 )
-from trunkline.bus.stream.transform import with_envelope
+from trunkline.bus.records import with_envelope
 from trunkline.core.envelope import Headers, WireHeaders, foreign_event_id
 from trunkline.core.event import Event
 from trunkline.core.secret import Secret

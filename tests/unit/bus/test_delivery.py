@@ -84,6 +84,52 @@ async def test_a_record_goes_on_when_its_partition_came_back_while_its_predecess
     assert out.held == 0
 
 
+async def test_of_a_partition_that_is_being_given_away_what_fails_is_not_tried_again() -> None:
+    def script(event: Event, _times: int) -> Verdict:
+        return Retry("not now") if event.partition == 0 else Ok()
+
+    sink, book = ScriptedSink(script), Book()
+    sink.gate = asyncio.Event()
+    out = delivering(sink, book, retry={"min_delay": 0.001, "max_delay": 0.001})
+    going = deliveries(book, ["a", "b"])
+    out.submit(going)
+    await until(lambda: len(sink.calls) == 2)
+    for one in going:
+        assert isinstance(one.ticket, Place)
+        one.ticket.stays = False
+    out.forget(lambda ticket: not ticket.stays)
+    sink.gate.set()
+    await until(lambda: not out.under_way(lambda ticket: not ticket.stays))
+    out.submit(deliveries(book, ["a"], first=2, partition=1))
+    await until(lambda: 2 in book.settled)
+    assert sink.times == {0: 1, 1: 1, 2: 1}
+    assert out.held == 0
+
+
+async def test_what_waits_for_its_next_try_is_given_away_at_once() -> None:
+    sink, book = ScriptedSink(lambda _event, _times: Retry("not now")), Book()
+    out = delivering(sink, book, retry={"min_delay": 3600, "max_delay": 3600})
+    out.submit(deliveries(book, ["a"]))
+    await until(lambda: sink.times == {0: 1} and not out.under_way(lambda _ticket: True))
+    out.forget(lambda _ticket: True)
+    assert out.held == 0
+
+
+async def test_frozen_deliveries_begin_no_call_until_what_waits_was_dropped() -> None:
+    sink, book = ScriptedSink(ok), Book()
+    out = delivering(sink, book)
+    out.submit(deliveries(book, ["a"]))
+    out.freeze()  # its flight was made, and has not had its turn
+    gone = deliveries(book, ["b"], first=1)
+    out.submit(gone)
+    await asyncio.sleep(0.01)
+    assert sink.calls == []
+    out.forget(lambda ticket: ticket is gone[0].ticket)
+    await until(lambda: len(book.settled) == 1)
+    assert sink.calls == [[0]]
+    assert out.held == 0
+
+
 @pytest.mark.parametrize(("order", "expected"), [("partition", [0, 1, 2, 3]), ("none", [1, 3, 2, 0])])
 async def test_order_is_by_partition_or_not_at_all_where_the_manifest_says_so(order: str, expected: list[int]) -> None:
     turns = {offset: expected.index(offset) for offset in expected}

@@ -241,7 +241,7 @@ class Life:
             clock=loop.time,
         )
         self.delivering = Delivering(
-            Outside(world), spec, "p", gates=[], failed=self.errors.append, exhausted=self.parking
+            Outside(world), spec, "p", loop=loop, gates=[], failed=self.errors.append, exhausted=self.parking
         )
         self.parking.attach(self.delivering.submit)
         ledger, _ = Ledger.from_metadata(world.metadata, 0)

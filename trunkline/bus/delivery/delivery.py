@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from trunkline.bus.deadletters import Failure
 from trunkline.bus.delivery import suspects
@@ -15,6 +15,7 @@ from trunkline.bus.delivery.gates import HOLD_LIMIT, Gate, Passage
 from trunkline.bus.delivery.lanes import Lanes
 from trunkline.bus.delivery.outgoing import Delivery, Ticket
 from trunkline.bus.delivery.retry import backoff
+from trunkline.bus.intake import Assigned, Partition
 from trunkline.core.contracts import Batch, Sink
 from trunkline.core.errors import FatalError, TrunklineError
 from trunkline.core.log import get_logger
@@ -45,11 +46,12 @@ class Delivering:
         spec: DeliverySpec,
         pipeline: str,
         *,
+        loop: asyncio.AbstractEventLoop,
         gates: Sequence[Gate],
         failed: Callable[[TrunklineError], None],
         exhausted: Exhausted = dead_letter,
     ) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._sink = sink
         self._spec = spec
         self._pipeline = pipeline
@@ -58,15 +60,18 @@ class Delivering:
         self._limit = in_flight_limit(sink, spec)
         promised = sink.promises.max_batch
         self._most = min(promised, spec.batch.count or promised, self._limit)
-        self._passage = Passage(gates, self._pump)
+        self._passage = Passage(gates)
         self._lanes = Lanes(spec.order)
-        self._flights = Flights(spec.timeout, self._landed)
+        self._flights = Flights(spec.timeout, self._landed, loop)
         self._in_flight = 0
         self._suspects = suspects.Suspects(spec.access_refusals)
         self._suspect_timer: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._resting: dict[Delivery, asyncio.TimerHandle] = {}
+        """What failed and waits to be tried again."""
         self._closing = False
         self._paused = False
+        self._frozen = False
         attempts = counter("trunkline_delivery_attempts_total")
         self._attempts = {kind: attempts.labels(pipeline, kind.__name__.lower()) for kind in (Ok, Retry, Dead, Unknown)}
         self._seconds = histogram("trunkline_delivery_seconds").labels(pipeline)
@@ -82,8 +87,15 @@ class Delivering:
         """The size of those."""
         return self._lanes.held_bytes
 
-    def submit(self, deliveries: Sequence[Delivery]) -> None:
-        """Takes records in the order they were read."""
+    def open(self) -> None:
+        """See `Deliveries`."""
+        self._passage.open(self._pump)
+
+    def assigned(self, partitions: Sequence[Assigned]) -> None:
+        """See `Deliveries`: records go one by one, whatever their partition."""
+
+    def submit(self, deliveries: Sequence[Delivery], _read_to: Mapping[Partition, int] | None = None, /) -> None:
+        """See `Deliveries`. How far a partition was read does not matter."""
         if self._exhausted.holding:
             deliveries = [delivery for delivery in deliveries if not self._exhausted.takes(delivery)]
         self._lanes.add(deliveries)
@@ -106,11 +118,20 @@ class Delivering:
                 timer.cancel()
         await self._flights.land(deadline)
 
-    def forget(self, gone: Callable[[Ticket], bool]) -> None:
-        """Drops the waiting records of partitions that went away. Those under way end and are not committed."""
-        for delivery in self._suspects.forget(gone):
-            self._lanes.release(delivery)
+    def freeze(self) -> None:
+        """See `Deliveries`."""
+        self._frozen = True
+
+    def forget(self, gone: Callable[[Ticket], bool], _partitions: Collection[Partition] = (), /) -> None:
+        """See `Deliveries`."""
+        resting = [delivery for delivery in self._resting if gone(delivery.ticket)]
+        for delivery in resting:
+            self._resting.pop(delivery).cancel()
+        # First what waits behind them: else a lane would go on with it.
         self._lanes.forget(gone)
+        for delivery in [*resting, *self._suspects.forget(gone)]:
+            self._lanes.release(delivery)
+        self._frozen = False
         self._pump()  # what stays may have been waiting in the same lane
 
     def under_way(self, of: Callable[[Ticket], bool]) -> bool:
@@ -127,7 +148,7 @@ class Delivering:
     def _next(self) -> Sequence[Delivery] | None:
         """The records of a call that begins now; None where there are none, or a timer or a gate will wake us for them."""
         ready = self._lanes.ready
-        if not ready or self._closing or self._paused or self._in_flight >= self._limit:
+        if not ready or self._closing or self._paused or self._frozen or self._in_flight >= self._limit:
             return None
         size = 1 if self._most == 1 else self._batch_size()
         if size == 0:
@@ -166,6 +187,9 @@ class Delivering:
 
     async def _fly(self, flight: Flight) -> None:
         """Call after call, as long as there is something to deliver."""
+        if self._frozen:
+            self._put_back(flight)
+            return
         calls = 0
         while True:
             await self._call(flight)
@@ -179,6 +203,13 @@ class Delivering:
             calls += 1
             if calls % YIELD_EVERY == 0:
                 await asyncio.sleep(0)
+
+    def _put_back(self, flight: Flight) -> None:
+        """The first call of a flight did not begin: until its turn came on a busy event loop, a partition was to be given away."""
+        batch = flight.batch
+        self._ended(flight, ())
+        flight.batch = ()
+        self._lanes.ready.extendleft(reversed(batch))
 
     async def _call(self, flight: Flight) -> None:
         batch = flight.batch
@@ -252,6 +283,9 @@ class Delivering:
 
     def _again(self, delivery: Delivery, verdict: Retry | Unknown, reason: str, excused: bool) -> None:
         """The record is tried again, or its attempts are used up."""
+        if not delivery.ticket.stays:
+            self._lanes.release(delivery)  # whoever has its partition next reads it again
+            return
         after = verdict.after if isinstance(verdict, Retry) else None
         if excused or after is not None:
             # I23: while an account is at fault no attempt is used up. Whoever names a time means the account, not the record.
@@ -273,19 +307,17 @@ class Delivering:
             wait=round(wait, 3),
             reason=reason,
         )
-        self._loop.call_later(wait, self._retry_now, delivery)
+        self._resting[delivery] = self._loop.call_later(wait, self._retry_now, delivery)
 
     def _retry_now(self, delivery: Delivery) -> None:
-        if self._closing:
-            return
-        if delivery.ticket.current:
+        del self._resting[delivery]
+        if not self._closing:
             self._lanes.again(delivery)
-        else:
-            self._lanes.release(delivery)
-        self._pump()
+            self._pump()
 
     def _bury(self, delivery: Delivery, code: str, reason: str) -> None:
-        delivery.ticket.save_dead(self._failure(delivery, code, reason))
+        if delivery.ticket.current:  # else whoever has its partition now finds out for himself
+            delivery.ticket.save_dead(self._failure(delivery, code, reason))
         self._lanes.release(delivery)
 
     @staticmethod
@@ -297,6 +329,9 @@ class Delivering:
     # --- refusals that may be ours ---
 
     def _suspect(self, delivery: Delivery, verdict: Dead) -> None:
+        if not delivery.ticket.stays:
+            self._lanes.release(delivery)
+            return
         error = self._suspects.add(delivery, verdict)
         if error is not None:
             self._closing = True

@@ -39,21 +39,20 @@ class FallbackSink(Sink):
         self._other = other
         self._after = after
         self._breaker = breaker
-        self._other_gates = other_gates
-        self._other_passage: Passage | None = None
+        self._other_passage = Passage(other_gates)
         self._failures: WeakKeyDictionary[Event, int] = WeakKeyDictionary()
         self._pipeline = ""
 
     async def open(self, context: PluginContext) -> None:
         """Opens both."""
         self._pipeline = context.pipeline
+        self._other_passage.open(lambda: None)
         await self._first.open(context)
         await self._other.open(context)
 
     async def close(self) -> None:
         """Closes both."""
-        if self._other_passage is not None:
-            self._other_passage.close()
+        self._other_passage.close()
         try:
             await self._first.close()
         finally:
@@ -93,9 +92,6 @@ class FallbackSink(Sink):
         return failures >= self._after
 
     async def _by_other(self, batch: Batch) -> Sequence[Verdict]:
-        if self._other_passage is None:
-            # Here and not before: gates belong to the event loop, and a sink is made in a thread.
-            self._other_passage = Passage(self._other_gates, lambda: None)
         passage = self._other_passage
         wait = passage.delay(len(batch.events))
         if wait > 0.0:

@@ -32,9 +32,9 @@ class Flight:
 class Flights:
     """All flights of one pipeline. `timeout` is in seconds."""
 
-    def __init__(self, timeout: float, landed: Callable[[Flight], None]) -> None:
+    def __init__(self, timeout: float, landed: Callable[[Flight], None], loop: asyncio.AbstractEventLoop) -> None:
         # Kept: asking for it at each call is a system call (CPython up to 3.11 compares process ids).
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._timeout = timeout
         self._landed = landed
         self._flights: dict[asyncio.Task[None], Flight] = {}

@@ -82,8 +82,12 @@ class NamedWait:
 class Passage:
     """All the gates that a pipeline's calls pass, as one."""
 
-    def __init__(self, gates: Sequence[Gate], opened: Callable[[], None]) -> None:
+    def __init__(self, gates: Sequence[Gate]) -> None:
         self._gates = tuple(gates)
+        self._leave: list[Callable[[], None]] = []
+
+    def open(self, opened: Callable[[], None]) -> None:
+        """Waits at the gates: `opened` is called whenever a call may begin earlier than `delay` said. On the event loop."""
         self._leave = [gate.watch(opened) for gate in self._gates]
 
     def delay(self, records: int) -> float:

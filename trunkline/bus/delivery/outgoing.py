@@ -28,6 +28,10 @@ class Ticket(Protocol):
     def current(self) -> bool:
         """False once the partition has gone to another worker: what happens now must not be committed here."""
 
+    @property
+    def stays(self) -> bool:
+        """False once the partition is being given away: no call begins for it any more, while one under way still counts."""
+
 
 @dataclass(slots=True, eq=False)
 class Delivery:

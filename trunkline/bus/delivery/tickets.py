@@ -39,6 +39,8 @@ class Work:
         """What the metrics have of the ledger."""
         self.plan: Plan | None = assigned.plan
         self.current = True
+        self.stays = True
+        """False from when the partition is being given away on."""
 
 
 @dataclass(slots=True, eq=False)
@@ -55,6 +57,11 @@ class SinkTicket:
     def current(self) -> bool:
         """See `Ticket`."""
         return self.work.current
+
+    @property
+    def stays(self) -> bool:
+        """See `Ticket`."""
+        return self.work.stays
 
     def belongs(self, partitions: Collection[Partition]) -> bool:
         """See `Ticket`."""
@@ -163,13 +170,20 @@ class Tickets:
             for one in partitions:
                 self.works[one.partition] = Work(one)
 
+    def withdraw(self, partitions: Collection[Partition]) -> None:
+        """Partitions are being given away: what is under way still counts, and nothing more begins."""
+        for partition in partitions:
+            work = self.works.get(partition)
+            if work is not None:
+                work.stays = False
+
     def let_go(self, partitions: Sequence[Partition]) -> None:
         """Forgets partitions: what comes back for them from now on is not committed."""
         with self.lock:
             for partition in partitions:
                 work = self.works.pop(partition, None)
                 if work is not None:
-                    work.current = False
+                    work.current = work.stays = False
 
     @property
     def ledgers(self) -> Mapping[Partition, Ledger]:

@@ -64,7 +64,7 @@ class Lot:
 
     def close(self) -> None:
         """The partition went away: what was not committed never was."""
-        self.tenure.current = False
+        self.tenure.current = self.tenure.stays = False
         if self._store is not None:
             self._store.close()
             self._store = self._changes = None

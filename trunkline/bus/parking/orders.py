@@ -28,9 +28,12 @@ class Desk(Protocol):
 
 
 class Tenure:
-    """One partition number during one assignment: false as soon as another worker may have it."""
+    """One partition number during one assignment."""
 
     current = True
+    """False as soon as another worker may have it."""
+    stays = True
+    """False from when it is being given away on."""
 
 
 @dataclass(slots=True, eq=False)
@@ -51,6 +54,11 @@ class ParkTicket:
     def current(self) -> bool:
         """See `Ticket`."""
         return self.tenure.current
+
+    @property
+    def stays(self) -> bool:
+        """See `Ticket`."""
+        return self.tenure.stays
 
     def belongs(self, partitions: Collection[Partition]) -> bool:
         """See `Ticket`: all inputs of one partition number share its park."""

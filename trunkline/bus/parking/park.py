@@ -118,6 +118,13 @@ class Park:
         lot = self._lots.get(partition[1])
         return lot is not None and offset in lot.known.get(partition, ())
 
+    def withdraw(self, numbers: Collection[int]) -> None:
+        """These partitions are being given away: what is under way still counts, and nothing more begins."""
+        for number in numbers:
+            lot = self._lots.get(number)
+            if lot is not None:
+                lot.tenure.stays = False
+
     def let_go(self, numbers: Collection[int]) -> None:
         """Closes lots. Orders for them that are not committed are forgotten: the records are read again."""
         self._take_orders()

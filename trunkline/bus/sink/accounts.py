@@ -4,14 +4,35 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from trunkline.bus.budget.budgets import Budgets
+from trunkline.bus.budget.gate import BudgetGate
 from trunkline.bus.delivery.breaker import Breaker
 from trunkline.bus.delivery.gates import Gate, NamedWait
 from trunkline.core.manifests import Project
 from trunkline.core.manifests import Sink as SinkManifest
 from trunkline.core.manifests.models import BreakerSpec, ConnectionSpec
 from trunkline.core.quota import NO_QUOTA, Quota
+
+
+@dataclass(frozen=True, slots=True)
+class AccountGates:
+    """What the calls of one pipeline pass: the wait that the account named, its breaker, and its budget where it has one."""
+
+    named: NamedWait
+    breaker: Breaker
+    budget: BudgetGate | None = None
+
+    @property
+    def all(self) -> Sequence[Gate]:
+        """Every gate, in the order in which they are passed."""
+        return (*self.but_breaker, self.breaker)
+
+    @property
+    def but_breaker(self) -> Sequence[Gate]:
+        """Those that the engine asks where the sink asks the breaker itself."""
+        return (self.named,) if self.budget is None else (self.named, self.budget)
 
 
 class Gates:
@@ -24,19 +45,19 @@ class Gates:
     def __init__(self, budgets: Budgets | None = None) -> None:
         self._budgets = budgets
         self._lock = threading.Lock()
-        self._made: dict[str, tuple[ConnectionSpec | None, Sequence[Gate]]] = {}
+        self._made: dict[str, tuple[ConnectionSpec | None, AccountGates]] = {}
 
-    def for_pipeline(self, manifest: SinkManifest, project: Project) -> Sequence[Gate]:
+    def for_pipeline(self, manifest: SinkManifest, project: Project) -> AccountGates:
         """The gates that the calls of a pipeline pass, those of its `Connection`, else its own."""
         return self._of(manifest, manifest.spec.connection, f"pipeline/{manifest.metadata.name}", project)
 
-    def for_fallback(self, manifest: SinkManifest, project: Project) -> Sequence[Gate]:
+    def for_fallback(self, manifest: SinkManifest, project: Project) -> AccountGates:
         """The gates of the account that a pipeline's fallback uses."""
         assert manifest.spec.fallback is not None
         name = manifest.spec.fallback.connection
         return self._of(manifest, name, f"pipeline/{manifest.metadata.name}/fallback", project)
 
-    def _of(self, manifest: SinkManifest, name: str | None, own: str, project: Project) -> Sequence[Gate]:
+    def _of(self, manifest: SinkManifest, name: str | None, own: str, project: Project) -> AccountGates:
         connection = project.connections.get(name) if name is not None else None
         spec = connection.spec if connection is not None else None
         account = name if name is not None else own
@@ -46,13 +67,14 @@ class Gates:
                 found = self._made[account] = (spec, _gates(account, spec))
         if self._budgets is None or name is None or spec is None:
             return found[1]
-        return (*found[1], self._budgets.gate(name, spec, manifest.metadata.name, manifest.spec.delivery))
+        budget = self._budgets.gate(name, spec, manifest.metadata.name, manifest.spec.delivery)
+        return replace(found[1], budget=budget)
 
     def quota(self, connection: str | None) -> Quota:
         """What a plug-in may tell of the account of a `Connection`."""
         return NO_QUOTA if self._budgets is None or connection is None else self._budgets.quota(connection)
 
 
-def _gates(account: str, spec: ConnectionSpec | None) -> Sequence[Gate]:
+def _gates(account: str, spec: ConnectionSpec | None) -> AccountGates:
     """The gates that the pipelines of an account share on a worker; its budget has one for each pipeline."""
-    return (NamedWait(), Breaker(account, spec.breaker if spec is not None else BreakerSpec()))
+    return AccountGates(NamedWait(), Breaker(account, spec.breaker if spec is not None else BreakerSpec()))

@@ -12,13 +12,33 @@ from trunkline.bus.delivery.outgoing import Delivery
 from trunkline.bus.delivery.tickets import SinkTicket, Tickets, Work
 from trunkline.bus.intake import Partition
 from trunkline.bus.kafka import headers_of
-from trunkline.bus.stream.transform import with_envelope
+from trunkline.bus.records import with_envelope
 from trunkline.core.envelope import CE_SPECVERSION
 from trunkline.core.errors import RejectedError
 from trunkline.core.event import Event
 
 DecoderSource = Callable[[Event], tuple[Any, Any]]
 """Decodes an event's raw value: gives schema and datum. Raises RejectedError."""
+
+
+class Decoding:
+    """How the events of one pipeline are made ready for its sink."""
+
+    def __init__(self, namespace: str, pipeline: str, decode: DecoderSource) -> None:
+        self._namespace = namespace
+        self._pipeline = pipeline
+        self.value_of = decode
+
+    def identify(self, event: Event) -> None:
+        """Gives the event the key by which a repeated delivery is known."""
+        event.idempotency_key = idempotency_key(self._namespace, self._pipeline, event)
+
+    def decode(self, event: Event) -> None:
+        """Fills in schema, value, envelope and idempotency key of an event that was parked. Raises RejectedError."""
+        event.schema, event.value = self.value_of(event)
+        if not event.headers or event.headers[0][0] != CE_SPECVERSION:
+            event.headers = with_envelope(event)
+        self.identify(event)
 
 
 class Arrivals:
@@ -29,18 +49,15 @@ class Arrivals:
 
     def __init__(
         self,
-        namespace: str,
-        pipeline: str,
-        decode: DecoderSource,
+        decoding: Decoding,
         tickets: Tickets,
         *,
         topic_ids: Mapping[str, str],
         when: Callable[[Any, Any], Any] | None,
         parked: Callable[[Partition, int], bool] | None,
     ) -> None:
-        self._namespace = namespace
-        self._pipeline = pipeline
-        self._decode = decode
+        self._decoding = decoding
+        self._decode = decoding.value_of
         self._tickets = tickets
         self._topic_ids = topic_ids
         self._when = when
@@ -77,12 +94,5 @@ class Arrivals:
         except RejectedError as error:
             ticket.save_dead(Failure("DECODE" if event.schema is None else "FILTER", error.code, str(error)))
             return None
-        event.idempotency_key = idempotency_key(self._namespace, self._pipeline, event)
+        self._decoding.identify(event)
         return Delivery(event, ticket, len(raw))
-
-    def decode(self, event: Event) -> None:
-        """Fills in schema, value, envelope and idempotency key of an event that was parked. Raises RejectedError."""
-        event.schema, event.value = self._decode(event)
-        if not event.headers or event.headers[0][0] != CE_SPECVERSION:
-            event.headers = with_envelope(event)
-        event.idempotency_key = idempotency_key(self._namespace, self._pipeline, event)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from trunkline.bus.deadletters import Failure
@@ -18,7 +18,7 @@ from trunkline.bus.delivery.calls import verdicts_of
 from trunkline.bus.delivery.gates import HOLD_LIMIT, Gate, Passage
 from trunkline.bus.delivery.outgoing import Delivery, Ticket
 from trunkline.bus.delivery.retry import backoff
-from trunkline.bus.intake import Partition
+from trunkline.bus.intake import Assigned, Partition
 from trunkline.core.contracts import Batch, Sink
 from trunkline.core.errors import FatalError, TrunklineError
 from trunkline.core.log import get_logger
@@ -38,7 +38,7 @@ False when the partition is no longer ours.
 """
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Lane:
     """One partition: what waits, and the end of a range that was planned before a crash."""
 
@@ -49,7 +49,11 @@ class _Lane:
     """The offset up to which the partition was read, filtered and dead records included."""
     task: asyncio.Task[None] | None = None
     timer: asyncio.TimerHandle | None = None
+    calling: bool = False
+    """Whether its range is being written, up to its settlement; not while the range waits."""
     gone: bool = False
+    ending: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a range that waits need not wait any more."""
 
 
 class ContiguousDelivering:
@@ -74,10 +78,12 @@ class ContiguousDelivering:
         self._patience = max(spec.timeout, sink.promises.patience)
         self._lanes: dict[Partition, _Lane] = {}
         self._closing = False
-        self._ending = asyncio.Event()
         self._opened = asyncio.Event()
-        self._passage = Passage(gates, self._opened.set)
+        self._passage = Passage(gates)
         self._paused = False
+        self._frozen = False
+        self._leaving: set[_Lane] = set()
+        """What is still being written of partitions that went away."""
         self._attempts = counter("trunkline_delivery_attempts_total")
         self._seconds = histogram("trunkline_delivery_seconds").labels(pipeline)
 
@@ -91,12 +97,21 @@ class ContiguousDelivering:
         """The size of those."""
         return sum(lane.size for lane in list(self._lanes.values()))
 
+    def open(self) -> None:
+        """See `Deliveries`."""
+        self._passage.open(self._opened.set)
+
+    def assigned(self, partitions: Sequence[Assigned]) -> None:
+        """See `Deliveries`."""
+        for one in partitions:
+            self.begin(one.partition, one.plan.last if one.plan is not None else None)
+
     def begin(self, partition: Partition, planned: int | None) -> None:
         """A partition came to us; `planned` is the end of the range that was under way when it was left."""
         self._lanes[partition] = _Lane(planned=planned)
 
-    def submit(self, deliveries: Sequence[Delivery], read_to: dict[Partition, int]) -> None:
-        """Takes records in the order they were read; `read_to` says how far each partition was read."""
+    def submit(self, deliveries: Sequence[Delivery], read_to: Mapping[Partition, int], /) -> None:
+        """See `Deliveries`."""
         for delivery in deliveries:
             lane = self._lanes.get((delivery.event.topic, delivery.event.partition))
             if lane is not None:
@@ -115,30 +130,31 @@ class ContiguousDelivering:
         for partition in list(self._lanes):
             self._pump(partition)
 
-    def forget(self, gone: Callable[[Ticket], bool]) -> None:
-        """Drops what waits of partitions that went away."""
-        for partition, lane in list(self._lanes.items()):
-            if lane.waiting and gone(lane.waiting[0].ticket):
-                self._drop(partition)
+    def freeze(self) -> None:
+        """See `Deliveries`."""
+        self._frozen = True
 
-    def end(self, partition: Partition) -> None:
-        """A partition went away."""
-        if partition in self._lanes:
-            self._drop(partition)
+    def forget(self, _gone: Callable[[Ticket], bool], partitions: Collection[Partition], /) -> None:
+        """See `Deliveries`. A range that is being written is written to its end."""
+        for partition in partitions:
+            if partition in self._lanes:
+                self._drop(partition)
+        self._frozen = False
+        for partition in list(self._lanes):
+            self._pump(partition)
 
     def under_way(self, of: Callable[[Ticket], bool]) -> bool:
-        """Whether a range of one of these tickets is being written."""
-        return any(
-            lane.task is not None and lane.waiting and of(lane.waiting[0].ticket) for lane in list(self._lanes.values())
-        )
+        """See `Deliveries`."""
+        lanes = [*list(self._lanes.values()), *list(self._leaving)]
+        return any(lane.calling and lane.waiting and of(lane.waiting[0].ticket) for lane in lanes)
 
     async def drain(self, deadline: float) -> None:
         """Starts nothing more and waits for the ranges under way, at most `deadline` seconds."""
         self._closing = True
-        self._ending.set()
         self._passage.close()
-        tasks = [lane.task for lane in self._lanes.values() if lane.task is not None]
+        tasks = [lane.task for lane in (*self._lanes.values(), *self._leaving) if lane.task is not None]
         for lane in self._lanes.values():
+            lane.ending.set()
             if lane.timer is not None:
                 lane.timer.cancel()
         if tasks:
@@ -151,12 +167,15 @@ class ContiguousDelivering:
     def _drop(self, partition: Partition) -> None:
         lane = self._lanes.pop(partition)
         lane.gone = True
+        lane.ending.set()
+        if lane.task is not None:
+            self._leaving.add(lane)
         if lane.timer is not None:
             lane.timer.cancel()
 
     def _pump(self, partition: Partition) -> None:
         lane = self._lanes[partition]
-        if lane.task is not None or self._closing or self._paused or not lane.waiting:
+        if lane.task is not None or self._closing or self._paused or self._frozen or not lane.waiting:
             return
         size = self._range_size(lane)
         if size == 0:
@@ -213,6 +232,7 @@ class ContiguousDelivering:
             if not await self._passed(lane, size):
                 return
             attempt += 1
+            lane.calling = True
             verdicts, excused = await self._called(batch, name, attempt, rebuilt)
             counted += not excused
             waits = [verdict for verdict in verdicts if isinstance(verdict, (Retry, Unknown))]
@@ -232,12 +252,13 @@ class ContiguousDelivering:
             log.info(
                 "range will be tried again", pipeline=self._pipeline, name=name, wait=round(wait, 3), reason=reason
             )
-            await _set_within(self._ending, wait)
+            lane.calling = False
+            await _set_within(lane.ending, wait)
 
     async def _passed(self, lane: _Lane, size: int) -> bool:
         """Waits until the gates let a call begin, and tells them that it does. False when it must not begin any more."""
         while not lane.gone and not self._closing:
-            wait = self._passage.delay(size)
+            wait = GATE_SECONDS if self._frozen else self._passage.delay(size)
             if wait <= 0.0:
                 self._passage.started(size)
                 return True
@@ -273,7 +294,8 @@ class ContiguousDelivering:
         lane.planned = None
 
     def _ended(self, partition: Partition, lane: _Lane, task: asyncio.Task[None]) -> None:
-        lane.task = None
+        lane.task, lane.calling = None, False
+        self._leaving.discard(lane)
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self._closing = True

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import Mapping
+from typing import Protocol
 
 from aiohttp import web
 
 from trunkline.bus.memory import Shares
+from trunkline.bus.source.answers import Answer, unavailable
 from trunkline.bus.source.listen import Ports, listen
-from trunkline.bus.source.push import Answer, PushRuntime, unavailable
-from trunkline.core.contracts import Request
+from trunkline.core.contracts import PushSource, Request
 from trunkline.core.errors import UnavailableError
 from trunkline.core.log import get_logger
 
@@ -19,33 +19,39 @@ log = get_logger(__name__)
 BODY_SECONDS = 10.0
 
 
+class Receiver(Protocol):
+    """Who answers the requests to one path."""
+
+    @property
+    def source(self) -> PushSource:
+        """The plug-in, for its path and its limits."""
+
+    async def receive(self, request: Request) -> Answer:
+        """Judges a request, publishes what it brings, and says what the sender is answered."""
+
+
 class Ingress:
-    """One HTTP listener a worker. Sources come and go while it listens."""
+    """One HTTP listener a worker. It listens from the first source on; sources come and go by themselves."""
 
     def __init__(self, address: tuple[str, int], ports: Ports) -> None:
         self._address = address
         self.bodies = Bodies(Shares().bodies)
         self._ports = ports
-        self._sources: dict[str, PushRuntime] = {}
+        self._sources: dict[str, Receiver] = {}
         self._runner: web.ServerRunner | None = None
         self.url = ""
 
-    def add(self, runtime: PushRuntime) -> None:
-        """Serves the path of a push source."""
-        self._sources[runtime.source.path] = runtime
+    async def add(self, receiver: Receiver) -> None:
+        """Serves the path of a push source. Raises `UnavailableError` when the port is taken."""
+        await self._listen()
+        self._sources[receiver.source.path] = receiver
 
-    def remove(self, runtime: PushRuntime) -> None:
+    def remove(self, receiver: Receiver) -> None:
         """Serves it no more: 404 from now on."""
-        if self._sources.get(runtime.source.path) is runtime:
-            del self._sources[runtime.source.path]
+        if self._sources.get(receiver.source.path) is receiver:
+            del self._sources[receiver.source.path]
 
-    @property
-    def sources(self) -> Mapping[str, PushRuntime]:
-        """The sources by their paths."""
-        return dict(self._sources)
-
-    async def start(self) -> None:
-        """Listens. Raises `UnavailableError` when the port is taken."""
+    async def _listen(self) -> None:
         if self._runner is not None:
             return
         server = web.Server(
@@ -69,19 +75,19 @@ class Ingress:
             await runner.cleanup()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        runtime = self._sources.get(request.path)
-        if runtime is None:
+        receiver = self._sources.get(request.path)
+        if receiver is None:
             return _response(Answer(404, b'{"error":"no source has this path"}'))
         taken = Taken(self.bodies)
         try:
-            return await self._received(request, runtime, taken)
+            return await self._received(request, receiver, taken)
         finally:
             taken.give_back()
 
-    async def _received(self, request: web.BaseRequest, runtime: PushRuntime, taken: Taken) -> web.StreamResponse:
+    async def _received(self, request: web.BaseRequest, receiver: Receiver, taken: Taken) -> web.StreamResponse:
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                body = await _read(request, runtime.source.max_body, taken)
+                body = await _read(request, receiver.source.max_body, taken)
         except NoRoomError:
             return _response(unavailable("too many requests wait for the broker"), close=True)
         except TimeoutError:
@@ -91,7 +97,7 @@ class Ingress:
         except ValueError:
             return _response(Answer(400, b'{"error":"the body can not be read"}'), close=True)
         if body is None:
-            limit = runtime.source.max_body
+            limit = receiver.source.max_body
             return _response(Answer(413, b'{"error":"the body is larger than %d bytes"}' % limit), close=True)
         found = Request(
             method=request.method,
@@ -102,7 +108,7 @@ class Ingress:
             remote=request.remote or "",
         )
         try:
-            return _response(await runtime.receive(found))
+            return _response(await receiver.receive(found))
         except asyncio.CancelledError:
             raise
         except Exception:

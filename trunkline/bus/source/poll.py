@@ -11,7 +11,7 @@ import contextlib
 import threading
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
@@ -19,7 +19,8 @@ from trunkline.bus.accounting.pace import Pace
 from trunkline.bus.intake import IDLE_SECONDS, QUIET_SECONDS
 from trunkline.bus.kafka import KafkaSettings, translate
 from trunkline.bus.names import Names
-from trunkline.bus.source.positions import SplitPosition
+from trunkline.bus.runtime import RuntimeReport, SplitProgress
+from trunkline.bus.source.positions import SplitPosition, summed
 from trunkline.bus.source.publish import Publisher
 from trunkline.bus.source.splitwriter import SplitWriter
 from trunkline.bus.states import reconnect_delay
@@ -62,20 +63,17 @@ class SourceRuntime:
         self._paces: dict[str, tuple[Pace, Progress]] = {}
         self._leave = threading.Event()
 
-    @property
-    def splits(self) -> Mapping[str, SplitPosition]:
-        """Where the splits of this worker stand."""
-        return dict(self._positions)
-
-    @property
-    def finished(self) -> bool:
-        """Whether every split of this worker has come to its end."""
-        return bool(self._positions) and all(position.finished for position in self._positions.values())
-
-    @property
-    def progress(self) -> list[tuple[Progress, float | None]]:
-        """How far the splits of this worker that tell it have come, and how many seconds the rest takes, None where it stands still."""
-        return [(known, pace.seconds_for(known.total - known.done)) for pace, known in list(self._paces.values())]
+    def report(self) -> RuntimeReport:
+        """See `Runtime`. It is finished when every split of this worker has come to its end."""
+        positions = list(self._positions.values())
+        return RuntimeReport(
+            counts=summed(positions),
+            finished=bool(positions) and all(position.finished for position in positions),
+            progress=[
+                SplitProgress(known.done, known.total, known.what, pace.seconds_for(known.total - known.done))
+                for pace, known in self._paces.values()
+            ],
+        )
 
     def stop(self) -> None:
         """Asks `run` to finish the transaction under way and return."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,14 @@ class SplitPosition:
             )
         data.pop("at")
         return cls(**data)
+
+
+COUNTED = ("read", "delivered", "filtered", "dead", "outputs", "duplicates")
+
+
+def summed(positions: Collection[SplitPosition]) -> dict[str, int]:
+    """The counts of several splits together; empty without any."""
+    return {name: sum(getattr(one, name) for one in positions) for name in COUNTED} if positions else {}
 
 
 def position_key(pipeline: str, split: str) -> bytes:

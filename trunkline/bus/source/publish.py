@@ -12,7 +12,7 @@ import orjson
 
 from trunkline.bus.deadletters import Failure, dead_letter_headers
 from trunkline.bus.names import Names
-from trunkline.bus.stream.transform import Output
+from trunkline.bus.records import Output
 from trunkline.core.contracts import RejectedInput, SourceEvent
 from trunkline.core.envelope import (
     AVRO_CONTENT_TYPE,

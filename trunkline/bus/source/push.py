@@ -8,11 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-import orjson
 from confluent_kafka import KafkaException, Producer
 
 from trunkline.bus.accounting.trace import TraceBatch
@@ -25,8 +23,11 @@ from trunkline.bus.kafka import (
     translate,
 )
 from trunkline.bus.names import Names
+from trunkline.bus.runtime import RuntimeReport
+from trunkline.bus.source.answers import Answer, body_of, unavailable
 from trunkline.bus.source.deliveries import AcceptedDeliveries, digest
-from trunkline.bus.source.positions import SplitPosition, position_key, read_positions
+from trunkline.bus.source.ingress import Ingress
+from trunkline.bus.source.positions import SplitPosition, position_key, read_positions, summed
 from trunkline.bus.source.publish import Publisher
 from trunkline.core.contracts import PushSource, Reception, Request
 from trunkline.core.errors import RetriableError, TrunklineError
@@ -43,16 +44,6 @@ RECONNECT_SECONDS = 1.0
 CADENCE_SECONDS = 0.02
 """From the begin of one transaction to that of the next at the least. Requests that come meanwhile share the next one: a
 transaction costs the broker as much as dozens of records. The first after a pause does not wait."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the sender is told."""
-
-    status: int
-    body: bytes
-    content_type: str = "application/json"
-    headers: Mapping[str, str] | None = None
 
 
 @dataclass(slots=True)
@@ -75,6 +66,7 @@ class PushRuntime:
         *,
         worker: str,
         accepted: AcceptedDeliveries,
+        ingress: Ingress,
     ) -> None:
         self._settings = settings
         self._names = names
@@ -84,6 +76,7 @@ class PushRuntime:
         self._worker = worker
         self._split = f"push-{worker}"
         self._accepted = accepted
+        self._ingress = ingress
         self._trace = TraceBatch(pipeline, "source", worker)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"push-{pipeline}")
         self._producers = RestingProducer(self._new_producer)
@@ -106,15 +99,9 @@ class PushRuntime:
         """The plug-in, for its path and its limits."""
         return self._source
 
-    @property
-    def splits(self) -> Mapping[str, SplitPosition]:
-        """What this worker accepted."""
-        return {self._split: self._position}
-
-    @property
-    def finished(self) -> bool:
-        """A push source never ends by itself."""
-        return False
+    def report(self) -> RuntimeReport:
+        """See `Runtime`. A push source never ends by itself."""
+        return RuntimeReport(counts=summed([self._position]), ready=self.ready)
 
     @property
     def ready(self) -> bool:
@@ -161,7 +148,7 @@ class PushRuntime:
                     reason=reception.reason,
                     remote=request.remote,
                 )
-            body = reception.reply if reception.reply is not None else _body({"error": reception.reason or "refused"})
+            body = reception.reply if reception.reply is not None else body_of({"error": reception.reason or "refused"})
             return Answer(reception.status, body, reception.reply_type, reception.headers)
         key = digest(reception.dedupe_key) if reception.dedupe_key is not None else None
         if key is not None:
@@ -198,8 +185,9 @@ class PushRuntime:
         """Publishes until `stop`. The source is open already."""
         failures = 0
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._thread, self._accepted.load)
         try:
+            await self._ingress.add(self)
+            await loop.run_in_executor(self._thread, self._accepted.load)
             while not self._stop.is_set():
                 try:
                     if not self._ready:
@@ -219,6 +207,7 @@ class PushRuntime:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._stop.wait(), wait)
         finally:
+            self._ingress.remove(self)
             self._ready = False
             self._refuse_waiting("the source stops")
             self._thread.shutdown(wait=False)
@@ -301,7 +290,7 @@ class PushRuntime:
                 answer = {"id": identity, "correlation_id": correlation}
                 if all(one.outcome == "dead" for one in published):
                     answer["quarantined"] = published[0].detail or "it does not fit its schema"
-                body = reception.reply if reception.reply is not None else _body(answer)
+                body = reception.reply if reception.reply is not None else body_of(answer)
                 headers = {**reception.headers, "X-Correlation-ID": correlation}
                 answers.append(Answer(reception.status, body, reception.reply_type, headers))
             for record in self._trace.drain():
@@ -333,15 +322,10 @@ class PushRuntime:
         return answers, position
 
 
-def unavailable(reason: str) -> Answer:
-    """503: nothing was accepted, the sender should try again."""
-    return Answer(503, _body({"error": reason}), headers={"Retry-After": "5"})
-
-
 def _repeated(reception: Reception) -> Answer:
     """What the sender of a delivery that came before is told, with the id that the delivery itself brings."""
     own = _own_id(reception)
-    return Answer(200, _body({"duplicate": True, "id": own} if own else {"duplicate": True}))
+    return Answer(200, body_of({"duplicate": True, "id": own} if own else {"duplicate": True}))
 
 
 def _identify(reception: Reception, key: str) -> None:
@@ -357,7 +341,3 @@ def _identify(reception: Reception, key: str) -> None:
 
 def _own_id(reception: Reception) -> str | None:
     return next((event.id for event in reception.events if event.id), None)
-
-
-def _body(data: Mapping[str, object]) -> bytes:
-    return orjson.dumps(data)

@@ -17,8 +17,9 @@ from trunkline.bus.deadletters import Failure, dead_letter_headers
 from trunkline.bus.intake import Partition
 from trunkline.bus.kafka import UNREADABLE, offset_of, produce, wire_headers_of, without_headers
 from trunkline.bus.names import Names
+from trunkline.bus.records import Output
 from trunkline.bus.stream.plain import PlainTransform, UnusualError
-from trunkline.bus.stream.transform import FailedRecordError, Output, correlation_of
+from trunkline.bus.stream.transform import FailedRecordError, correlation_of
 from trunkline.bus.threshold import DeadLetterThreshold
 from trunkline.core.envelope import CE_CORRELATION_ID, CE_SPECVERSION
 from trunkline.core.errors import FatalError, HaltError, RetriableError

@@ -21,7 +21,9 @@ from trunkline.bus.accounting.trace import TraceBatch
 from trunkline.bus.intake import Assigned, Intake, Partition, Reading
 from trunkline.bus.kafka import BoundedCalls, RestingProducer, offset_of, produce, transactional_producer, translate
 from trunkline.bus.ledger import Ledger
+from trunkline.bus.runtime import LedgerCounts, RuntimeReport
 from trunkline.bus.stream.hotloop import HotLoop, TransformLike
+from trunkline.bus.threads import in_own_thread
 from trunkline.bus.threshold import DeadLetterThreshold
 from trunkline.core.errors import FatalError, HaltError, TrunklineError
 from trunkline.core.log import get_logger
@@ -69,7 +71,7 @@ class _PartitionState:
 
 
 class StreamRuntime:
-    """Runs one stream on one worker. `run` belongs to a thread of its own; the other methods may be called from anywhere."""
+    """Runs one stream on one worker, in a thread of its own."""
 
     def __init__(
         self,
@@ -102,6 +104,7 @@ class StreamRuntime:
         self._bounded = BoundedCalls(f"offsets-{self._pipeline}")
         self._watching = False
         self._delivery_failure: KafkaError | None = None
+        self._summed = LedgerCounts(lambda: self.positions, lambda: self.ledgers)
         self._read = counter("trunkline_records_in_total").labels(pipeline)
         self._settled = counter("trunkline_records_settled_total")
         self._seconds = histogram("trunkline_transaction_seconds").labels(pipeline)
@@ -109,10 +112,9 @@ class StreamRuntime:
 
     # --- called from anywhere ---
 
-    @property
-    def pipeline(self) -> str:
-        """The name of the stream."""
-        return self._pipeline
+    async def run(self) -> None:
+        """See `Runtime`."""
+        await in_own_thread(self._work, f"stream-{self._pipeline}")
 
     def stop(self) -> None:
         """Asks `run` to commit what it has and return."""
@@ -126,6 +128,11 @@ class StreamRuntime:
         """Reads on."""
         self._paused.clear()
 
+    def report(self) -> RuntimeReport:
+        """See `Runtime`."""
+        positions, counts, left_open = self._summed.look()
+        return RuntimeReport(counts=counts, open=left_open, positions=positions)
+
     @property
     def ledgers(self) -> Mapping[Partition, Ledger]:
         """The committed ledger of each partition that is ours."""
@@ -138,7 +145,7 @@ class StreamRuntime:
 
     # --- the thread ---
 
-    def run(self) -> None:
+    def _work(self) -> None:
         """Reads, processes and writes until `stop`. Raises `TrunklineError` when the pipeline can't go on."""
         # Before joining the group: an open transaction of our former life is ended now, and its holder fenced.
         self._producers.renew()

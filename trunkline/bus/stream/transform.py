@@ -5,29 +5,21 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from confluent_kafka import Message
 
-from trunkline.bus.deadletters import Failure, event_id
+from trunkline.bus.deadletters import Failure
+from trunkline.bus.records import Output, with_envelope
 from trunkline.bus.stream.plain import SPARE_BYTES, PlainTransform, compile_plain
 from trunkline.core.contracts import Step
-from trunkline.core.envelope import CE_SPECVERSION, Headers, WireHeaders, envelope_from_headers, envelope_to_headers
+from trunkline.core.envelope import CE_SPECVERSION, Headers
 from trunkline.core.errors import RejectedError, TrunklineError
 from trunkline.core.event import Event
 from trunkline.core.plain import PlainWork
 from trunkline.core.routing import Route, choose
 from trunkline.registry.codec import Decoder, Encoder
 from trunkline.registry.wire import PREFIX_SIZE
-
-
-class Output(NamedTuple):
-    """A record to be written."""
-
-    topic: str
-    value: bytes | None
-    key: bytes | None
-    headers: WireHeaders
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,15 +240,6 @@ class KeepOnError:
         except Exception:
             event.value, event.headers, event.changed = value, headers, changed
             raise
-
-
-def with_envelope(event: Event) -> Headers:
-    """The headers of a foreign record with the attributes that it lacks: an id that stays the same for its place, a correlation id."""
-    # Not `event.envelope`: a redriven record is still the one of its first place.
-    envelope = envelope_from_headers(event.headers, foreign_id=event_id(event))
-    own = envelope_to_headers(envelope)
-    names = {name for name, _ in own}
-    return own + [(name, value) for name, value in event.headers if name not in names]
 
 
 def correlation_of(headers: Sequence[tuple[str, Any]], guess: int) -> tuple[str, int]:

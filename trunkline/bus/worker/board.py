@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import orjson
 from confluent_kafka import Producer
 
+from trunkline.bus.intake import Partition
 from trunkline.bus.kafka import KafkaSettings, produce_and_wait, read_all
 from trunkline.bus.names import Names
 from trunkline.bus.states import State
+from trunkline.core.cause import Cause
 
 VERSION = 1
 STALE_SECONDS = 30.0
@@ -28,9 +31,8 @@ class Report:
     state: State
     since: float
     at: float
-    reason: str | None = None
-    code: str | None = None
-    hint: str | None = None
+    cause: Cause | None = None
+    """Why it fails, waits or stands still; None while it does its work."""
     failures: int = 0
     finished: bool = False
     counts: dict[str, int] = field(default_factory=dict)
@@ -45,8 +47,6 @@ class Report:
     parked_records: int = 0
     """Records that wait in its park now; `counts` has how many ever were parked."""
     parked_keys: int = 0
-    waiting: str = ""
-    """What budget a sink waits for, in words; empty where it waits for none."""
     per_second: float = 0.0
     """Input records settled a second, of late."""
     progress: list[dict[str, Any]] = field(default_factory=list)
@@ -57,9 +57,25 @@ class Report:
         """Whether its worker has been silent for too long."""
         return self.state is not State.STOPPED and time.time() - self.at > STALE_SECONDS
 
+    @property
+    def reason(self) -> str | None:
+        """What the cause says, where there is one."""
+        return self.cause.reason if self.cause is not None else None
+
+    @property
+    def code(self) -> str | None:
+        """The code of the cause, where there is one."""
+        return self.cause.code if self.cause is not None else None
+
+    @property
+    def hint(self) -> str | None:
+        """What to do about the cause, where there is one."""
+        return self.cause.hint if self.cause is not None else None
+
     def as_dict(self) -> dict[str, Any]:
         """The report as data."""
-        return {name: getattr(self, name) for name in _FIELDS}
+        data = {name: getattr(self, name) for name in _FIELDS}
+        return {**data, "cause": self.cause.as_dict() if self.cause is not None else None}
 
     def says_as(self, other: Report) -> bool:
         """Whether it says what an earlier one said, but for when."""
@@ -129,7 +145,12 @@ def parse_report(value: bytes) -> Report:
     data = orjson.loads(value)
     data.pop("v")
     data["state"] = State(data["state"])
-    if isinstance(data.get("breaker"), bool):  # as it was written before it had three states
-        data["breaker"] = "open" if data["breaker"] else ""
+    data["cause"] = Cause.from_dict(data["cause"]) if data.get("cause") else None
     known = set(Report.__slots__)
     return Report(**{name: content for name, content in data.items() if name in known})
+
+
+def positions_in(positions: Mapping[str, int]) -> dict[Partition, int]:
+    """Positions by `topic/partition`, as reports have them, by partition."""
+    found = ((place.rpartition("/"), offset) for place, offset in positions.items())
+    return {(topic, int(number)): offset for (topic, _, number), offset in found}

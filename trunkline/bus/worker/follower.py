@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from confluent_kafka import TopicPartition
 
@@ -13,20 +13,21 @@ from trunkline.bus.kafka import KafkaSettings, end_offsets, offset_of
 FOLLOW_SECONDS = 0.5
 """How often the thread looks whether it should end; a record comes at once."""
 
+Heard = Callable[[str, bytes | None, int], None]
+"""Takes a record's key, value and offset."""
+
 
 class Follower:
-    """Follows single-partition topics from where they ended at `mark`, and hands every new record to a function on the event loop."""
+    """Follows single-partition topics from where they ended at `mark`: every new record goes to its topic's function, on the event loop."""
 
     def __init__(
         self,
         settings: KafkaSettings,
-        topics: list[str],
-        followed: Callable[[str, str, bytes | None, int], None],
+        heard: Mapping[str, Heard],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._settings = settings
-        self._topics = topics
-        self._followed = followed
+        self._heard = heard
         self._loop = loop
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
@@ -35,7 +36,7 @@ class Follower:
 
     def mark(self) -> None:
         """Notes the present ends: to be called before what the topics say is read, so that nothing falls in between."""
-        self._begin = {topic: end_offsets(self._settings, topic).get(0, 0) for topic in self._topics}
+        self._begin = {topic: end_offsets(self._settings, topic).get(0, 0) for topic in self._heard}
 
     def start(self) -> None:
         """Begins where `mark` was called."""
@@ -56,7 +57,7 @@ class Follower:
                 for message in [*self._reader.consume(1, FOLLOW_SECONDS), *self._reader.consume(100, 0)]:
                     if message.error() is None:
                         key = (message.key() or b"").decode()
-                        about = (message.topic() or "", key, message.value(), offset_of(message))
-                        self._loop.call_soon_threadsafe(self._followed, *about)
+                        heard = self._heard[message.topic() or ""]
+                        self._loop.call_soon_threadsafe(heard, key, message.value(), offset_of(message))
         finally:
             self._reader.close()

@@ -5,34 +5,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection
+from dataclasses import asdict, replace
 
 from trunkline.bus.accounting.pace import Pace
 from trunkline.bus.intake import Partition
-from trunkline.bus.knownoffsets import KnownOffsets
-from trunkline.bus.ledger import OUTCOMES, total
-from trunkline.bus.parking.decisions import Decision
-from trunkline.bus.sink.runtime import SinkRuntime
-from trunkline.bus.source.ingress import Ingress
-from trunkline.bus.source.poll import SourceRuntime
-from trunkline.bus.source.push import PushRuntime
+from trunkline.bus.runtime import Runtime, RuntimeReport
 from trunkline.bus.states import Desired, State, reconnect_delay, restart_delay
-from trunkline.bus.stream.runtime import StreamRuntime
-from trunkline.bus.threads import in_own_thread
 from trunkline.bus.worker.board import Report
-from trunkline.bus.worker.build import Builder, Built
+from trunkline.bus.worker.building.bench import Beginning
+from trunkline.bus.worker.building.builder import Builder
 from trunkline.bus.worker.reported import ReportedOffsets
 from trunkline.bus.worker.wishes import Wish
+from trunkline.core.cause import Cause
 from trunkline.core.errors import FatalError, HaltError, RetriableError, TrunklineError, UnavailableError
 from trunkline.core.log import get_logger
 from trunkline.core.manifests import Pipeline
 from trunkline.core.metrics import counter, gauge
-from trunkline.core.secret import redact
 
 log = get_logger(__name__)
 PROVEN_SECONDS = 60.0
 """A run that lasted this long was a success: the next failure is the first one again."""
+_AT_WORK = frozenset({State.RUNNING, State.PAUSED})
 
 
 class PipelineHost:
@@ -43,10 +37,8 @@ class PipelineHost:
         manifest: Pipeline,
         builder: Builder,
         worker: str,
-        ingress: Ingress,
+        beginning: Beginning,
         *,
-        started_at: float | None,
-        known: KnownOffsets,
         changed: Callable[[PipelineHost], None],
     ) -> None:
         self.manifest = manifest
@@ -55,31 +47,29 @@ class PipelineHost:
         self.since = time.time()
         self._builder = builder
         self._worker = worker
-        self._ingress = ingress
-        self._started_at = started_at
-        self._known = known
+        self._beginning = beginning
         self._changed = changed
         self._wish = Wish()
         self._error: TrunklineError | None = None
         self._failures = 0
+        self._failed_at = 0.0
+        """When the first of the failures in a row was."""
         self._restart_at: float | None = None
-        self._built: Built | None = None
+        self._runtime: Runtime | None = None
         self._wake = asyncio.Event()
         self._closing = asyncio.Event()
-        self._counts: dict[str, int] = {}
         self._pace = Pace()
+        self._seen = RuntimeReport()
+        """What the runtime said last."""
         # What was reported last is reported on until there is something newer: it is the second copy of the offsets.
-        self._places: Collection[Partition] = list(known.copy)
-        self._noted: Mapping[Partition, int] = {}
-        """Where the runtime stood when its ledgers were counted."""
-        self._finished = False
+        self._places: Collection[Partition] = list(beginning.known.copy)
 
     # --- what people and workers ask ---
 
     def wish(self, wish: Wish) -> None:
         """Someone wants it running, paused, stopped or restarted."""
         before, self._wish = self._wish, wish
-        runtime = self._built.runtime if self._built is not None else None
+        runtime = self._runtime
         if wish.restart > before.restart and not self._closing.is_set():
             self._failures = 0
             if runtime is not None:
@@ -87,42 +77,38 @@ class PipelineHost:
         elif wish.desired is Desired.STOPPED:
             if runtime is not None:
                 runtime.stop()
-        elif runtime is not None and self.state in {State.RUNNING, State.PAUSED}:
+        elif runtime is not None:
             self._apply_pause(runtime)
         self._wake.set()
-
-    def decide(self, decision: Decision) -> None:
-        """Someone decided on a parked key. While the pipeline does not run the decision waits in Kafka."""
-        runtime = self._built.runtime if self._built is not None else None
-        if isinstance(runtime, SinkRuntime):
-            runtime.decide(decision)
 
     def close(self) -> None:
         """The worker ends: stop and stay stopped."""
         self._closing.set()
-        if self._built is not None:
-            self._built.runtime.stop()
+        if self._runtime is not None:
+            self._runtime.stop()
         self._wake.set()
+
+    @property
+    def at_work(self) -> bool:
+        """Whether it has its partitions here, and what it reports of them is what is committed."""
+        return self.state in _AT_WORK
 
     @property
     def ready(self) -> bool:
         """Whether it does its work, or was told not to."""
-        if self.state is State.RUNNING and self._built is not None and isinstance(self._built.runtime, PushRuntime):
-            return self._built.runtime.ready
+        if self.state is State.RUNNING and self._runtime is not None:
+            return self._runtime.report().ready
         return self.state in {State.RUNNING, State.PAUSED, State.STOPPED}
 
     @property
     def positions(self) -> dict[str, int]:
         """How far it has committed each partition that is its own now."""
-        self._note_counts()
+        self._look()
         return self._offsets().positions
 
     def report(self) -> Report:
         """How it stands now."""
-        self._note_counts()
-        error, offsets = self._error, self._offsets()
-        runtime = self._built.runtime if self._built is not None else None
-        parked_records, parked_keys = runtime.parked if isinstance(runtime, SinkRuntime) else (0, 0)
+        found, offsets = self._look(), self._offsets()
         return Report(
             pipeline=self.name,
             kind=self.manifest.kind,
@@ -130,23 +116,20 @@ class PipelineHost:
             state=self.state,
             since=self.since,
             at=time.time(),
-            reason=redact(str(error.message)) if error is not None else None,
-            code=error.code if error is not None else None,
-            hint=error.hint if error is not None else None,
+            cause=self._cause(found),
             failures=self._failures,
-            finished=self._finished,
-            counts=dict(self._counts),
+            finished=found.finished,
+            counts=dict(found.counts),
             positions=offsets.positions,
             topic_ids=offsets.topic_ids,
             epochs=offsets.epochs,
             restart_at=self._restart_at,
             restart=self._wish.restart,
-            breaker=self._breaker(),
-            parked_records=parked_records,
-            parked_keys=parked_keys,
-            waiting=self._waiting(),
+            breaker=found.breaker,
+            parked_records=found.parked_records,
+            parked_keys=found.parked_keys,
             per_second=round(self._pace.per_second, 1),
-            progress=self._progress(),
+            progress=[asdict(one) for one in found.progress],
         )
 
     # --- running ---
@@ -175,6 +158,8 @@ class PipelineHost:
                 break
             if time.monotonic() - begun > PROVEN_SECONDS:
                 self._failures = 0
+            if not self._failures:
+                self._failed_at = time.time()
             self._failures += 1
             await self._recover(self._error)
         self._become(State.STOPPED if self._wish.desired is Desired.STOPPED else State.UNASSIGNED)
@@ -186,62 +171,47 @@ class PipelineHost:
         wait: float | None
         if isinstance(error, (RetriableError, UnavailableError)):
             wait = max(getattr(error, "after", None) or 0.0, reconnect_delay(self._failures - 1))
-            self._become(State.RESTARTING)
+            state = State.RESTARTING
             log.warning("the pipeline restarts soon", pipeline=self.name, wait=wait, reason=str(error), code=error.code)
         elif isinstance(error, HaltError):
-            wait = None
-            self._become(State.FAILED)
+            wait, state = None, State.FAILED
             log.error(
                 "the pipeline failed, and waits for a person", pipeline=self.name, reason=str(error), code=error.code
             )
         else:
-            wait = restart_delay(self._failures)
-            self._become(State.FAILED)
+            wait, state = restart_delay(self._failures), State.FAILED
             log.error("the pipeline failed", pipeline=self.name, restart_in=wait, reason=str(error), code=error.code)
         self._restart_at = time.time() + wait if wait is not None else None
-        self._changed(self)
+        if state is self.state:
+            self._changed(self)  # it failed again: that is news too
+        self._become(state)
         await self._wait(wait)
         self._restart_at = None
 
     async def _run_once(self) -> None:
         loop = asyncio.get_running_loop()
-        built = await loop.run_in_executor(
-            None, lambda: self._builder.build(self.manifest, started_at=self._started_at, known=self._known)
-        )
+        built = await loop.run_in_executor(None, self._builder.build, self.manifest, self._beginning)
         plugin, runtime = built.plugin, built.runtime
         # A restart is not the first run again: what appears after this moment is read whole, also with `start: latest`.
-        self._started_at = self._started_at if self._started_at is not None else time.time()
+        if self._beginning.started_at is None:
+            self._beginning = replace(self._beginning, started_at=time.time())
         try:
             if plugin is not None:
                 await plugin.open(self._builder.context(self.manifest))
             if self._closing.is_set() or self._wish.desired is Desired.STOPPED:
                 return
-            self._built = built
-            if isinstance(runtime, PushRuntime):
-                await self._ingress.start()
-                self._ingress.add(runtime)
             self._error = None
-            running = asyncio.ensure_future(self._runtime(runtime))
-            await asyncio.sleep(0)
+            self._runtime = runtime
             self._apply_pause(runtime)
-            await running
+            await runtime.run()
         finally:
-            self._note_counts()
-            self._built = None
-            if isinstance(runtime, PushRuntime):
-                self._ingress.remove(runtime)
+            self._look()
+            self._runtime = None
             if plugin is not None:
                 with contextlib.suppress(TrunklineError):
                     await plugin.close()
 
-    @staticmethod
-    async def _runtime(runtime: Any) -> None:
-        if isinstance(runtime, StreamRuntime):
-            await in_own_thread(runtime.run, f"stream-{runtime.pipeline}")
-        else:
-            await runtime.run()
-
-    def _apply_pause(self, runtime: Any) -> None:
+    def _apply_pause(self, runtime: Runtime) -> None:
         if self._wish.desired is Desired.PAUSED:
             runtime.pause()
             self._become(State.PAUSED)
@@ -264,43 +234,33 @@ class PipelineHost:
             async with asyncio.timeout(seconds):
                 await self._wake.wait()
 
-    def _breaker(self) -> str:
-        runtime = self._built.runtime if self._built is not None else None
-        state = runtime.breaker if isinstance(runtime, SinkRuntime) else None
-        return state.word if state is not None else ""
+    # --- how it stands ---
 
-    def _waiting(self) -> str:
-        runtime = self._built.runtime if self._built is not None else None
-        return runtime.waiting if isinstance(runtime, SinkRuntime) else ""
+    def _look(self) -> RuntimeReport:
+        """What the runtime says now; of its counts and offsets, while there is none, what was said last."""
+        seen = self._seen
+        if self._runtime is None:
+            self._seen = RuntimeReport(seen.counts, seen.open, seen.positions, finished=seen.finished)
+            return self._seen
+        found = self._runtime.report()
+        if found.positions and found.positions != seen.positions:
+            self._places = list(found.positions)
+            self._beginning.known.advance(found.positions)
+        if found.counts:
+            self._pace.note(found.counts.get("read", 0))
+            gauge("trunkline_ledger_open").labels(self.name).set(found.open)
+        else:
+            found = replace(found, counts=seen.counts, open=seen.open)
+        self._seen = found if found.positions else replace(found, positions=seen.positions)
+        return self._seen
 
     def _offsets(self) -> ReportedOffsets:
-        return ReportedOffsets.of(self._known, self._places)
+        return ReportedOffsets.of(self._beginning.known, self._places)
 
-    def _note_counts(self) -> None:
-        runtime = self._built.runtime if self._built is not None else None
-        if isinstance(runtime, (StreamRuntime, SinkRuntime)):
-            positions = runtime.positions
-            ledgers = runtime.ledgers if positions != self._noted else None  # nothing is counted where nothing moves
-            if ledgers:
-                self._noted = positions
-                summed = total(ledgers.values())
-                self._counts = {name: getattr(summed, name) for name in ("read", *OUTCOMES, "outputs")}
-                self._places = list(positions)
-                self._known.advance(positions)
-                gauge("trunkline_ledger_open").labels(self.name).set(summed.open)
-        elif isinstance(runtime, (SourceRuntime, PushRuntime)):
-            splits = list(runtime.splits.values())
-            fields = ("read", "delivered", "filtered", "dead", "outputs", "duplicates")
-            self._counts = {name: sum(getattr(split, name) for split in splits) for name in fields}
-            self._finished = runtime.finished
-        if self._counts:
-            self._pace.note(self._counts.get("read", 0))
-
-    def _progress(self) -> list[dict[str, Any]]:
-        runtime = self._built.runtime if self._built is not None else None
-        if not isinstance(runtime, SourceRuntime):
-            return []
-        return [
-            {"done": known.done, "total": known.total, "what": known.what, "seconds_left": left}
-            for known, left in runtime.progress
-        ]
+    def _cause(self, found: RuntimeReport) -> Cause | None:
+        """Why it does not do its work now: it failed, a person wanted it so, or what its runtime says."""
+        if self._error is not None:
+            return Cause.of(
+                self._error, since=self._failed_at, attempt=self._failures or None, next_try=self._restart_at
+            )
+        return found.cause

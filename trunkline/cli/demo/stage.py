@@ -20,7 +20,8 @@ from trunkline.bus.embedded import EmbeddedKafka, OnProgress
 from trunkline.bus.embedded.processes import end_broker, find_brokers
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
-from trunkline.bus.worker.worker import Worker, WorkerSettings
+from trunkline.bus.worker.settings import WorkerSettings
+from trunkline.bus.worker.worker import Worker
 from trunkline.cli.demo.airline import new_secret
 from trunkline.cli.demo.flights import EXAMPLE, Flights
 from trunkline.cli.demo.partner import Partner
@@ -98,7 +99,7 @@ async def set_stage(flights: Flights, view: View, *, home: Path | None = None) -
         kafka = await stack.enter_async_context(_broker(home, view.download))
         view.say(f"Apache Kafka runs at {kafka.bootstrap}")
         names = Names()
-        worker = Worker(WorkerSettings(kafka, names, home, extend_api=extend))
+        worker = Worker(WorkerSettings(kafka, names, home), extend_api=extend)
         stack.push_async_callback(worker.close)
         await worker.start(load_files([EXAMPLE]))
         stack.callback(remove_endpoint, home)

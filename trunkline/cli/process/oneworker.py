@@ -9,7 +9,8 @@ import time
 from typing import Any
 
 from trunkline.bus.kafka import KafkaSettings
-from trunkline.bus.worker.worker import Worker, WorkerSettings
+from trunkline.bus.worker.settings import WorkerSettings
+from trunkline.bus.worker.worker import Worker
 from trunkline.cli.endpoint import Endpoint, remove_endpoint, write_endpoint
 from trunkline.cli.output import Format
 from trunkline.cli.process.serveoptions import ServeOptions
@@ -35,7 +36,6 @@ async def one_worker(session: Session, options: ServeOptions, kafka: KafkaSettin
         registry_options=session.registry_options(),
         api=options.api,
         ingress=options.ingress,
-        extend_api=extend,
         memory=options.memory,
     )
     slot = os.environ.get(SLOT)
@@ -43,7 +43,7 @@ async def one_worker(session: Session, options: ServeOptions, kafka: KafkaSettin
         _stop_with_parent(stop)
     project: Project | None = load_files(options.files) if options.files else None
     files = tuple(str(file.resolve()) for file in options.files)
-    worker = Worker(settings)
+    worker = Worker(settings, extend_api=extend)
     announced: Endpoint | None = None
     hinted, begun = False, time.monotonic()
     try:

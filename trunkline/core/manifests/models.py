@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -373,6 +374,16 @@ class Source(Model):
     metadata: Metadata
     spec: SourceSpec
 
+    @property
+    def inputs(self) -> Sequence[str]:
+        """The topics and families that it reads."""
+        return ()
+
+    @property
+    def targets(self) -> Sequence[Target]:
+        """Where in Kafka its records go."""
+        return self.spec.to
+
 
 class Stream(Model):
     """A manifest of kind Stream."""
@@ -382,6 +393,16 @@ class Stream(Model):
     metadata: Metadata
     spec: StreamSpec
 
+    @property
+    def inputs(self) -> Sequence[str]:
+        """The topics and families that it reads."""
+        return self.spec.from_
+
+    @property
+    def targets(self) -> Sequence[Target]:
+        """Where in Kafka its records go."""
+        return self.spec.to
+
 
 class Sink(Model):
     """A manifest of kind Sink."""
@@ -390,6 +411,16 @@ class Sink(Model):
     kind: Literal["Sink"]
     metadata: Metadata
     spec: SinkSpec
+
+    @property
+    def inputs(self) -> Sequence[str]:
+        """The topics and families that it reads."""
+        return self.spec.from_
+
+    @property
+    def targets(self) -> Sequence[Target]:
+        """Where in Kafka its records go."""
+        return ()
 
 
 Manifest = Topic | Connection | Source | Stream | Sink

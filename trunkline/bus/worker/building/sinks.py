@@ -1,0 +1,79 @@
+"""The runtimes of sinks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from trunkline.bus.deadletters import origin_topic
+from trunkline.bus.delivery.fallback import FallbackSink
+from trunkline.bus.delivery.gates import Gate
+from trunkline.bus.parking.partitions import fit_parked_topic
+from trunkline.bus.sink.accounts import AccountGates
+from trunkline.bus.sink.assembly import SinkPlan, assembled
+from trunkline.bus.state import Changelog
+from trunkline.bus.threshold import DeadLetterThreshold
+from trunkline.bus.worker.building.bench import Beginning, Bench, Built, reading_of, require
+from trunkline.bus.worker.building.codecs import Topics
+from trunkline.core.contracts import Sink
+from trunkline.core.event import Event
+from trunkline.core.manifests import Sink as SinkManifest
+from trunkline.core.manifests.build import build_fallback, build_sink, sink_filter
+
+
+def sink_runtime(bench: Bench, manifest: SinkManifest, beginning: Beginning) -> Built:
+    """The runtime of a sink. Raises `ConfigurationError` for what validation could not see."""
+    name = manifest.metadata.name
+    account = bench.gates.for_pipeline(manifest, bench.project)
+    sink, gates = _sink_and_gates(bench, manifest, account)
+    retry = bench.names.retry(name)
+    topics = Topics(bench.settings, bench.project, bench.registry, [*manifest.inputs, retry])
+    require(topics, manifest.inputs)
+
+    def decode(event: Event) -> tuple[Any, Any]:
+        topic = event.topic
+        if topic == retry:
+            topic = origin_topic(event.headers) or topic
+        return topics.decoder(topic).decode(event.raw or b"")
+
+    plan = SinkPlan(
+        reading_of(bench, topics, manifest, beginning),
+        sink,
+        manifest.spec.delivery,
+        decode,
+        topics.ids,
+        account,
+        gates,
+        DeadLetterThreshold(manifest.spec.dead_letters, name),
+        when=sink_filter(bench.project, manifest),
+        parked=_parked(bench, manifest, topics) if not sink.promises.contiguous else None,
+    )
+    return Built(assembled(plan, bench.loop, bench.decisions), sink)
+
+
+def _parked(bench: Bench, manifest: SinkManifest, topics: Topics) -> Changelog | None:
+    """The changelog of a sink's parked records; None where it does not park."""
+    name, delivery = manifest.metadata.name, manifest.spec.delivery
+    if not delivery.parks:
+        return None
+    inputs = {one: (count, topics.limits[one]) for one, count in topics.partitions.items()}
+    state = fit_parked_topic(bench.settings, bench.names, name, inputs, asked=delivery.exhausted == "park")
+    if state is None:
+        return None
+    folder = bench.data / "state" / bench.worker / name / "parked"
+    return Changelog(bench.settings.of(name), name, bench.names.parked(name), state.id, folder)
+
+
+def _sink_and_gates(bench: Bench, manifest: SinkManifest, account: AccountGates) -> tuple[Sink, Sequence[Gate]]:
+    """The plug-in, with its fallback where it has one, and the gates that the engine has its calls pass."""
+    sink, other = build_sink(bench.project, manifest), build_fallback(bench.project, manifest)
+    if other is None or manifest.spec.fallback is None:
+        return sink, account.all
+    with_fallback = FallbackSink(
+        sink,
+        other,
+        after=manifest.spec.fallback.after,
+        breaker=account.breaker,
+        other_gates=bench.gates.for_fallback(manifest, bench.project).all,
+    )
+    return with_fallback, account.but_breaker

@@ -1,0 +1,55 @@
+"""What a worker measures again and again, each time in a thread, because it asks the broker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from trunkline.core.errors import TrunklineError
+from trunkline.core.log import get_logger
+
+log = get_logger(__name__)
+LAST_SECONDS = 15.0
+"""How long a last measurement may take when the worker ends."""
+
+
+class Measuring:
+    """One measurement, every so many seconds: `prepare` is called on the event loop and gives what is done in the thread."""
+
+    def __init__(
+        self, prepare: Callable[[], Callable[[], None]], *, every: float, first: float, complaint: str
+    ) -> None:
+        self._prepare = prepare
+        self._every = every
+        self._first = first
+        self._complaint = complaint
+        self._under_way: asyncio.Future[None] | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begins, with the first measurement after `first` seconds."""
+        self._task = asyncio.create_task(self._measure_on())
+
+    def stop(self) -> None:
+        """Measures no more; one that is under way goes on."""
+        if self._task is not None:
+            self._task.cancel()
+
+    async def close(self) -> None:
+        """Waits for one that is under way."""
+        last = self._under_way
+        if last is not None:
+            await asyncio.wait({last}, timeout=LAST_SECONDS)
+            if last.done() and not last.cancelled():
+                last.exception()  # looked at: what a last measurement failed with is nobody's concern
+
+    async def _measure_on(self) -> None:
+        await asyncio.sleep(self._first)
+        while True:
+            try:
+                # Shielded: `close` waits for the thread, which would ask a broker in vain that ends after the worker.
+                self._under_way = asyncio.get_running_loop().run_in_executor(None, self._prepare())
+                await asyncio.shield(self._under_way)
+            except TrunklineError as error:
+                log.warning(self._complaint, reason=str(error))
+            await asyncio.sleep(self._every)
