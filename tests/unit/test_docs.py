@@ -22,7 +22,8 @@ from trunkline.cli.main import app
 from trunkline.core.event import Event
 from trunkline.core.expressions import compile_expression
 from trunkline.core.manifests.check import check
-from trunkline.core.manifests.load import load_documents
+from trunkline.core.manifests.documents import Document
+from trunkline.core.manifests.load import load_documents, load_text
 from trunkline.core.manifests.yaml import read_documents
 
 ROOT = Path(__file__).parents[2]
@@ -180,7 +181,7 @@ def test_the_manifests_of_a_page_are_valid_together(page: Path) -> None:
     if not blocks:
         assert "```yml" not in page.read_text(encoding="utf-8")
         return
-    check(load_documents(read_documents(text, _name(page))))
+    check(load_text(text, _name(page)))
 
 
 @pytest.mark.parametrize("page", PLUGIN_READMES, ids=_name)
@@ -192,7 +193,7 @@ def test_the_manifests_of_a_plugins_readme_are_valid_once_their_topics_are_decla
     documents = [
         document
         for block in _blocks(page.read_text(encoding="utf-8"), "yaml")
-        for document in read_documents(block, _name(page))
+        for document in _documents(block, _name(page))
     ]
     topics = {document.data["metadata"]["name"] for document in documents if document.data["kind"] == "Topic"}
     read = {name for document in documents for name in _as_list(document.data["spec"].get("from"))}
@@ -202,10 +203,16 @@ def test_the_manifests_of_a_plugins_readme_are_valid_once_their_topics_are_decla
         for target in _as_list(document.data["spec"].get("to"))
     }
     for name in sorted((read | written) - topics):
-        documents += read_documents(
+        documents += _documents(
             f"{{apiVersion: trunkline/v1, kind: Topic, metadata: {{name: {name}}}}}", "a topic of others"
         )
     check(load_documents(documents))
+
+
+def _documents(text: str, name: str) -> list[Document]:
+    documents, problems = read_documents(text, name)
+    assert problems == []
+    return documents
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -1,22 +1,27 @@
 """Secrets: references in manifests that resolve at start, and values that no log, status, error or API answer shows.
 
-A reference is `${env:NAME}`, `${file:path}` or `${vault:path#key}`. A secret setting accepts references only, so that no
-manifest in git holds a password.
+A reference is `${env:NAME}` or `${file:path}`, or names another store that was registered. A secret setting accepts references
+only, so that no manifest in git holds a password.
+
+Where manifests are checked and nothing is started, references are left as they are written: their form is judged, and nothing is
+read of the environment, of files or of stores. So a check needs no secrets, and no message of it can show one.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from trunkline.core.errors import ConfigurationError
+from trunkline.core.errors import ConfigurationError, did_you_mean, nearest
 
 REFERENCE = re.compile(r"\$\{(?P<scheme>[a-z]+):(?P<path>[^}:#]+(?:#[^}:]+)?)(?::-(?P<default>[^}]*))?\}")
 _PASSWORD_IN_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^/\s:@]*:)[^/\s@]+@", re.IGNORECASE)
@@ -36,7 +41,31 @@ _SECRET_WORDS = {
 _SECRET_PAIRS = {
     (word, "key") for word in ("access", "account", "api", "auth", "private", "secret", "shared", "signing")
 }
+_NEARLY = re.compile(r"\$\{(?P<inside>[A-Z_][A-Z0-9_]*|[A-Za-z]+:[^}{]*)\}")
+"""What was probably meant as a reference: `${PASSWORD}`, `${ENV:X}`, `${env:}`."""
 _known_values: set[str] = set()
+_met: ContextVar[list[str] | None] = ContextVar("trunkline_references_as_written", default=None)
+
+
+@contextmanager
+def references_as_written() -> Iterator[list[str]]:
+    """Within it references are judged by their form and stay as they are written. Gives the list of those that were met."""
+    met: list[str] = []
+    token = _met.set(met)
+    try:
+        yield met
+    finally:
+        _met.reset(token)
+
+
+def references_met() -> Sequence[str]:
+    """The references that were met and left as they are written; none where references are resolved."""
+    return _met.get() or ()
+
+
+def as_written() -> bool:
+    """Whether references are left as they are written here."""
+    return _met.get() is not None
 
 
 class Secret:
@@ -56,7 +85,11 @@ class Secret:
 
     def reveal(self) -> str:
         """The value. Raises `ConfigurationError` (`secret.missing`) that names the reference when it can't be resolved."""
-        return self._literal if self._literal is not None else resolve_references(self.reference, secret=True)
+        if self._literal is not None:
+            return self._literal
+        if as_written():
+            raise ConfigurationError(f"{self.reference} is not resolved here", code="secret.missing")
+        return resolve_references(self.reference, secret=True)
 
     def __repr__(self) -> str:
         return f"Secret({self.reference!r})"
@@ -83,23 +116,38 @@ class Secret:
             "type": "string",
             "format": "secret-reference",
             "pattern": r"\$\{[a-z]+:[^}]+\}",
-            "description": "a reference to a secret: ${env:NAME}, ${file:path} or ${vault:path#key}",
+            "description": "a reference to a secret: ${env:NAME} or ${file:path}",
         }
 
     @classmethod
     def _validate(cls, value: Any) -> Secret:
         if isinstance(value, Secret):
             return value
-        if isinstance(value, str) and REFERENCE.fullmatch(value):
-            return cls(value)
-        raise ValueError("a secret is written as a reference: ${env:NAME}, ${file:path} or ${vault:path#key}")
+        if not isinstance(value, str):
+            raise _wrong_form("a secret is written as a reference")
+        found = REFERENCE.fullmatch(value)
+        try:
+            if found is not None:
+                _check_scheme(found)
+                return cls(value)
+            if _NEARLY.fullmatch(value):
+                check_form(value)
+        except ConfigurationError as error:
+            raise _wrong_form(error.message, error.hint) from None
+        # Whatever it is, it may be the secret itself: it is not repeated.
+        raise _wrong_form("a secret is written as a reference, and this is none")
 
 
 def resolve_references(text: str, *, secret: bool = False) -> str:
     """`text` with each reference replaced by what it names. With `secret`, the values are remembered for redaction.
 
-    Raises `ConfigurationError` (`secret.missing`, `secret.scheme`) that names the reference, never a value.
+    Raises `ConfigurationError` (`secret.missing`, `secret.scheme`, `secret.form`) that names the reference, never a value.
     """
+    check_form(text)
+    met = _met.get()
+    if met is not None:
+        met += [match.group(0) for match in REFERENCE.finditer(text)]
+        return text
 
     def replaced(match: re.Match[str]) -> str:
         value = _resolve(match)
@@ -123,7 +171,7 @@ def without_secrets(data: Any, name: str = "") -> Any:
     if not isinstance(data, str):
         return data
     text = _PASSWORD_IN_URL.sub(r"\1********@", redact(data))
-    if not _sounds_secret(name):
+    if not sounds_secret(name):
         return text
     whole = REFERENCE.fullmatch(text)
     if whole is None:
@@ -131,10 +179,41 @@ def without_secrets(data: Any, name: str = "") -> Any:
     return text if whole.group("default") is None else f"{text[: whole.start('default')]}********}}"
 
 
-def _sounds_secret(name: str) -> bool:
+def sounds_secret(name: str) -> bool:
+    """Whether a field of this name holds a secret, by its last words: `password`, `X-Api-Key`."""
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)
     tail = [word.lower() for word in words[-2:]]
     return bool(tail) and (tail[-1] in _SECRET_WORDS or tuple(tail) in _SECRET_PAIRS)
+
+
+def check_form(text: str) -> None:
+    """Raises `ConfigurationError` for a reference to a store that is not known, and for what was probably meant as a reference."""
+    for found in REFERENCE.finditer(text):
+        _check_scheme(found)
+    for near in _NEARLY.finditer(REFERENCE.sub("", text)):
+        scheme, colon, path = near.group("inside").partition(":")
+        meant = path.strip() if colon else scheme
+        store = nearest(scheme.lower(), _READERS) if colon else "env"
+        raise ConfigurationError(
+            f"{near.group(0)} is no reference",
+            hint=f"write ${{{store or 'env'}:{meant or 'NAME'}}}",
+            code="secret.form",
+        )
+
+
+def _check_scheme(match: re.Match[str]) -> None:
+    scheme = match.group("scheme")
+    if scheme not in _READERS:
+        raise ConfigurationError(
+            f"there is no secret store {scheme!r}, which {match.group(0)} names",
+            hint=did_you_mean(scheme, _READERS),
+            code="secret.scheme",
+        )
+
+
+def _wrong_form(message: str, hint: str | None = None) -> PydanticCustomError:
+    hint = hint or "write ${env:NAME} for a variable of the environment, or ${file:path} for the content of a file"
+    return PydanticCustomError("secret", "{message}", {"message": message, "hint": hint})
 
 
 def redact(text: str) -> str:
@@ -153,14 +232,7 @@ def _remember(value: str) -> None:
 
 def _resolve(match: re.Match[str]) -> str:
     scheme, path, default = match.group("scheme"), match.group("path"), match.group("default")
-    reader = _READERS.get(scheme)
-    if reader is None:
-        raise ConfigurationError(
-            f"no secret store {scheme!r} is known in {match.group(0)}",
-            hint=f"known: {', '.join(sorted(_READERS))}",
-            code="secret.scheme",
-        )
-    value = reader(path)
+    value = _READERS[scheme](path)
     if value is None:
         if default is not None:
             return default

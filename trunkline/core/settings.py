@@ -6,10 +6,12 @@ code, `30s`, `5m`, `1h30m` in manifests) and sizes are `Size` (bytes in code, `6
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
 
 from trunkline.core.errors import ConfigurationError
 from trunkline.core.secret import Secret, resolve_references
@@ -25,9 +27,12 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _resolve_plain_references(cls, data: Any) -> Any:
-        """`${env:NAME}` in a field that is no secret is resolved here; secrets stay references until `reveal()`."""
+        """`${env:NAME}` in a field that is no secret is resolved here, unless references stay as they are written; secrets stay
+        references until `reveal()`.
+        """
         if not isinstance(data, dict):
             return data
+        refuse_truth_for_numbers(cls, data)
         by_name = {field.alias or name: field for name, field in cls.model_fields.items()}
         resolved = dict(data)
         for name, value in data.items():
@@ -36,8 +41,24 @@ class Settings(BaseModel):
                 try:
                     resolved[name] = _resolved(value)
                 except ConfigurationError as error:
-                    raise ValueError(f"{name}: {error}") from error
+                    details = {"message": error.message, "hint": error.hint, "code": error.code, "field": name}
+                    raise PydanticCustomError("reference", "{field}: {message}", details) from error
         return resolved
+
+
+def refuse_truth_for_numbers(model: type[BaseModel], data: dict[str, Any]) -> None:
+    """Raises pydantic's error for `yes` or `true` where a number is asked for: Python, and so pydantic, takes them for 1 and 0."""
+    for name, field in model.model_fields.items():
+        called = field.alias or name
+        found = data.get(called)
+        if isinstance(found, bool) and _holds(field.annotation, (int, float)) and not _takes_truth(field.annotation):
+            raise PydanticCustomError("truth", "{field}: a number is expected", {"field": called})
+
+
+def _takes_truth(annotation: Any) -> bool:
+    if annotation is Any or annotation is bool:
+        return True
+    return any(part is True or part is False or _takes_truth(part) for part in get_args(annotation))
 
 
 def setting(default: Any = ..., *, description: str, examples: list[Any] | None = None, **constraints: Any) -> Any:
@@ -63,6 +84,7 @@ def _resolved(value: Any) -> Any:
 
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_LONGEST = 100 * 365 * 86400.0
 _SIZE_FORM = re.compile(r"^(\d+(?:\.\d+)?)\s*([KMGT]i?B|B)?$", re.IGNORECASE)
 _BYTES = {
     "b": 1,
@@ -79,27 +101,36 @@ _BYTES = {
 
 def parse_duration(value: Any) -> Any:
     """Seconds from `1h30m`, `250ms` or a plain number of seconds. Raises ValueError that names the accepted forms."""
-    if isinstance(value, bool):
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        seconds = float(value) if abs(value) < _LONGEST else math.inf
+    elif isinstance(value, str):
+        text = value.strip()
+        parts = _DURATION_PART.findall(text)
+        if re.fullmatch(r"\d+(\.\d+)?", text):
+            seconds = float(text)
+        elif parts and not _DURATION_PART.sub("", text).strip():
+            seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
+        else:
+            raise ValueError(f"a length of time is expected, such as 30s, 5m or 1h30m, found {value[:60]!r}")
+    else:
         raise ValueError("a length of time is expected, such as 30s, 5m or 1h30m")  # noqa: TRY004 (pydantic wants ValueError)
-    if not isinstance(value, str):
-        return value
-    text = value.strip()
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return float(text)
-    parts = _DURATION_PART.findall(text)
-    if not parts or _DURATION_PART.sub("", text).strip():
-        raise ValueError(f"a length of time is expected, such as 30s, 5m or 1h30m, found {value!r}")
-    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    if not seconds < _LONGEST:  # also what is no number
+        raise ValueError("a length of time of less than 100 years is expected")
+    return seconds
 
 
 def parse_size(value: Any) -> Any:
     """Bytes from `64 KiB`, `10 MB` or a plain number of bytes. Raises ValueError that names the accepted forms."""
-    if not isinstance(value, str):
+    if isinstance(value, int) and not isinstance(value, bool):
         return value
-    match = _SIZE_FORM.match(value.strip())
+    match = _SIZE_FORM.match(value.strip()) if isinstance(value, str) else None
     if match is None:
-        raise ValueError(f"a size is expected, such as 64 KiB or 10 MB, found {value!r}")
-    return int(float(match.group(1)) * _BYTES[(match.group(2) or "B").lower()])
+        found = f", found {value[:60]!r}" if isinstance(value, str) else ""
+        raise ValueError(f"a size is expected, such as 64 KiB or 10 MB{found}")
+    size = float(match.group(1)) * _BYTES[(match.group(2) or "B").lower()]
+    if not size < 2**63:
+        raise ValueError("a size of less than 8 EiB is expected")
+    return int(size)
 
 
 Duration = Annotated[

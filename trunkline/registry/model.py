@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from trunkline.core.avro_names import type_hint
 from trunkline.core.errors import ConfigurationError
 
 PRIMITIVES: Final = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
@@ -167,7 +168,7 @@ class _Parser:
             raise SchemaError(
                 f"the type {name!r} is not defined",
                 where=where or "/",
-                hint="define it first, or give the schema that does as a reference",
+                hint=f"{type_hint(name, self.known)}, or give the schema that defines it as a reference",
             )
         return found
 

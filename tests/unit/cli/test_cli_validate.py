@@ -97,7 +97,7 @@ def line_of(text: str, needle: str) -> int:
         ("event.dep_delay >= 15", "event.dep_dely >= 15", "expression.unknown_field", "spec.steps[0]", "dep_delay"),
         ("event.dep_delay >= 15", "event.dep_delay >=", "expression.syntax", "spec.steps[0]", "column"),
         ("event.dep_delay >= 15", "event.carrier", "expression", "spec.steps[0]", "bool"),
-        ("name: delayed}", "name: Delayed Flights}", "manifest.invalid", "metadata.name", "pattern"),
+        ("name: delayed}", "name: Delayed Flights}", "manifest.invalid", "metadata.name", "write delayed-flights"),
     ],
 )
 def test_each_problem_names_file_line_field_and_what_to_do(

@@ -10,7 +10,7 @@ import pytest
 from trunkline.core.manifests.check import examine
 from trunkline.core.manifests.findings import DEPENDS, Findings
 from trunkline.core.manifests.identity import pipeline_identity
-from trunkline.core.manifests.load import gather
+from trunkline.core.manifests.load import gather, gather_text
 from trunkline.core.manifests.yaml import read_documents
 
 GOOD = """\
@@ -52,7 +52,7 @@ ALL = {"billing", "files", "post"}
 
 
 def examined(text: str) -> Findings:
-    return examine(gather(read_documents(text, "shop.yaml")))
+    return examine(gather_text(text, "shop.yaml"))
 
 
 def without(good: str, bad: str) -> Findings:
@@ -194,7 +194,7 @@ def many(count: int) -> str:
 
 def calls_of(count: int) -> int:
     """How many functions are called to judge so many, with their identities: a measure of work that no busy machine changes."""
-    documents = read_documents(many(count), "many.yaml")
+    documents, _ = read_documents(many(count), "many.yaml")
     profile = cProfile.Profile()
     profile.enable()
     project = examine(gather(documents)).project

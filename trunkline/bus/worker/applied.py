@@ -14,9 +14,9 @@ from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
 from trunkline.core.errors import ConfigurationError
 from trunkline.core.manifests import Project
+from trunkline.core.manifests.documents import Document
 from trunkline.core.manifests.kinds import KINDS
 from trunkline.core.manifests.load import load_documents
-from trunkline.core.manifests.yaml import Document
 
 VERSION = 1
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
+from trunkline.core.avro_names import type_hint
 from trunkline.core.errors import ConfigurationError
 
 
@@ -229,7 +230,7 @@ class _AvroReader:
             raise ConfigurationError(
                 f"the Avro schema names the unknown type {name[:60]!r}",
                 code="expression.bad_schema",
-                hint="resolve references first",
+                hint=type_hint(name, self._named),
             )
         return found
 

@@ -16,11 +16,18 @@ from trunkline.core.contracts import Plugin, PushSource, Sink, Source, Step, Ste
 from trunkline.core.errors import ConfigurationError, TrunklineError, did_you_mean
 from trunkline.core.expressions import BOOL, compile_expression
 from trunkline.core.manifests import models
-from trunkline.core.manifests.problems import ManifestError, problems_of
+from trunkline.core.manifests.documents import Origin
+from trunkline.core.manifests.problems import ManifestError, Path_, path_of
 from trunkline.core.manifests.project import Project
-from trunkline.core.manifests.yaml import Path_
+from trunkline.core.manifests.wording import problems_of
 from trunkline.core.plugins import Kind, load_plugin
 from trunkline.core.routing import Route, compile_routes
+from trunkline.core.secret import references_met
+from trunkline.core.settings import Settings
+
+
+class UndecidedError(Exception):
+    """References stay as they are written here, and only their values would tell whether the rest is right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +46,7 @@ def build_connection(project: Project, manifest: models.Connection) -> Any:
     plugin = _any_plugin(project, manifest, name)
     if plugin.connection_type is None:
         raise _at(project, manifest, ("spec", "connector"), f"the plug-in {name!r} takes no connection", None)
-    return _validated(project, manifest, plugin.connection_type, manifest.spec.config)
+    return _validated(project.origin(manifest), plugin.connection_type, manifest.spec.config)
 
 
 def build_source(project: Project, manifest: models.Source) -> Source | PushSource:
@@ -102,8 +109,10 @@ def prepare_steps(
         json.dumps(found) for target in manifest.spec.to if (found := project.schema_of(target.topic)) is not None
     }
     only_target = json.loads(targets.pop()) if len(targets) == 1 else None
+    undecided = False
     for index, spec in enumerate(manifest.spec.steps):
         path: Path_ = ("spec", "steps", index, spec.plugin)
+        met = len(references_met())
         try:
             step_type = load_plugin("step", spec.plugin)
             assert issubclass(step_type, Step)
@@ -112,8 +121,8 @@ def prepare_steps(
             except ValidationError as error:
                 shorthand = step_type.shorthand
                 bare = shorthand is not None and not (isinstance(spec.config, dict) and shorthand in spec.config)
-                raise ManifestError(
-                    problems_of(error, origin, path[:-1] if bare else path, step_type.settings_type)
+                raise _invalid(
+                    error, origin, path, step_type.settings_type, bare=shorthand if bare else None
                 ) from error
             step = step_type(settings)
             where = f"{origin.document.file}:{origin.document.line(path)}: spec.steps[{index}].{spec.plugin}"
@@ -122,9 +131,17 @@ def prepare_steps(
             schema = step.prepare(context)
         except ManifestError:
             raise
+        except UndecidedError:
+            undecided, schema = True, None
+            continue
         except TrunklineError as error:
+            if len(references_met()) > met:
+                undecided, schema = True, None
+                continue
             raise ManifestError([origin.problem(path, error.message, error.hint, error.code)]) from error
         prepared.append(PreparedStep(spec.plugin, step, spec.on_error, where))
+    if undecided:
+        raise UndecidedError
     return prepared, schema
 
 
@@ -155,23 +172,47 @@ def _build_at(
         plugin = load_plugin(kind, spec.connector)
     except ConfigurationError as error:
         raise ManifestError([origin.problem((*path, "connector"), error.message, error.hint, error.code)]) from error
-    connection = None
-    if spec.connection is not None:
-        other = project.connections.get(spec.connection)
-        if other is None:
-            hint = did_you_mean(spec.connection, project.connections)
-            raise _at(project, manifest, (*path, "connection"), f"no connection {spec.connection!r}", hint)
-        if plugin.connection_type is None:
-            message = f"{spec.connector!r} takes no connection"
-            raise _at(project, manifest, (*path, "connection"), message, "remove it")
-        connection = _validated(project, other, plugin.connection_type, other.spec.config)
-    elif plugin.connection_type is not None:
-        raise _at(project, manifest, path, f"{spec.connector!r} needs a connection", "add `connection: NAME`")
-    settings = _validated(project, manifest, plugin.settings_type, spec.config, (*path, "config"))
+    connection = _connection_of(project, manifest, plugin, spec, path)
+    settings = _validated(origin, plugin.settings_type, spec.config, (*path, "config"))
     try:
         return plugin(settings, connection)
     except TrunklineError as error:
-        raise ManifestError([origin.problem((*path, "config"), error.message, error.hint, error.code)]) from error
+        if references_met():
+            raise UndecidedError from error
+        place = path_of(error.where) if error.where and error.where.startswith("config") else ("config",)
+        raise ManifestError([origin.problem((*path, *place), error.message, error.hint, error.code)]) from error
+
+
+def _connection_of(
+    project: Project,
+    manifest: models.Source | models.Sink,
+    plugin: type[Plugin],
+    spec: models.SourceSpec | models.SinkSpec | models.FallbackSpec,
+    path: Path_,
+) -> Any | None:
+    """The settings of the connection that the part of a manifest at `path` names; None for a plug-in that takes none."""
+    if spec.connection is None:
+        if plugin.connection_type is not None:
+            fit = [name for name, one in project.connections.items() if one.spec.connector == spec.connector]
+            hint = (
+                f"add `connection: {fit[0]}`" if len(fit) == 1 else "add `connection: NAME`, the name of a Connection"
+            )
+            raise _at(project, manifest, path, f"{spec.connector!r} needs a connection", hint)
+        return None
+    place = (*path, "connection")
+    if plugin.connection_type is None:
+        raise _at(project, manifest, place, f"{spec.connector!r} takes no connection", "remove it")
+    other = project.connections.get(spec.connection)
+    if other is None:
+        known = project.connections
+        hint = did_you_mean(spec.connection, known) if known else "add a manifest of kind Connection"
+        message = f"there is no connection {spec.connection!r}"
+        raise ManifestError([project.origin(manifest).problem(place, message, hint, "manifest.missing_connection")])
+    own = _any_plugin(project, other, other.spec.connector).connection_type
+    if own is not plugin.connection_type:
+        message = f"the connection {spec.connection!r} is one of {other.spec.connector!r}, not of {spec.connector!r}"
+        raise _at(project, manifest, place, message, f"name a Connection with connector: {spec.connector}")
+    return _validated(project.origin(other), plugin.connection_type, other.spec.config)
 
 
 def _any_plugin(project: Project, manifest: models.Connection, name: str) -> type[Plugin]:
@@ -188,17 +229,18 @@ def _any_plugin(project: Project, manifest: models.Connection, name: str) -> typ
     raise AssertionError
 
 
-def _validated(
-    project: Project,
-    manifest: models.Manifest,
-    model: Any,
-    config: dict[str, Any],
-    path: Path_ = ("spec", "config"),
-) -> Any:
+def _validated(origin: Origin, model: Any, config: dict[str, Any], path: Path_ = ("spec", "config")) -> Any:
     try:
         return model.model_validate(config)
     except ValidationError as error:
-        raise ManifestError(problems_of(error, project.origin(manifest), path, model)) from error
+        raise _invalid(error, origin, path, model) from error
+
+
+def _invalid(
+    error: ValidationError, origin: Origin, path: Path_, model: type[Settings], *, bare: str | None = None
+) -> Exception:
+    problems = problems_of(error, origin, path, model, bare=bare)
+    return ManifestError(problems) if problems else UndecidedError()
 
 
 def _at(project: Project, manifest: models.Manifest, path: Path_, message: str, hint: str | None) -> ManifestError:

@@ -13,6 +13,7 @@ from typing import Any
 from trunkline.core.errors import TrunklineError
 from trunkline.core.manifests import models
 from trunkline.core.manifests.build import (
+    UndecidedError,
     build_connection,
     build_fallback,
     build_sink,
@@ -26,10 +27,10 @@ from trunkline.core.manifests.findings import Findings, Key
 from trunkline.core.manifests.flow import circles, in_flow_order
 from trunkline.core.manifests.kinds import KINDS
 from trunkline.core.manifests.models import Manifest, Pipeline
-from trunkline.core.manifests.problems import ManifestError, path_in
+from trunkline.core.manifests.problems import ManifestError, Path_, path_in
 from trunkline.core.manifests.project import Project
 from trunkline.core.manifests.topics import declared_schema, family_problems, topics_named
-from trunkline.core.manifests.yaml import Path_
+from trunkline.core.secret import references_as_written
 from trunkline.core.shipped import shipped_schema
 
 
@@ -41,13 +42,14 @@ def check(project: Project) -> None:
     examine(project).raise_for_problems()
 
 
-def examine(found: Project | Findings) -> Findings:
+def examine(found: Project | Findings, *, schema_check: Callable[[Any], object] | None = None) -> Findings:
     """Judges each manifest on its own, after the first half (`gather`) or from a project that has passed it.
 
-    The schemas that are declared and derived are filled in. Raises nothing for what a manifest may say.
+    `schema_check` is asked about the schema of each topic, besides: it raises our errors, with a JSON pointer as their `where`. The
+    schemas that are declared and derived are filled in. Raises nothing for what a manifest may say.
     """
     findings = Findings(found) if isinstance(found, Project) else found
-    _Examination(findings).run()
+    _Examination(findings, schema_check).run()
     findings.project = _without(findings.project, findings.bad)
     return findings
 
@@ -60,8 +62,9 @@ def key_of(manifest: Manifest) -> Key:
 class _Examination:
     """One run over a project. What is wrong goes to the findings."""
 
-    def __init__(self, findings: Findings) -> None:
+    def __init__(self, findings: Findings, schema_check: Callable[[Any], object] | None) -> None:
         self._findings = findings
+        self._schema_check = schema_check
         self._project = findings.project
         self._derived: dict[str, str] = {}
         """The schema that a stream gave a topic which declares none, as JSON text."""
@@ -71,7 +74,7 @@ class _Examination:
         project = self._project
         project.schemas.clear()
         for topic in project.topics.values():
-            self._attempt(topic, ("spec", "schema"), partial(declared_schema, project, topic))
+            self._attempt(topic, ("spec", "schema"), partial(declared_schema, project, topic, self._schema_check))
         for connection in project.connections.values():
             self._attempt(connection, ("spec",), partial(build_connection, project, connection))
         self._topics()
@@ -88,7 +91,10 @@ class _Examination:
         """Runs one check and notes what it finds, so that all problems come at once. Whether it found nothing."""
         key, origin = key_of(manifest), self._project.origin(manifest)
         try:
-            action()
+            with references_as_written():
+                action()
+        except UndecidedError:
+            return True
         except ManifestError as error:
             for problem in error.problems:
                 self._findings.blame(key, problem)
@@ -96,6 +102,10 @@ class _Examination:
         except TrunklineError as error:
             problem = origin.problem(path_in(error.where) or path, error.message, error.hint, error.code)
             self._findings.blame(key, problem)
+            return False
+        except Exception as error:  # noqa: BLE001 (a plug-in is anybody's code, and its fault stops its own pipeline only)
+            message = f"a plug-in failed while it was checked: {type(error).__name__}: {error}"
+            self._findings.blame(key, origin.problem(path, message, "this is a defect of the plug-in", "plugin.failed"))
             return False
         return True
 

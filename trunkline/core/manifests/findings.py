@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from trunkline.core.manifests.problems import ManifestError, Origin, Problem
+from trunkline.core.manifests.documents import Origin
+from trunkline.core.manifests.problems import ManifestError, Path_, Problem
 from trunkline.core.manifests.project import Project
-from trunkline.core.manifests.yaml import Path_
 
 DEPENDS = "manifest.depends"
 """The code of a problem that a manifest has only because another one has a problem."""
+
+MISSED = frozenset({"manifest.missing_topic", "manifest.missing_connection"})
+"""The codes of problems that may come from another manifest's not having been read."""
 
 Key = tuple[str, str]
 """Kind and name of a manifest."""
@@ -27,6 +30,8 @@ class Findings:
     project: Project = field(default_factory=Project)
     bad: dict[Key, list[Problem]] = field(default_factory=dict)
     stray: list[Problem] = field(default_factory=list)
+    incomplete: bool = False
+    """Whether something could not be read at all: what is missed elsewhere may stand there."""
     not_run: list[Problem] = field(default_factory=list)
     """Code of `python` steps that was looked at and not executed: no faults, but what people should know."""
 
@@ -38,6 +43,8 @@ class Findings:
 
     def blame(self, key: Key, problem: Problem) -> None:
         """Notes a problem of a manifest, once."""
+        if self.incomplete and problem.code in MISSED:
+            problem = replace(problem, hint="see what could not be read", code=DEPENDS)
         problems = self.bad.setdefault(key, [])
         if problem not in problems:
             problems.append(problem)
@@ -45,17 +52,10 @@ class Findings:
     def depends(self, key: Key, origin: Origin, path: Path_, upon: Key) -> None:
         """Notes that a manifest can't run because what it names at `path` can't."""
         kind, name = upon
-        found = self.bad.get(upon)
-        first = next((one for one in found if one.code != DEPENDS), found[0]) if found else None
-        self.blame(
-            key,
-            origin.problem(
-                path,
-                f"the {kind} {name!r} has a problem" + (f": {first.message}" if first else ""),
-                f"see {first.file}:{first.line}" if first else "see the files that can't be read",
-                DEPENDS,
-            ),
-        )
+        found = self.bad[upon]
+        first = next((one for one in found if one.code != DEPENDS), found[0])
+        message = f"the {kind} {name!r} has a problem: {first.message}"
+        self.blame(key, origin.problem(path, message, f"see {first.file}:{first.line}", DEPENDS))
 
     def raise_for_problems(self) -> None:
         """Raises `ManifestError` with every problem, where there is one."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from trunkline.core.manifests.documents import Origin
 from trunkline.core.manifests.kinds import KINDS
 from trunkline.core.manifests.models import Connection, Manifest, Pipeline, Sink, Source, Stream, Topic
-from trunkline.core.manifests.problems import Origin
 
 
 @dataclass(slots=True)
