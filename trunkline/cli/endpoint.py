@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -41,10 +42,11 @@ def read_endpoint(home: Path) -> Endpoint | None:
 
 
 def remove_endpoint(home: Path) -> None:
-    """Takes the announcement back, where it is this process's own."""
+    """Takes the announcement back, where it is this process's own. Without its process nobody believes what is left."""
     found = read_endpoint(home)
     if found is not None and found.pid == os.getpid():
-        (home / FILE).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (home / FILE).unlink(missing_ok=True)
 
 
 def _is_alive(pid: int) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import os
 import sys
 from typing import Annotated
@@ -90,7 +92,19 @@ for noun in (
 def main() -> None:
     """Runs the command line. Exit codes: 0 fine, 1 a check found something, 2 wrong input, 3 the environment failed."""
     _open_standard_streams()
+    _write_anything()
     app()
+
+
+def _write_anything() -> None:
+    """A sign that standard output has no bytes for is written as its escape: a name of a file or a value ends no command.
+
+    A locale without an encoding, such as `LC_ALL=C`, is taken for UTF-8, as Python does unless it is told not to.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            ascii_only = codecs.lookup(stream.encoding).name == "ascii"
+            stream.reconfigure(encoding="utf-8" if ascii_only else None, errors="backslashreplace")
 
 
 def _open_standard_streams() -> None:

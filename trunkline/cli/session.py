@@ -78,7 +78,9 @@ class Session:
         except UnavailableError as error:
             if self.bootstrap is not None:
                 raise
-            raise UnavailableError(
+            from trunkline.bus.embedded import broker_trouble
+
+            raise broker_trouble(self.home) or UnavailableError(
                 error.message,
                 hint=f"this is the embedded broker of {self.home}: its process is there, but may be starting, ending or held up; "
                 "ask again, or end the command that runs it and start it anew",
@@ -88,14 +90,14 @@ class Session:
 
     def kafka_settings(self) -> KafkaSettings:
         """As `kafka`, without asking the cluster."""
-        from trunkline.bus.embedded import find_running
+        from trunkline.bus.embedded import broker_trouble, find_running
         from trunkline.bus.kafka import KafkaSettings
 
         if self.bootstrap is not None:
             return KafkaSettings.from_environment(self.bootstrap)
         running = find_running(self.home.resolve())
         if running is None:
-            raise UnavailableError(
+            raise broker_trouble(self.home) or UnavailableError(
                 f"no broker was named and none runs in {self.home}",
                 hint="start one with `trunkline up`, or name one by --bootstrap or TRUNKLINE_BOOTSTRAP_SERVERS",
                 code="kafka.none",

@@ -34,6 +34,26 @@ def to_jsonable(value: Any) -> Any:
     return orjson.loads(to_json_bytes(value))
 
 
+def note_bytes(note: Any) -> bytes:
+    """What we note of our own work (a trace, a report, an audit entry) as JSON. It has other people's text in it: names of files, answers
+    of servers. A sign that UTF-8 has no bytes for is written as its escape, because nothing may end for want of a note.
+    """
+    try:
+        return orjson.dumps(note)
+    except orjson.JSONEncodeError:
+        return orjson.dumps(_escaped(note))
+
+
+def _escaped(note: Any) -> Any:
+    if isinstance(note, str):
+        return note.encode("utf-8", "backslashreplace").decode()
+    if isinstance(note, dict):
+        return {_escaped(name): _escaped(value) for name, value in note.items()}
+    if isinstance(note, (list, tuple)):
+        return [_escaped(one) for one in note]
+    return note
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Decimal):
         return str(value)

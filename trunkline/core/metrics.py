@@ -140,6 +140,24 @@ TABLE: tuple[Metric, ...] = (
         ("pipeline",),
     ),
     Metric(
+        "trunkline_embedded_broker_up",
+        "gauge",
+        "1 while the embedded broker runs and answers, 0 while it does not.",
+        (),
+    ),
+    Metric(
+        "trunkline_embedded_broker_fault",
+        "gauge",
+        "1 for the code of what keeps the embedded broker down, or soon will.",
+        ("code",),
+    ),
+    Metric(
+        "trunkline_embedded_disk_free_bytes",
+        "gauge",
+        "What is free on the file system of the embedded broker's data, in bytes.",
+        (),
+    ),
+    Metric(
         "kafka_consumergroup_lag",
         "gauge",
         "Records between the committed offset and the end.",

@@ -16,6 +16,7 @@ from confluent_kafka import Producer
 from trunkline.bus.kafka import KafkaSettings, produce, produce_and_wait, read_all
 from trunkline.bus.names import Names
 from trunkline.core.errors import ConfigurationError
+from trunkline.core.jsonable import note_bytes
 
 VERSION = 1
 LONGEST_SHOWN = 100
@@ -65,7 +66,7 @@ def append(
     if one is. With settings a producer is made for it, and the call returns when every replica has the entry. Raises
     KafkaException, and our error for Kafka's where it waits. `details` must hold no secret.
     """
-    value, key = orjson.dumps(record(action, who=who, pipeline=pipeline, details=details, at=at)), pipeline.encode()
+    value, key = note_bytes(record(action, who=who, pipeline=pipeline, details=details, at=at)), pipeline.encode()
     if isinstance(writer, KafkaSettings):
         produce_and_wait(writer.producer(), names.audit, value, key)
     else:

@@ -15,6 +15,7 @@ import orjson
 from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, Message, TopicPartition
 
 from trunkline.bus.kafka import KafkaSettings, read_all
+from trunkline.core.jsonable import note_bytes
 from trunkline.core.secret import redact
 
 VERSION = 1
@@ -79,7 +80,7 @@ class TraceBatch:
             # Most batches have one outcome: it is written once.
             same = outcomes[0] if len(set(outcomes)) == 1 else None
             records.append(
-                orjson.dumps(
+                note_bytes(
                     {
                         **self._head,
                         "at": at,

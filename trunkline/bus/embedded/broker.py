@@ -6,24 +6,26 @@ not survive a power loss, which takes the page cache with it.
 
 from __future__ import annotations
 
-import base64
-import fcntl
-import os
+import contextlib
 import secrets
 import subprocess
+import threading
 import time
 from functools import partial
-from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from trunkline.bus.embedded import health
+from trunkline.bus.embedded.causes import FULL, cause_of, explains_itself, how_it_ended
 from trunkline.bus.embedded.cds import ClassArchive, class_archive
-from trunkline.bus.embedded.jars import OnProgress, ensure_jars
+from trunkline.bus.embedded.disk import Room, ended_full, folder_error, no_room, room_at
+from trunkline.bus.embedded.jars import OnProgress, cache_folder, ensure_jars
 from trunkline.bus.embedded.java import find_java
+from trunkline.bus.embedded.names import JvmNames, for_people, jvm_environment, jvm_names
 from trunkline.bus.embedded.options import INTERNAL_USER, KAFKA_VERSION, EmbeddedOptions
-from trunkline.bus.embedded.ports import choose_ports
+from trunkline.bus.embedded.ownership import FolderLock
+from trunkline.bus.embedded.ports import choose_ports, require_free
 from trunkline.bus.embedded.processes import end_broker, find_brokers
 from trunkline.bus.embedded.properties import (
     HOST,
@@ -36,13 +38,13 @@ from trunkline.bus.embedded.properties import (
 )
 from trunkline.bus.embedded.registration import end_registration, left_registered
 from trunkline.bus.embedded.running import RunningBroker, remove_running, write_private, write_running
+from trunkline.bus.embedded.storage import data_gone, format_storage, require_same_cluster, stored_cluster_id
 from trunkline.bus.embedded.tls import ensure_certificates
 from trunkline.core.errors import UnavailableError
 
-_FORMAT_TIMEOUT = 60
 _ORPHAN_TIMEOUT = 15.0
 _PORT_ATTEMPTS = 3
-_TAIL_LINES = 25
+_TAKEN = "Address already in use"
 #: What a JVM returns that was asked to end and ran its shutdown hooks: 128 + SIGTERM.
 _ENDED_BY_SIGTERM = 143
 _OLD_LOG_LIMIT = 5 * 1024 * 1024
@@ -53,6 +55,9 @@ class EmbeddedKafka:
 
     One process at a time owns a home folder, by a lock that ends with the process. What a killed owner left, a broker still
     running or files of one that is gone, is put in order at the next start; the data are kept.
+
+    From its first start to `stop` it is one broker, whatever happens to its process: another `start` gives it the address and the
+    data that it had, or fails. Its clients wait for it there.
     """
 
     def __init__(
@@ -64,34 +69,71 @@ class EmbeddedKafka:
         self._kafka = self.home / "kafka"
         self._on_progress = on_progress
         self._process: subprocess.Popen[bytes] | None = None
-        self._lock: TextIOWrapper | None = None
+        self._lock = FolderLock(self.home)
         self._archive: ClassArchive | None = None
+        self._ports: Ports | None = None
+        self._promised: RunningBroker | None = None
+        self._log_begins = 0
+        self._abandoned = threading.Event()
 
     @property
     def log_file(self) -> Path:
         """The broker's own log."""
         return self._kafka / "server.log"
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether its process runs."""
+        return self._process is not None and self._process.poll() is None
+
     def start(self) -> RunningBroker:
         """Start the broker and wait until it is healthy; one that this object runs already is returned as it is.
 
-        Raises `UnavailableError`: `embedded.in_use` when another process owns the folder, `embedded.java`,
-        `embedded.download` and `embedded.checksum` when what the broker needs is missing or changed, and `embedded.start`
-        with the end of the broker's log when it does not come up.
+        Raises `UnavailableError`: what `require_startable` says; `embedded.java`, `embedded.download` and `embedded.checksum` when
+        what the broker needs is missing or changed; and `embedded.start` with the cause and the place of its log when it does not
+        come up.
         """
-        if self.running is not None and self._is_alive():
+        if self.running is not None and self.is_alive:
             return self.running
-        self._reap()
-        self._take_lock()
         try:
-            self.running = self._launch()
+            self.require_startable()
+            self._reap()
+            self.running = self._promised = self._launch()
+        except OSError as error:
+            self._give_up()
+            raise folder_error(error, self.home) from error
         except BaseException:
-            self._end(timeout=5.0)
+            self._give_up()
             raise
         return self.running
 
+    def require_startable(self) -> None:
+        """Takes the folder, and finds what would keep the broker from starting, as far as that takes no time.
+
+        Raises `UnavailableError`: `embedded.in_use` when another process owns the folder, `embedded.home` when it can't be written,
+        `embedded.disk_full` when it has no room, `embedded.damaged` when its data are not whole; and of a broker that ran before
+        `embedded.data_gone` when its data are another's, and `embedded.port` when its port is.
+        """
+        if self._lock.is_held and not self._lock.is_in_place:
+            raise data_gone(self.home, "the folder was deleted, moved or replaced")
+        self._lock.take()
+        try:
+            room = room_at(self.home)
+            if not room.least:
+                raise no_room(room, self.home)
+            if self._promised is None:
+                stored_cluster_id(self._kafka)
+                return
+            require_same_cluster(self._kafka, self._promised.cluster_id)
+            if not self.is_alive and not find_brokers(self.home):
+                require_free(int(self._promised.bootstrap.rpartition(":")[2]), self._kafka)
+        except OSError as error:
+            raise folder_error(error, self.home) from error
+
     def stop(self, timeout: float = 20.0) -> None:
         """End the broker in order, and kill it when that takes longer than `timeout` seconds."""
+        self._promised = None
+        self._abandoned.clear()
         self._end(timeout)
 
     def kill(self) -> None:
@@ -99,7 +141,11 @@ class EmbeddedKafka:
         if self._process is not None:
             self._process.kill()
         self._reap()
-        self._release_lock()
+        self._lock.release()
+
+    def abandon(self) -> None:
+        """From another thread: a `start` that is under way fails soon, as do all later ones."""
+        self._abandoned.set()
 
     def __enter__(self) -> Self:
         self.start()
@@ -110,6 +156,39 @@ class EmbeddedKafka:
     ) -> None:
         self.stop()
 
+    # -- looking after it
+
+    def why_ended(self) -> UnavailableError | None:
+        """How the broker ended that ran until now; None while it runs, and where none ran."""
+        if self.running is None or self._process is None or (code := self._process.poll()) is None:
+            return None
+        return self._failure(code)
+
+    def answers(self, timeout: float) -> bool:
+        """Whether the broker answers within `timeout` seconds."""
+        return self._ports is not None and health.answers(HOST, self._own_port(self._ports), timeout)
+
+    def end_hung(self) -> None:
+        """SIGKILL a broker that does not answer any more. `why_ended` and `start` take it from there."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def require_folder(self) -> None:
+        """Ends the broker where its folder is gone: what it took from now on would be lost. Raises `UnavailableError`."""
+        if self._lock.is_held and not (self._lock.is_in_place and (self._kafka / "data").is_dir()):
+            self.end_hung()
+            raise data_gone(self.home, "the folder was deleted, moved or replaced")
+
+    def announce(self) -> bool:
+        """Writes `broker.json` again where somebody damaged it, and says whether that was so. Raises OSError."""
+        assert self.running is not None
+        return write_running(self.home, self.running)
+
+    def room(self) -> Room:
+        """The room for its data. Raises OSError."""
+        return room_at(self.home)
+
     # -- starting
 
     def _launch(self) -> RunningBroker:
@@ -118,32 +197,44 @@ class EmbeddedKafka:
             end_broker(pid, self.home, _ORPHAN_TIMEOUT)
         remove_running(self.home)
         self._kafka.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_private(self._kafka / "java.args", jvm_arguments(self.options.heap, jars, self._kafka))
-        write_private(self._kafka / "log4j2.properties", logging_properties(self.log_file))
-        self._archive = class_archive(java, jars)
+        names = jvm_names(self._kafka, cache_folder())
+        class_path = [names.in_cache("jars", path.name) for path in jars]
+        write_private(self._kafka / "java.args", jvm_arguments(self.options.heap, class_path, names))
+        write_private(self._kafka / "log4j2.properties", logging_properties(names.in_kafka(self.log_file.name)))
+        self._archive = class_archive(java, jars, names)
         client_options = self._client_options()
+        promised = int(self._promised.bootstrap.rpartition(":")[2]) if self._promised is not None else None
         for attempt in range(1, _PORT_ATTEMPTS + 1):
-            ports = choose_ports(self._kafka / "ports.json", fresh=attempt > 1)
-            running = self._launch_on(java, ports, client_options, last=attempt == _PORT_ATTEMPTS)
+            self._ports = choose_ports(self._kafka / "ports.json", fresh=attempt > 1, promised=promised)
+            running = self._launch_on(java, names, self._ports, client_options, last=attempt == _PORT_ATTEMPTS)
             if running is not None:
                 return running
         raise AssertionError("the last attempt returns or raises")
 
     def _launch_on(
-        self, java: Path, ports: Ports, client_options: dict[str, str], *, last: bool
+        self, java: Path, names: JvmNames, ports: Ports, client_options: dict[str, str], *, last: bool
     ) -> RunningBroker | None:
         """Start on these ports; None when another process took one of them meanwhile and there is another try."""
         password = secrets.token_urlsafe(24)
-        properties = server_properties(self.options, ports, self._kafka, password)
+        properties = server_properties(self.options, ports, names, password)
         write_private(self._kafka / "server.properties", render_properties(properties))
         ended_in_order = not left_registered(self._kafka)
-        cluster_id = self._format_once(java)
+        alone = partial(self._command, java, names)
+        cluster_id = stored_cluster_id(self._kafka)
+        if cluster_id is None:
+            cluster_id = format_storage(alone, self._kafka, names.in_kafka("server.properties"))
         self._rotate_log()
         if not ended_in_order:
-            alone = partial(self._command, java, "kafka.Kafka")
-            end_registration(alone, properties, self._kafka, self.log_file, timeout=self.options.start_timeout)
+            end_registration(
+                lambda file: alone("kafka.Kafka", names.in_kafka(file)),
+                properties,
+                self._kafka,
+                self.log_file,
+                timeout=self.options.start_timeout,
+                wanted=lambda: not self._abandoned.is_set(),
+            )
         deadline = time.monotonic() + self.options.start_timeout
-        self._spawn(java)
+        self._spawn(java, names)
         bootstrap = f"{HOST}:{ports.client}"
         internal = _internal_config(ports, password) if self.options.secured else {"bootstrap.servers": bootstrap}
         if self._becomes_healthy(ports, internal, {"bootstrap.servers": bootstrap, **client_options}, deadline):
@@ -152,41 +243,44 @@ class EmbeddedKafka:
             write_running(self.home, running)
             return running
         ended = None if self._process is None else self._process.poll()
-        if ended is not None and not last and "Address already in use" in self._log_tail():
+        if ended is not None and not last and _TAKEN in self._cause():
             self._reap()
             return None
-        what = (
-            f"ended with code {ended}" if ended is not None else f"was not healthy in {self.options.start_timeout:g} s"
-        )
-        raise UnavailableError(
-            f"the embedded broker {what}; the end of its log:\n{self._log_tail()}",
-            where=str(self.log_file),
-            code="embedded.start",
-        )
+        if self._abandoned.is_set():
+            raise UnavailableError("the start of the embedded broker was given up", code="embedded.abandoned")
+        raise self._failure(ended)
 
-    def _spawn(self, java: Path) -> None:
+    def _spawn(self, java: Path, names: JvmNames) -> None:
         sharing = self._archive.arguments if self._archive is not None else []
-        with (self._kafka / "console.log").open("wb") as console:
+        self._log_begins = self.log_file.stat().st_size if self.log_file.exists() else 0
+        with self._console.open("wb") as console:
             self._process = subprocess.Popen(  # noqa: S603 - our own command line
-                command(java, self.home, self._kafka, *sharing, "kafka.Kafka", str(self._kafka / "server.properties")),
+                command(java, self.home, names, *sharing, "kafka.Kafka", names.in_kafka("server.properties")),
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=subprocess.STDOUT,
                 cwd=self._kafka,
+                env=jvm_environment(),
                 start_new_session=True,  # Ctrl-C is for us: the broker goes last, after what still writes to it
             )
 
     def _becomes_healthy(self, ports: Ports, internal: dict[str, str], client: dict[str, str], deadline: float) -> bool:
-        port = ports.internal if self.options.secured else ports.client
-        if not health.wait_listening(HOST, port, still_running=self._is_alive, deadline=deadline):
+        if not health.wait_listening(HOST, self._own_port(ports), still_running=self._is_awaited, deadline=deadline):
             return False
-        if health.wait_answering(internal, still_running=self._is_alive, deadline=deadline) is None:
+        if health.wait_answering(internal, still_running=self._is_awaited, deadline=deadline) is None:
             return False
         if self.options.scram is not None:
             health.write_user(internal, self.options.scram)
         if not self.options.secured:
             return True
-        return health.wait_answering(client, still_running=self._is_alive, deadline=deadline) is not None
+        return health.wait_answering(client, still_running=self._is_awaited, deadline=deadline) is not None
+
+    def _is_awaited(self) -> bool:
+        return self.is_alive and not self._abandoned.is_set()
+
+    def _own_port(self, ports: Ports) -> int:
+        """The port of the listener by which we ask: one without TLS."""
+        return ports.internal if self.options.secured else ports.client
 
     def _client_options(self) -> dict[str, str]:
         options: dict[str, str] = {}
@@ -200,47 +294,12 @@ class EmbeddedKafka:
             options["ssl.ca.location"] = str(ensure_certificates(self._kafka / "tls"))
         return options
 
-    def _format_once(self, java: Path) -> str:
-        """The cluster's id; Kafka's storage is formatted with it where it is not yet."""
-        data = self._kafka / "data"
-        meta = data / "meta.properties"
-        if meta.exists():
-            pairs = (line.partition("=") for line in meta.read_text(encoding="utf-8").splitlines())
-            return next((value.strip() for name, _, value in pairs if name.strip() == "cluster.id"), "")
-        cluster_id = new_cluster_id()
-        arguments = [
-            "format",
-            "--cluster-id",
-            cluster_id,
-            "--config",
-            str(self._kafka / "server.properties"),
-            "--ignore-formatted",
-        ]
-        try:
-            subprocess.run(  # noqa: S603 - our own command line
-                self._command(java, "kafka.tools.StorageTool", *arguments),
-                capture_output=True,
-                text=True,
-                timeout=_FORMAT_TIMEOUT,
-                cwd=self._kafka,
-                check=True,
-            )
-        except subprocess.SubprocessError as error:
-            said = getattr(error, "stderr", None) or getattr(error, "stdout", None) or error
-            raise UnavailableError(
-                f"Kafka's storage can't be formatted: {str(said).strip()}", where=str(data), code="embedded.format"
-            ) from error
-        return cluster_id
-
-    def _command(self, java: Path, *main: str | Path) -> list[str]:
+    def _command(self, java: Path, names: JvmNames, *main: str) -> list[str]:
         """The command line of a JVM that is not the broker, and so none whose classes are archived."""
         sharing = self._archive.arguments if self._archive is not None and self._archive.pending is None else []
-        return command(java, self.home, self._kafka, *sharing, *map(str, main))
+        return command(java, self.home, names, *sharing, *main)
 
     # -- ending
-
-    def _is_alive(self) -> bool:
-        return self._process is not None and self._process.poll() is None
 
     def _end(self, timeout: float) -> None:
         if self._process is not None:
@@ -253,9 +312,19 @@ class EmbeddedKafka:
                 if ended == _ENDED_BY_SIGTERM and self._archive is not None:
                     self._archive.keep()
         self._reap()
-        if self._lock is not None:
-            remove_running(self.home)
-        self._release_lock()
+        if self._lock.is_held:
+            with contextlib.suppress(OSError):  # it is not believed without its broker
+                remove_running(self.home)
+        self._lock.release()
+
+    def _give_up(self) -> None:
+        """After a start that failed. The folder stays ours where clients wait for the broker."""
+        if self._promised is None:
+            self._end(timeout=5.0)
+            return
+        if self._process is not None:
+            self._process.kill()
+        self._reap()
 
     def _reap(self) -> None:
         if self._process is not None:
@@ -265,65 +334,32 @@ class EmbeddedKafka:
         self._archive = None
         self._process = self.running = None
 
-    # -- the folder
+    # -- its logs
 
-    def _take_lock(self) -> None:
-        if self._lock is not None:
-            return
-        try:
-            self.home.mkdir(parents=True, exist_ok=True)
-            lock = (self.home / "lock").open("a+", encoding="utf-8")
-        except OSError as error:
-            raise UnavailableError(
-                f"the folder can't be written: {error}",
-                where=str(self.home),
-                hint="set TRUNKLINE_HOME",
-                code="embedded.home",
-            ) from error
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            owner = lock.read().strip() or "unknown"
-            lock.close()
-            raise UnavailableError(
-                f"another Trunkline, process {owner}, runs its broker in this folder",
-                where=str(self.home),
-                hint="use that broker by --bootstrap, or another folder by TRUNKLINE_HOME",
-                code="embedded.in_use",
-            ) from error
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
-        self._lock = lock
-
-    def _release_lock(self) -> None:
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+    @property
+    def _console(self) -> Path:
+        return self._kafka / "console.log"
 
     def _rotate_log(self) -> None:
         """Keep the log of the run before; log4j itself rolls a long run's."""
         if self.log_file.exists() and self.log_file.stat().st_size > _OLD_LOG_LIMIT:
             self.log_file.replace(self.log_file.with_name("server.log.old"))
 
-    def _log_tail(self) -> str:
-        lines: list[str] = []
-        for file in (self._kafka / "console.log", self.log_file):
-            if file.exists():
-                lines += file.read_text(encoding="utf-8", errors="replace").splitlines()[-_TAIL_LINES:]
-        return "\n".join(lines)
+    def _cause(self) -> str:
+        return for_people(cause_of([(self._console, 0), (self.log_file, self._log_begins)]), self._kafka)
 
-
-def new_cluster_id() -> str:
-    """A random Kafka cluster id: 16 bytes in URL-safe base64, 22 characters.
-
-    One that begins with "-" is not used: Kafka's own tools take it for an option.
-    """
-    while True:
-        cluster_id = base64.urlsafe_b64encode(secrets.token_bytes(16)).decode().rstrip("=")
-        if not cluster_id.startswith("-"):
-            return cluster_id
+    def _failure(self, code: int | None) -> UnavailableError:
+        """What became of the broker, with the cause in one line; no `code` where it did not come up. Java's traces are in its log."""
+        what = f"was not healthy in {self.options.start_timeout:g} s" if code is None else how_it_ended(code)
+        cause = "" if code is not None and explains_itself(code) else self._cause()
+        if any(sign in cause for sign in FULL):
+            return ended_full(cause, self.home)
+        return UnavailableError(
+            f"the embedded broker {what}" + (f": {cause}" if cause else ""),
+            where=str(self.log_file),
+            hint="its whole log is there",
+            code="embedded.start",
+        )
 
 
 def _internal_config(ports: Ports, password: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ writes to a name of its own, which becomes the archive's only after a clean exit
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import time
@@ -14,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trunkline.bus.embedded.jars import cache_folder
+from trunkline.bus.embedded.names import JvmNames
 
+_FOLDER = "cds"
 _ABANDONED = 3600.0
 _FLAGS = ("-XX:+UseSerialGC", "-Xshare:auto", "-Xlog:cds=off", "-Xlog:cds+dynamic=off")
 
@@ -25,35 +28,39 @@ class ClassArchive:
 
     path: Path
     pending: Path | None
+    names: JvmNames
 
     @property
     def arguments(self) -> list[str]:
         """The JVM's arguments that use the archive, or that write it at the end."""
-        archive = (
-            f"-XX:SharedArchiveFile={self.path}" if self.pending is None else f"-XX:ArchiveClassesAtExit={self.pending}"
-        )
-        return [*_FLAGS, archive]
+        if self.pending is None:
+            return [*_FLAGS, f"-XX:SharedArchiveFile={self.names.in_cache(_FOLDER, self.path.name)}"]
+        return [*_FLAGS, f"-XX:ArchiveClassesAtExit={self.names.in_cache(_FOLDER, self.pending.name)}"]
 
     def keep(self) -> None:
         """Take over what a JVM wrote that ended in order."""
-        if self.pending is not None and self.pending.exists():
-            self.pending.replace(self.path)
+        if self.pending is not None:
+            with contextlib.suppress(OSError):
+                self.pending.replace(self.path)
 
     def discard(self) -> None:
         """Remove what a JVM wrote that was killed."""
         if self.pending is not None:
-            self.pending.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a later start removes it
+                self.pending.unlink(missing_ok=True)
 
 
-def class_archive(java: Path, jars: list[Path]) -> ClassArchive | None:
+def class_archive(java: Path, jars: list[Path], names: JvmNames) -> ClassArchive | None:
     """The archive for this Java and these jars; None where the cache can't be written and there is none."""
-    key = hashlib.sha256()
-    for path in (java.resolve(), *jars):  # the JVM refuses an archive whose Java or jars have other times than noted
-        key.update(f"{path}\0{path.stat().st_mtime_ns}\n".encode())
-    folder = cache_folder() / "cds"
+    key = hashlib.sha256(
+        os.fsencode(names.cache)
+    )  # the JVM refuses an archive whose class path is called otherwise than noted
+    for path in (java.resolve(), *jars):  # and one whose Java or jars have other times
+        key.update(b"%b\0%d\n" % (os.fsencode(path), path.stat().st_mtime_ns))
+    folder = cache_folder() / _FOLDER
     archive = folder / f"{key.hexdigest()[:24]}.jsa"
     if archive.exists():
-        return ClassArchive(archive, None)
+        return ClassArchive(archive, None, names)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         for part in folder.glob("*.part"):  # left by a JVM whose parent was killed
@@ -62,7 +69,7 @@ def class_archive(java: Path, jars: list[Path]) -> ClassArchive | None:
     except OSError:
         return None
     return (
-        ClassArchive(archive, folder / f"{archive.stem}.{uuid.uuid4().hex[:8]}.part")
+        ClassArchive(archive, folder / f"{archive.stem}.{uuid.uuid4().hex[:8]}.part", names)
         if os.access(folder, os.W_OK)
         else None
     )

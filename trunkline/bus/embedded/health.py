@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import struct
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -23,6 +24,7 @@ _log.setLevel(logging.ERROR)  # the client's own lines about refused connections
 
 _PAUSE = 0.02
 _CALL_TIMEOUT = 5.0
+_API_VERSIONS, _QUESTION = 18, 1
 #: RFC 7677 asks for at least 4096, which is also Kafka's least.
 _ITERATIONS = 8192
 
@@ -36,6 +38,26 @@ def wait_listening(host: str, port: int, *, still_running: Callable[[], bool], d
         except OSError:
             time.sleep(_PAUSE)
     return False
+
+
+def answers(host: str, port: int, timeout: float) -> bool:
+    """Whether a broker answers a question on this port within `timeout` seconds: a process that is stopped still accepts connections.
+
+    The question is ApiVersions version 0 (https://kafka.apache.org/protocol), which is answered before anybody has signed in.
+    """
+    asked = struct.pack(">hhih", _API_VERSIONS, 0, _QUESTION, -1)
+    try:
+        with socket.create_connection((host, port), timeout=timeout) as connection:
+            connection.sendall(struct.pack(">i", len(asked)) + asked)
+            answer = b""
+            while len(answer) < 8:
+                more = connection.recv(8 - len(answer))
+                if not more:
+                    return False
+                answer += more
+    except OSError:
+        return False
+    return bool(struct.unpack(">ii", answer)[1] == _QUESTION)
 
 
 def admin_client(config: Mapping[str, str]) -> AdminClient:

@@ -63,9 +63,9 @@ def cache_folder() -> Path:
     """`$TRUNKLINE_CACHE`, else `$XDG_CACHE_HOME/trunkline`, else `~/.cache/trunkline` (XDG Base Directory Specification)."""
     own = os.environ.get("TRUNKLINE_CACHE")
     if own:
-        return Path(own)
+        return Path(own).absolute()  # the JVM has another working directory
     xdg = os.environ.get("XDG_CACHE_HOME")
-    return (Path(xdg) if xdg else Path.home() / ".cache") / "trunkline"
+    return (Path(xdg).absolute() if xdg else Path.home() / ".cache") / "trunkline"
 
 
 def read_lock(path: Path = LOCK_FILE) -> list[Jar]:

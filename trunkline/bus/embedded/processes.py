@@ -25,36 +25,34 @@ def marker(home: Path) -> str:
 
 def find_brokers(home: Path) -> list[int]:
     """The ids of all running brokers of this folder."""
-    sign = marker(home)
-    return [pid for pid, arguments in _processes() if _is_broker(arguments, sign)]
+    sign = os.fsencode(marker(home))
+    if _HAS_PROC:
+        return [
+            int(entry.name)
+            for entry in Path("/proc").iterdir()
+            if entry.name.isdigit() and _is_broker(_arguments(int(entry.name)), sign)
+        ]
+    # As bytes, and by the whole sign: a folder's name may have blanks, and bytes that are no text.
+    listing = subprocess.run(["/bin/ps", "-axww", "-o", "pid=,command="], capture_output=True, check=True)
+    rows = [line.split(maxsplit=1) for line in listing.stdout.splitlines()]
+    return [int(row[0]) for row in rows if len(row) == 2 and b"java" in row[1] and b" %b @" % sign in row[1]]
 
 
 def is_broker(pid: int, home: Path) -> bool:
     """Whether this process is running and is a broker of this folder."""
-    sign = marker(home)
     if _HAS_PROC:
-        return _is_broker(_arguments(pid), sign)
-    return any(one == pid and _is_broker(arguments, sign) for one, arguments in _processes())
+        return _is_broker(_arguments(pid), os.fsencode(marker(home)))
+    return pid in find_brokers(home)
 
 
-def _is_broker(arguments: list[str], sign: str) -> bool:
-    return bool(arguments) and Path(arguments[0]).name.startswith("java") and sign in arguments[1:]
+def _is_broker(arguments: list[bytes], sign: bytes) -> bool:
+    return bool(arguments) and os.path.basename(arguments[0]).startswith(b"java") and sign in arguments[1:]  # noqa: PTH119 (bytes)
 
 
-def _processes() -> list[tuple[int, list[str]]]:
-    if _HAS_PROC:
-        return [
-            (int(entry.name), _arguments(int(entry.name))) for entry in Path("/proc").iterdir() if entry.name.isdigit()
-        ]
-    listing = subprocess.run(["/bin/ps", "-axww", "-o", "pid=,command="], capture_output=True, text=True, check=True)
-    rows = [line.split(maxsplit=1) for line in listing.stdout.splitlines()]
-    return [(int(row[0]), row[1].split(" ")) for row in rows if len(row) == 2]
-
-
-def _arguments(pid: int) -> list[str]:
+def _arguments(pid: int) -> list[bytes]:
     """The command line of a process; empty for one that is gone, dead but not reaped, or not ours to read."""
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").rstrip("\0").split("\0")
+        return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
     except OSError:
         return []
 

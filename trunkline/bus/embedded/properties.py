@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from trunkline.bus.embedded.names import JvmNames
 from trunkline.bus.embedded.options import INTERNAL_USER, EmbeddedOptions
 from trunkline.bus.embedded.processes import marker
 
@@ -75,12 +76,14 @@ def _base() -> dict[str, str]:
     }
 
 
-def server_properties(options: EmbeddedOptions, ports: Ports, kafka: Path, internal_password: str) -> dict[str, str]:
+def server_properties(
+    options: EmbeddedOptions, ports: Ports, names: JvmNames, internal_password: str
+) -> dict[str, str]:
     """All properties of the broker, ours first and the caller's overrides last."""
     config = _base()
-    config |= {"log.dirs": str(kafka / "data"), "controller.quorum.voters": f"{NODE_ID}@{HOST}:{ports.controller}"}
+    config |= {"log.dirs": names.in_kafka("data"), "controller.quorum.voters": f"{NODE_ID}@{HOST}:{ports.controller}"}
     config |= {"controller.listener.names": "CONTROLLER"}
-    config |= _secured(options, ports, kafka, internal_password) if options.secured else _plain(ports)
+    config |= _secured(options, ports, names, internal_password) if options.secured else _plain(ports)
     return config | dict(options.overrides)
 
 
@@ -93,7 +96,7 @@ def _plain(ports: Ports) -> dict[str, str]:
     }
 
 
-def _secured(options: EmbeddedOptions, ports: Ports, kafka: Path, password: str) -> dict[str, str]:
+def _secured(options: EmbeddedOptions, ports: Ports, names: JvmNames, password: str) -> dict[str, str]:
     """Clients come through a listener of their own; the broker reaches itself and its controller by a random password.
 
     Without that password any process of this machine could change ACLs and users at the controller.
@@ -124,7 +127,7 @@ def _secured(options: EmbeddedOptions, ports: Ports, kafka: Path, password: str)
     if options.tls:
         config |= {
             "listener.name.client.ssl.keystore.type": "PEM",
-            "listener.name.client.ssl.keystore.location": str(kafka / "tls" / "server.pem"),
+            "listener.name.client.ssl.keystore.location": names.in_kafka("tls/server.pem"),
             "listener.name.client.ssl.client.auth": "none",
         }
     if options.authorizer and options.scram is not None:
@@ -147,14 +150,14 @@ def _escape(value: str) -> str:
     return "\\" + value if value.startswith((" ", "#", "!")) else value
 
 
-def logging_properties(log_file: Path) -> str:
+def logging_properties(log_file: str) -> str:
     """log4j2: warnings of everything and Kafka's own information, in one file that rolls at 20 MB."""
     return render_properties(
         {
             "status": "error",
             "appender.file.type": "RollingFile",
             "appender.file.name": "file",
-            "appender.file.fileName": str(log_file),
+            "appender.file.fileName": log_file,
             "appender.file.filePattern": f"{log_file}.%i",
             "appender.file.layout.type": "PatternLayout",
             "appender.file.layout.pattern": "%d{ISO8601} %-5p %c{1} %m%n",
@@ -175,7 +178,7 @@ def logging_properties(log_file: Path) -> str:
     )
 
 
-def jvm_arguments(heap: str, jars: list[Path], kafka: Path) -> str:
+def jvm_arguments(heap: str, class_path: list[str], names: JvmNames) -> str:
     """The content of the `@argfile` of the `java` launcher: all but what shows in a process listing."""
     arguments = [
         f"-Xmx{heap}",
@@ -185,14 +188,14 @@ def jvm_arguments(heap: str, jars: list[Path], kafka: Path) -> str:
         "-XX:-UsePerfData",
         "-XX:+ExitOnOutOfMemoryError",
         "-Djava.awt.headless=true",
-        f"-Dlog4j2.configurationFile={kafka / 'log4j2.properties'}",
+        f"-Dlog4j2.configurationFile={names.in_kafka('log4j2.properties')}",
         "-Dlog4j2.disable.jmx=true",
         "-cp",
-        ":".join(str(jar) for jar in jars),
+        ":".join(class_path),
     ]
     return "".join('"{}"\n'.format(argument.replace("\\", "\\\\").replace('"', '\\"')) for argument in arguments)
 
 
-def command(java: Path, home: Path, kafka: Path, *main: str) -> list[str]:
-    """The command line of a JVM of ours: short, without a secret, and recognisable."""
-    return [str(java), marker(home), f"@{kafka / 'java.args'}", *main]
+def command(java: Path, home: Path, names: JvmNames, *main: str) -> list[str]:
+    """The command line of a JVM of ours: short, without a secret, and recognisable. Its working directory is the folder `kafka`."""
+    return [str(java), marker(home), f"@{names.in_kafka('java.args')}", *main]

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from trunkline.bus.embedded.names import jvm_environment
 from trunkline.bus.embedded.properties import NODE_ID, render_properties
 from trunkline.bus.embedded.running import write_private
 
@@ -23,6 +24,7 @@ SETTLE_SECONDS = 3.0
 """The most that is waited for once the controller is up: a broker that was killed before it had registered leaves nothing to end."""
 _END_SECONDS = 5.0
 _PAUSE = 0.02
+_FILE = "controller.properties"
 _UP, _FENCED = b"Kafka Server started", f"Fencing broker {NODE_ID} ".encode()
 """What the controller's log says."""
 _BROKERS_ONLY = ("advertised.listeners", "inter.broker.listener.name")
@@ -35,33 +37,34 @@ def left_registered(kafka: Path) -> bool:
 
 
 def end_registration(
-    command: Callable[[Path], Sequence[str]],
+    command: Callable[[str], Sequence[str]],
     properties: Mapping[str, str],
     kafka: Path,
     log_file: Path,
     *,
     timeout: float,
+    wanted: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Runs the controller alone until it has fenced the broker, for at most `timeout` seconds.
+    """Runs the controller alone until it has fenced the broker, for at most `timeout` seconds and as long as that is `wanted`.
 
-    `command` makes a JVM's command line from a properties file.
+    `command` makes a JVM's command line from the name of a properties file in `kafka`. Raises OSError.
     """
-    file = kafka / "controller.properties"
-    write_private(file, render_properties(_controller_only(properties)))
+    write_private(kafka / _FILE, render_properties(_controller_only(properties)))
     begin = log_file.stat().st_size if log_file.exists() else 0
     with (kafka / "controller.log").open("wb") as console:
         process = subprocess.Popen(  # noqa: S603 - our own command line
-            command(file),
+            command(_FILE),
             stdin=subprocess.DEVNULL,
             stdout=console,
             stderr=subprocess.STDOUT,
             cwd=kafka,
+            env=jvm_environment(),
             start_new_session=True,
         )
     deadline = time.monotonic() + timeout
     up = False
     try:
-        while process.poll() is None and time.monotonic() < deadline:
+        while process.poll() is None and time.monotonic() < deadline and wanted():
             said = _from(log_file, begin)
             if _FENCED in said:
                 break

@@ -45,9 +45,15 @@ def find_running(home: Path) -> RunningBroker | None:
     return running if is_broker(running.pid, home) else None
 
 
-def write_running(home: Path, running: RunningBroker) -> None:
-    """Announce the broker to other processes of this user."""
-    write_private(home / FILE, json.dumps(asdict(running), indent=2) + "\n")
+def write_running(home: Path, running: RunningBroker) -> bool:
+    """Announce the broker to other processes of this user; False where that is done already. Raises OSError."""
+    file, told = home / FILE, json.dumps(asdict(running), indent=2) + "\n"
+    if file.is_file() and file.read_bytes() == told.encode():
+        return False
+    if file.is_dir() and not file.is_symlink():
+        file.rmdir()
+    write_private(file, told)
+    return True
 
 
 def remove_running(home: Path) -> None:
@@ -56,9 +62,13 @@ def remove_running(home: Path) -> None:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file whole or not at all, readable by its owner only."""
+    """Write a file whole or not at all, readable by its owner only. Names of files in it may have bytes that are no UTF-8."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mkstemp makes it 0600
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    Path(name).replace(path)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
+        Path(name).replace(path)
+    except OSError:
+        Path(name).unlink(missing_ok=True)  # on a full disk it would be one more file
+        raise

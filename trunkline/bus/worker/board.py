@@ -15,6 +15,7 @@ from trunkline.bus.kafka import KafkaSettings, produce_and_wait, read_all
 from trunkline.bus.names import Names
 from trunkline.bus.states import State
 from trunkline.core.cause import Cause
+from trunkline.core.jsonable import note_bytes
 
 VERSION = 1
 STALE_SECONDS = 30.0
@@ -124,7 +125,7 @@ class Board:
 
     def report(self, report: Report) -> None:
         """Writes a report, without waiting."""
-        record = orjson.dumps({"v": VERSION, **report.as_dict()})
+        record = note_bytes({"v": VERSION, **report.as_dict()})
         self._writer.produce(self._names.status, record, f"{report.pipeline}/{report.worker}".encode())
         self._writer.poll(0)
 

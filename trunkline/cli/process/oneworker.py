@@ -6,8 +6,11 @@ import asyncio
 import contextlib
 import os
 import time
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+from trunkline.bus.embedded import measure
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.worker.settings import WorkerSettings
 from trunkline.bus.worker.worker import Worker
@@ -18,15 +21,17 @@ from trunkline.cli.process.workers import SLOT
 from trunkline.cli.session import Session
 from trunkline.control.api.worker import extend
 from trunkline.control.finish import Finish, reported_by_worker
+from trunkline.core.log import get_logger
 from trunkline.core.manifests import Project, load_files
 
+log = get_logger(__name__)
 LOOK_SECONDS = 0.5
 HINT_SECONDS = 20.0
 
 
 async def one_worker(session: Session, options: ServeOptions, kafka: KafkaSettings, stop: asyncio.Event) -> None:
     """Runs a worker until `stop`, or until the work is done where that was asked, and says where it can be reached."""
-    names, home = session.names(), session.home
+    names, home, slot = session.names(), session.home, os.environ.get(SLOT)
     home.mkdir(parents=True, exist_ok=True)
     settings = WorkerSettings(
         kafka=kafka,
@@ -38,13 +43,13 @@ async def one_worker(session: Session, options: ServeOptions, kafka: KafkaSettin
         ingress=options.ingress,
         memory=options.memory,
     )
-    slot = os.environ.get(SLOT)
     if slot is not None:
         _stop_with_parent(stop)
     project: Project | None = load_files(options.files) if options.files else None
     files = tuple(str(file.resolve()) for file in options.files)
-    worker = Worker(settings, extend_api=extend)
+    worker = Worker(settings, extend_api=partial(extend, measure=partial(measure, home, kafka.bootstrap)))
     announced: Endpoint | None = None
+    written: Endpoint | None = None
     hinted, begun = False, time.monotonic()
     try:
         if not await _unless(stop, worker.start(project)):
@@ -62,9 +67,9 @@ async def one_worker(session: Session, options: ServeOptions, kafka: KafkaSettin
                 worker.ingress.url,
                 files,
             )
+            if slot in {None, "0"} and endpoint != written and _written(home, endpoint):
+                written = endpoint
             if endpoint != announced:
-                if slot in {None, "0"}:
-                    write_endpoint(home, endpoint)
                 _announce(session, endpoint, announced, slot)
                 announced = endpoint
             if finish is not None and await asyncio.to_thread(finish.reached):
@@ -79,6 +84,16 @@ async def one_worker(session: Session, options: ServeOptions, kafka: KafkaSettin
     finally:
         await worker.close()
         remove_endpoint(home)
+
+
+def _written(home: Path, endpoint: Endpoint) -> bool:
+    """Whether the worker could be announced. On a full disk it can't, and works on; it is tried again."""
+    try:
+        write_endpoint(home, endpoint)
+    except OSError as error:
+        log.debug("the worker can't be announced in its folder", home=str(home), reason=str(error))
+        return False
+    return True
 
 
 async def _unless(stop: asyncio.Event, work: Any) -> bool:

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -15,9 +16,10 @@ import uvloop
 
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.memory import LEAST_MEMORY, few_arenas
+from trunkline.bus.states import reconnect_delay
 from trunkline.cli.process import forked
 from trunkline.cli.process.serveoptions import ServeOptions
-from trunkline.cli.process.workers import SLOT, WorkerProcess, of_one, supervise
+from trunkline.cli.process.workers import PROVEN_SECONDS, SLOT, WorkerProcess, of_one, supervise
 from trunkline.cli.session import Session
 from trunkline.core.errors import ConfigurationError, TrunklineError, did_you_mean
 from trunkline.core.log import LEVELS, configure_logging, get_logger
@@ -28,7 +30,17 @@ if TYPE_CHECKING:
     from trunkline.bus.embedded import EmbeddedKafka, Progress
 
 log = get_logger(__name__)
-LOOK_SECONDS = 1.0
+_OWN_FAULTS = (
+    "option.",
+    "address.",
+    "worker.",
+    "kafka.denied",
+    "kafka.options",
+    "registry.denied",
+    "registry.options",
+    "registry.refused",
+)
+"""Codes of what is wrong with how a process was started."""
 INTERRUPTED = 130
 """What a shell returns for a command that Ctrl-C ended: 128 + SIGINT."""
 
@@ -66,7 +78,32 @@ def _serve_one(session: Session, options: ServeOptions, kafka: KafkaSettings, br
     # Here, because a supervisor that can't fork its workers needs nothing of what they need.
     from trunkline.cli.process.oneworker import one_worker
 
-    return _run(lambda stop: one_worker(session, options, kafka, stop), broker)
+    async def work(stop: asyncio.Event) -> None:
+        await one_worker(session, options, kafka, stop)
+
+    return _run(work if options.files else lambda stop: stay_up(work, stop), broker)
+
+
+async def stay_up(work: Callable[[asyncio.Event], Awaitable[None]], stop: asyncio.Event) -> None:
+    """Works until `stop`, and begins again where that fails: `up` follows what is applied, and what it can't run today may be mended by
+    what is applied next, to a broker that is there. What is wrong with how it was started ends it, unless it worked before.
+    """
+    failures = 0
+    while not stop.is_set():
+        begun = time.monotonic()
+        try:
+            await work(stop)
+        except TrunklineError as error:
+            if failures == 0 and error.code.startswith(_OWN_FAULTS):
+                raise
+            log.error("the worker could not go on, and begins again", reason=str(error), code=error.code)
+        except Exception:
+            log.exception("the worker broke, and begins again")
+        else:
+            return
+        failures = 1 if time.monotonic() - begun > PROVEN_SECONDS else failures + 1
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), reconnect_delay(failures - 1))
 
 
 def _serve_several(session: Session, options: ServeOptions) -> int:
@@ -173,7 +210,7 @@ def _run(
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, ask, number)
-        watching = asyncio.create_task(_keep_broker(broker, stop)) if broker is not None else None
+        watching = asyncio.create_task(_kept(broker, stop)) if broker is not None else None
         try:
             await serve_until(stop)
         finally:
@@ -197,17 +234,7 @@ def _end_at_once(number: int, broker: EmbeddedKafka | None, workers: Collection[
     os._exit(128 + number)
 
 
-async def _keep_broker(broker: EmbeddedKafka, stop: asyncio.Event) -> None:
-    """Starts the embedded broker again when it died: its clients wait for it and go on."""
-    while not stop.is_set():
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), LOOK_SECONDS)
-            return
-        before = broker.running.pid if broker.running is not None else None
-        try:
-            running = await asyncio.to_thread(broker.start)
-        except TrunklineError as error:
-            log.error("the embedded broker is down", reason=str(error), code=error.code)
-            continue
-        if running.pid != before:
-            log.warning("the embedded broker had died and was started again", pid=running.pid)
+async def _kept(broker: EmbeddedKafka, stop: asyncio.Event) -> None:
+    from trunkline.bus.embedded import BrokerKeeper
+
+    await BrokerKeeper(broker).keep(stop)

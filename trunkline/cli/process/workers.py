@@ -110,20 +110,19 @@ async def _keep(
     failures = 0
     while process is not None or not stop.is_set():
         begun = time.monotonic()
-        if process is None:
-            process = await asyncio.create_subprocess_exec(
-                *_command(of_one(slot, options), session, kafka),
-                env=_environment(slot, session, kafka),
-                stdin=asyncio.subprocess.PIPE,
-                start_new_session=True,  # Ctrl-C is for the supervisor, which then asks its workers once
-            )
-        running.add(process)
-        code = await _wait(process, stop)
-        running.discard(process)
+        code: int | str
+        try:
+            process = process or await _started(slot, session, options, kafka)
+        except OSError as error:  # no memory, no process left: what runs already goes on
+            code = str(error)
+        else:
+            running.add(process)
+            code = await _wait(process, stop)
+            running.discard(process)
         process = None
         if stop.is_set():
             return
-        if code == WRONG_INPUT:
+        if code == WRONG_INPUT and (options.files or failures == 0):
             raise ConfigurationError(
                 f"worker {slot} ended: its input is wrong", hint="its message is above", code="worker.refused"
             )
@@ -132,6 +131,15 @@ async def _keep(
         log.error("a worker ended and is started again", worker=slot, code=code, wait=wait)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), wait)
+
+
+async def _started(slot: int, session: Session, options: ServeOptions, kafka: KafkaSettings) -> WorkerProcess:
+    return await asyncio.create_subprocess_exec(
+        *_command(of_one(slot, options), session, kafka),
+        env=_environment(slot, session, kafka),
+        stdin=asyncio.subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for the supervisor, which then asks its workers once
+    )
 
 
 async def _wait(process: WorkerProcess, stop: asyncio.Event) -> int:

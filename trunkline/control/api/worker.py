@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+from collections.abc import Callable
 
 from aiohttp import web
 from prometheus_client import REGISTRY
@@ -16,13 +18,21 @@ log = get_logger(__name__)
 MAX_BODY = 4096
 
 
-def extend(app: web.Application, worker: Worker) -> None:
-    """Adds `GET /metrics` (Prometheus text or OpenMetrics), `GET /status` and `PUT /logging` to a worker's service."""
+def extend(app: web.Application, worker: Worker, *, measure: Callable[[], None] | None = None) -> None:
+    """Adds `GET /metrics` (Prometheus text or OpenMetrics), `GET /status` and `PUT /logging` to a worker's service.
+
+    `measure` sets, before metrics are given, those that nobody else in this process knows. It may block.
+    """
+
+    async def metrics(request: web.Request) -> web.Response:
+        if measure is not None:
+            await asyncio.to_thread(measure)
+        return await _metrics(request)
 
     async def status(_request: web.Request) -> web.Response:
         return web.json_response({"worker": worker.id, "pipelines": [report.as_dict() for report in worker.reports]})
 
-    app.router.add_get("/metrics", _metrics)
+    app.router.add_get("/metrics", metrics)
     app.router.add_get("/status", status)
     app.router.add_get("/logging", _level)
     app.router.add_put("/logging", _set_level)
