@@ -19,8 +19,6 @@ from trunkline.core.errors import TrunklineError
 from trunkline.core.plugins import GROUPS, load_plugin, plugin_names
 
 LEAST_PYTHON = (3, 11)
-LITTLE_SPACE = 1_000_000_000
-NO_SPACE = 200_000_000
 
 
 class Level(StrEnum):
@@ -110,19 +108,16 @@ def _jars() -> Finding:
 
 
 def _disk(home: Path) -> Finding:
+    from trunkline.bus.embedded.disk import room_at
+
     folder = next((one for one in (home.resolve(), *home.resolve().parents) if one.exists()), Path("/"))
     if not os.access(folder, os.W_OK):
         return Finding(
             Level.FAIL, "disk", f"{folder} can't be written", "choose another folder by --home or TRUNKLINE_HOME"
         )
-    free = shutil.disk_usage(folder).free
-    level = Level.FAIL if free < NO_SPACE else Level.WARN if free < LITTLE_SPACE else Level.OK
-    return Finding(
-        level,
-        "disk",
-        f"{free / 1e9:.1f} GB free at {folder}",
-        None if level is Level.OK else "make room, or choose another --home",
-    )
+    room = room_at(folder)
+    level = Level.OK if not room.little else Level.WARN if room.least else Level.FAIL
+    return Finding(level, "disk", str(room), None if level is Level.OK else "make room, or choose another --home")
 
 
 def _port(option: str, text: str | None) -> Finding:
@@ -144,9 +139,12 @@ def _port(option: str, text: str | None) -> Finding:
 
 
 def _broker(machine: Machine) -> Finding:
-    from trunkline.bus.embedded import find_running
+    from trunkline.bus.embedded import broker_trouble, find_running
 
     if machine.embedded and find_running(machine.home.resolve()) is None:
+        trouble = broker_trouble(machine.home)
+        if trouble is not None:
+            raise trouble
         return Finding(Level.WARN, "broker", f"none runs in {machine.home}", "`trunkline up` starts one")
     kafka = machine.connect()
     return Finding(Level.OK, "broker", f"answers at {kafka.bootstrap}")
