@@ -15,9 +15,10 @@ from trunkline.bus.accounting.inputs import Inputs, inputs_of
 from trunkline.bus.accounting.lag import LagReader, PartitionLag, Unknown, summed
 from trunkline.bus.embedded import EmbeddedKafka
 from trunkline.bus.kafka import KafkaSettings, end_offsets
+from trunkline.bus.knownoffsets import Reached
 from trunkline.bus.ledger import Ledger
 from trunkline.bus.names import Names
-from trunkline.bus.topics import TopicPlan, ensure_topics
+from trunkline.bus.topics import TopicPlan, ensure_topics, topic_identities
 
 pytestmark = pytest.mark.kafka
 WIDE = 200
@@ -249,6 +250,30 @@ def test_a_commit_beyond_the_end_is_that_of_a_former_topic_and_no_lag_of_0(
     found = LagReader(settings).measure({"late": at({(name, 0): 7})})
     assert [(one.records, one.seconds, one.unknown) for one in found] == [(None, None, Unknown.TOPIC_REPLACED)]
     assert summed("late", found).records is None
+
+
+def test_a_topic_that_was_made_anew_is_named_also_where_it_has_come_further_than_the_former_one(
+    settings: KafkaSettings, names: Names
+) -> None:
+    name = topic(settings, names)
+    write(settings, name, 0, [time.time()])
+    former = topic_identities(settings, [name])[name].id
+    admin = settings.admin()
+    admin.delete_topics([name], operation_timeout=20)[name].result(20)
+    deadline = time.monotonic() + 30
+    while topic_identities(settings, [name]):
+        assert time.monotonic() < deadline, "the topic is still there"
+    topic(settings, names)
+    write(settings, name, 0, [time.time()] * 3)
+    committed: dict[str, Commits] = {"late": {(name, 0): (1, Ledger(topic_id=former))}}
+    [found] = LagReader(settings).measure(committed)
+    assert (found.records, found.seconds, found.unknown) == (None, None, Unknown.TOPIC_REPLACED)
+    # Kafka deletes the commits with the topic: what workers reported tells.
+    place = (name, 0)
+    inputs = {"late": Inputs(frozenset({place}))}
+    for topic_id, expected in ((former, Unknown.TOPIC_REPLACED), ("", Unknown.COMMIT_GONE)):
+        [without] = LagReader(settings).measure({}, inputs, {"late": {place: {topic_id: Reached(1, 1)}}})
+        assert (without.records, without.unknown) == (None, expected)
 
 
 def test_what_nobody_committed_yet_is_unknown(settings: KafkaSettings, names: Names) -> None:

@@ -17,9 +17,12 @@ from trunkline.core.errors import ConfigurationError
 VERSION = 2
 MAX_METADATA = 512
 
-Outcome = Literal["delivered", "filtered", "dead", "absorbed", "parked"]
-OUTCOMES: tuple[Outcome, ...] = ("delivered", "filtered", "dead", "absorbed", "parked")
-"""The class that an input record ends in. One record has one class: dead > parked > delivered > absorbed > filtered."""
+Outcome = Literal["delivered", "filtered", "dead", "absorbed", "parked", "dropped"]
+OUTCOMES: tuple[Outcome, ...] = ("delivered", "filtered", "dead", "absorbed", "parked", "dropped")
+"""The class that an input record ends in. One record has one class: dead > parked > delivered > absorbed > filtered.
+
+`parked` is not for ever: what was parked ends as delivered, dead, or dropped by a person, and then has that class.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ class Ledger:
     dead: int = 0
     absorbed: int = 0
     parked: int = 0
+    dropped: int = 0
     outputs: int = 0
     checksum: int = 0
     topic_id: str = ""
@@ -58,15 +62,16 @@ class Ledger:
         for outcome, count in counts.items():
             setattr(self, outcome, getattr(self, outcome) + count)
 
-    def died(self, count: int) -> None:
-        """So many records that were parked ended as dead letters."""
+    def released(self, outcome: Outcome, count: int) -> None:
+        """So many records that were parked ended so."""
         self.parked -= count
-        self.dead += count
+        setattr(self, outcome, getattr(self, outcome) + count)
+        self.outputs += count if outcome == "delivered" else 0
 
     @property
     def settled(self) -> int:
         """Records that have a class."""
-        return self.delivered + self.filtered + self.dead + self.absorbed + self.parked
+        return sum(getattr(self, outcome) for outcome in OUTCOMES)
 
     @property
     def open(self) -> int:
@@ -88,6 +93,7 @@ class Ledger:
             self.dead,
             self.absorbed,
             self.parked,
+            self.dropped,
             self.outputs,
             self.checksum,
             plan.last if plan is not None else -1,
@@ -111,9 +117,16 @@ class Ledger:
                 hint="run a newer Trunkline",
                 code="ledger.version",
             )
-        *numbers, topic_id = body.split(",") if int(head) > 1 else [*body.split(","), ""]  # version 1 had no topic id
-        epoch, begun, read, delivered, filtered, dead, absorbed, parked, outputs, checksum, last = map(int, numbers)
-        ledger = cls(begun, epoch, read, delivered, filtered, dead, absorbed, parked, outputs, checksum, topic_id)
+        fields = body.split(",")
+        if int(head) == 1:  # it had neither dropped records nor a topic id
+            fields = [*fields[:8], "0", *fields[8:], ""]
+        *numbers, topic_id = fields
+        epoch, begun, read, delivered, filtered, dead, absorbed, parked, dropped, outputs, checksum, last = map(
+            int, numbers
+        )
+        ledger = cls(
+            begun, epoch, read, delivered, filtered, dead, absorbed, parked, dropped, outputs, checksum, topic_id
+        )
         return ledger, Plan(last) if last >= 0 else None
 
 

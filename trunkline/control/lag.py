@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 
 from trunkline.bus.accounting.commits import all_committed
 from trunkline.bus.accounting.lag import PartitionLag, PipelineLag, lags_behind, summed
+from trunkline.bus.worker.reported import reported_offsets
 from trunkline.control import pipelines
 from trunkline.control.cluster import Cluster
 
@@ -14,7 +15,8 @@ def measure(cluster: Cluster, only: str | None = None) -> dict[str, list[Partiti
     """The lag of each partition by pipeline, sources left out. Raises `ConfigurationError` for an unknown pipeline."""
     readers = [name for name, kind in pipelines.known(cluster, only).items() if kind != "Source"]
     commits = all_committed(cluster.kafka, cluster.names, readers)
-    return lags_behind(cluster.kafka, cluster.names, commits, pipelines.inputs(cluster))
+    known = reported_offsets(cluster.board.reports())
+    return lags_behind(cluster.kafka, cluster.names, commits, pipelines.inputs(cluster), known)
 
 
 def by_pipeline(lags: Mapping[str, Collection[PartitionLag]]) -> list[PipelineLag]:

@@ -16,6 +16,7 @@ from trunkline.bus.redrive.jobs import JobLog
 from trunkline.bus.source.positions import read_positions
 from trunkline.bus.states import State
 from trunkline.bus.worker.board import Report
+from trunkline.bus.worker.reported import reported_offsets
 from trunkline.control import pipelines
 from trunkline.control.cluster import Cluster
 
@@ -83,7 +84,7 @@ def statuses(cluster: Cluster, only: str | None = None) -> list[PipelineStatus]:
     readers = [name for name, kind in kinds.items() if kind != "Source"]
     commits = all_committed(kafka, names, readers)
     ledgers = committed_ledgers(names, commits)
-    lags = lags_behind(kafka, names, commits, pipelines.inputs(cluster))
+    lags = lags_behind(kafka, names, commits, pipelines.inputs(cluster), reported_offsets(reports))
     sources = _source_counts(kafka, names)
     redriven = JobLog.read(kafka, names, patient=False).redriven
     found = []

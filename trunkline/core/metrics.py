@@ -30,7 +30,8 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         "trunkline_records_settled_total",
         "counter",
-        "Input records by the class they ended in: delivered, filtered, dead, absorbed, parked.",
+        "Input records by the class they ended in: delivered, filtered, dead, absorbed, parked. What was parked is counted again as it "
+        "ends: delivered, dead or dropped.",
         ("pipeline", "outcome"),
     ),
     Metric(

@@ -275,8 +275,9 @@ class Life:
             message = cast(Message, Read(self.world.keys[offset], offset))
             work.tracker.add(offset)
             ticket = SinkTicket(work, message, offset, "", self.tickets)
-            if self.park.knows(INPUT, offset):
-                ticket.settle("parked")
+            before = self.park.became(INPUT, offset)
+            if before is not None:
+                ticket.settle(before)
                 continue
             event = Event(offset, raw=b"%d" % offset, raw_key=self.world.keys[offset], headers=[("ce_id", b"x")],
                           topic="orders", topic_id="T", partition=0, offset=offset)  # fmt: skip
@@ -337,7 +338,11 @@ class ParkingMachine(RuleBasedStateMachine):
         assert set(world.effects) | world.dropped | set(world.dead) == everything
         assert not world.dropped & set(world.effects)
         ledger, _ = Ledger.from_metadata(world.metadata, 0)
-        assert (ledger.read, ledger.open) == (len(everything), 0)
+        assert (ledger.read, ledger.open, ledger.parked) == (len(everything), 0, 0)
+        assert ledger.dead <= len(set(world.dead)), (
+            "a letter may be that of a record which was delivered when it was read again"
+        )
+        assert ledger.dropped >= len(world.dropped)
         assert not world.decisions
 
     def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
@@ -433,6 +438,13 @@ class ParkingMachine(RuleBasedStateMachine):
         if hasattr(self, "world"):
             offsets = [record.origin.offset for record in self.world.parked]
             assert len(offsets) == len(set(offsets)), offsets
+
+    @invariant()
+    def the_ledger_counts_as_parked_what_is_parked_and_passed(self) -> None:
+        if hasattr(self, "world"):
+            ledger, _ = Ledger.from_metadata(self.world.metadata, 0)
+            passed = [record for record in self.world.parked if record.origin.offset < self.world.committed]
+            assert ledger.parked == len(passed)
 
 
 TestParking = ParkingMachine.TestCase

@@ -20,8 +20,11 @@ from trunkline.bus.accounting.inputs import Inputs, inputs_of
 from trunkline.bus.accounting.opentransactions import OpenTransactions
 from trunkline.bus.intake import Partition
 from trunkline.bus.kafka import EARLIEST, LATEST, KafkaSettings, offset_of_each
+from trunkline.bus.knownoffsets import Copy
 from trunkline.bus.ledger import Ledger
 from trunkline.bus.names import Names
+from trunkline.bus.topics import topic_identities
+from trunkline.core.errors import TrunklineError
 from trunkline.core.metrics import gauge
 
 TIMEOUT = 15.0
@@ -47,6 +50,7 @@ class Unknown(StrEnum):
 
     BROKER_AWAY = "broker_away"
     NOT_COMMITTED = "not_committed"
+    COMMIT_GONE = "commit_gone"
     TOPIC_GONE = "topic_gone"
     TOPIC_REPLACED = "topic_replaced"
     DENIED = "denied"
@@ -58,8 +62,9 @@ class Unknown(StrEnum):
 MEANINGS: Mapping[Unknown, str] = {
     Unknown.BROKER_AWAY: "Kafka does not answer",
     Unknown.NOT_COMMITTED: "nothing is committed yet",
+    Unknown.COMMIT_GONE: "the commit is gone",
     Unknown.TOPIC_GONE: "the topic is gone",
-    Unknown.TOPIC_REPLACED: "the topic was deleted and made anew: the commit lies beyond its end",
+    Unknown.TOPIC_REPLACED: "the topic is another one than the one that was read: it was deleted and made anew",
     Unknown.DENIED: "the principal may not ask for it",
     Unknown.NOT_READ: "the first record that waits was not read in time",
     Unknown.NO_TIMESTAMP: "the first record that waits has no usable timestamp",
@@ -163,18 +168,46 @@ class LagReader:
         self._transactions = OpenTransactions(settings, read_seconds)
 
     def measure(
-        self, committed: Mapping[str, Commits], inputs: Mapping[str, Inputs] | None = None
+        self,
+        committed: Mapping[str, Commits],
+        inputs: Mapping[str, Inputs] | None = None,
+        known: Mapping[str, Copy] | None = None,
     ) -> list[PartitionLag]:
         """The lag behind what these pipelines have committed; of their other `inputs` it is not known.
 
-        Raises nothing of Kafka's: what Kafka does not say is unknown.
+        `known` is the second copy of their offsets, which tells a commit that is gone from one that never was. Raises nothing of Kafka's:
+        what Kafka does not say is unknown.
         """
-        found = self._held(self._behind(self.offsets(committed), committed))
-        for pipeline, known in (inputs or {}).items():
-            new = known.partitions - set(committed.get(pipeline, ()))
-            found += [PartitionLag(pipeline, *place, unknown=Unknown.NOT_COMMITTED) for place in sorted(new)]
-            found += [PartitionLag(pipeline, topic, None, unknown=Unknown.TOPIC_GONE) for topic in known.missing]
+        found = self.offsets(committed)
+        without = {
+            (pipeline, place)
+            for pipeline, own in (inputs or {}).items()
+            for place in own.partitions - set(committed.get(pipeline, ()))
+        }
+        reached = {
+            (pipeline, place): copy[place] for pipeline, copy in (known or {}).items() for place in copy if copy[place]
+        }
+        ids = self._topic_ids(committed, {topic for pipeline, (topic, _) in without & set(reached)})
+        found = [_of_its_topic(one, committed[one.pipeline][one.place][1].topic_id, ids) for one in found]
+        found = self._held(self._behind(found, committed))
+        for pipeline, place in sorted(without):
+            copy = reached.get((pipeline, place))
+            reason = Unknown.NOT_COMMITTED if copy is None else Unknown.COMMIT_GONE
+            found.append(_of_its_topic(PartitionLag(pipeline, *place, unknown=reason), list(copy or [""])[-1], ids))
+        for pipeline, own in (inputs or {}).items():
+            found += [PartitionLag(pipeline, topic, None, unknown=Unknown.TOPIC_GONE) for topic in own.missing]
         return found
+
+    def _topic_ids(self, committed: Mapping[str, Commits], others: Collection[str]) -> dict[str, str]:
+        """The ids of the topics that commits tell the ids of, and of others; empty where Kafka does not say."""
+        told = {
+            topic for commits in committed.values() for (topic, _), (_, ledger) in commits.items() if ledger.topic_id
+        }
+        try:
+            found = topic_identities(self._settings, told | set(others), admin=self._admin, timeout=self._timeout)
+        except TrunklineError:
+            return {}
+        return {topic: identity.id for topic, identity in found.items()}
 
     def offsets(self, committed: Mapping[str, Commits]) -> list[PartitionLag]:
         """Where each partition ends, and what of it expired unread; where nothing follows the commit, nothing waits."""
@@ -229,17 +262,30 @@ class LagReader:
 
 
 def lags_behind(
-    settings: KafkaSettings, names: Names, committed: Mapping[str, Commits], reads: Mapping[str, Iterable[str]]
+    settings: KafkaSettings,
+    names: Names,
+    committed: Mapping[str, Commits],
+    reads: Mapping[str, Iterable[str]],
+    known: Mapping[str, Copy],
 ) -> dict[str, list[PartitionLag]]:
-    """One measurement, by pipeline. `reads` says of some what they read, so that what they never committed is named too.
+    """One measurement, by pipeline. `reads` says of some what they read, so that what they never committed is named too; `known` is as
+    in `LagReader.measure`.
 
     Raises our error for Kafka's where it does not even say which topics there are.
     """
     inputs = inputs_of(settings, names, {name: topics for name, topics in reads.items() if name in committed})
     found: dict[str, list[PartitionLag]] = {name: [] for name in committed}
-    for one in LagReader(settings).measure(committed, inputs):
+    for one in LagReader(settings).measure(committed, inputs, known):
         found[one.pipeline].append(one)
     return found
+
+
+def _of_its_topic(lag: PartitionLag, topic_id: str, ids: Mapping[str, str]) -> PartitionLag:
+    """The lag where the topic is the one of this id, as far as either is known; else it is unknown."""
+    now = ids.get(lag.topic, topic_id)
+    if not topic_id or topic_id == now:
+        return lag
+    return replace(lag, records=None, lost=0, unknown=Unknown.TOPIC_REPLACED)
 
 
 def _first(lag: PartitionLag) -> Behind:

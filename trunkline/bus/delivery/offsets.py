@@ -36,6 +36,11 @@ class OffsetTracker:
             raise KeyError(offset)
         self._settled[offset] = (outcome, outputs)
 
+    def released(self, offset: int, outcome: Outcome) -> None:
+        """The record at `offset`, which was settled as parked, ended so. Behind `commit` the ledger has it: nothing changes."""
+        if offset in self._settled:
+            self._settled[offset] = (outcome, int(outcome == "delivered"))
+
     def advance(self) -> bool:
         """Moves `commit` over what is settled without a gap. True when it moved."""
         # I1: no commit passes an offset that is not settled.

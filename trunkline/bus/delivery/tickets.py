@@ -6,6 +6,7 @@ Tickets come back on the event loop or, for dead letters, on the polling thread;
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,8 @@ from trunkline.core.metrics import counter
 log = get_logger(__name__)
 Place = tuple[str, int, int]
 """Topic, partition and offset of a record."""
+Ended = tuple[Place, Outcome]
+"""Where a parked record was read, and how it ended."""
 
 
 class Work:
@@ -240,40 +243,51 @@ class Tickets:
                 if work is not None and one.error is None:
                     work.committed = one.offset
 
-    def standing(self, numbers: Collection[int], died: Sequence[Place] = ()) -> list[TopicPartition]:
+    def standing(self, numbers: Collection[int], ended: Sequence[Ended] = ()) -> list[TopicPartition]:
         """The commits of all partitions of these numbers, as they are now, for a transaction that has to hold them.
 
-        `died` names parked records that are dead letters by this transaction.
+        `ended` are the parked records that this transaction settles.
         """
         found = []
         with self.lock:
             for partition, work in self.works.items():
                 if partition[1] in numbers:
                     ledger = work.tracker.ledger.copy()
-                    ledger.died(_of_epoch(died, partition, ledger))
+                    _release(ledger, work.tracker.commit, _of(partition, ended))
                     found.append(TopicPartition(*partition, work.tracker.commit, ledger.to_metadata(work.plan)))
         return found
 
-    def died(self, died: Sequence[Place]) -> None:
-        """The transaction with these dead letters committed."""
+    def released(self, ended: Sequence[Ended]) -> None:
+        """The transaction that settles these parked records committed."""
         with self.lock:
             for partition, work in self.works.items():
-                count = _of_epoch(died, partition, work.tracker.ledger)
-                if count:
-                    work.tracker.ledger.died(count)
+                tracker, own = work.tracker, _of(partition, ended)
+                if own:
+                    _release(tracker.ledger, tracker.commit, own)
+                    for offset, outcome in own:
+                        tracker.released(offset, outcome)
                     self._count(work)
 
     def _count(self, work: Work) -> None:
-        for outcome in ("delivered", "filtered", "dead", "parked"):
+        for outcome in ("delivered", "filtered", "dead", "parked", "dropped"):
             count = getattr(work.tracker.ledger, outcome) - getattr(work.reported, outcome)
-            if count > 0:  # what was parked and died is counted twice, once each way
+            if count > 0:  # what was parked and ended otherwise is counted twice, once each way
                 self._settled.labels(self._pipeline, outcome).inc(count)
         work.reported = work.tracker.ledger.copy()
 
 
-def _of_epoch(places: Sequence[Place], partition: Partition, ledger: Ledger) -> int:
-    """How many of these places a partition's ledger accounts for: what was parked in an earlier epoch is not in it."""
-    return sum(place[:2] == partition and place[2] >= ledger.first for place in places)
+def _of(partition: Partition, ended: Sequence[Ended]) -> list[tuple[int, Outcome]]:
+    return [(place[2], outcome) for place, outcome in ended if place[:2] == partition]
+
+
+def _release(ledger: Ledger, commit: int, ended: Sequence[tuple[int, Outcome]]) -> None:
+    """Gives the parked records that a ledger accounts for the class that they ended in: those below the commit.
+
+    What was parked in an earlier epoch is not in it.
+    """
+    counts = Counter(outcome for offset, outcome in ended if ledger.first <= offset < commit)
+    for outcome, count in counts.items():
+        ledger.released(outcome, count)
 
 
 def _unsaved(destination: str, reason: str, where: str) -> FatalError:

@@ -41,8 +41,8 @@ class Batch:
         self.records: list[Outgoing] = []
         self.committed: list[Callable[[], object]] = []
         """What is to be done once it committed."""
-        self.died: list[Place] = []
-        """Where the parked records were read that are dead letters now."""
+        self.ended: list[tuple[Place, Outcome]] = []
+        """Where the parked records were read that are settled now, and how they ended."""
         self.decided: list[tuple[Key, int, bool]] = []
         """By decision: the key, how many records it settled, and whether the head is to be tried now."""
 
@@ -73,7 +73,7 @@ class Batch:
 
     def _settle(self, lot: Lot, order: Settle) -> None:
         record = order.ticket.record
-        lot.settle(record, self._passed)
+        lot.settle(record, order.outcome, self._passed)
         if order.failure is not None:
             origin = record.origin
             headers = dead_letter_headers(
@@ -85,11 +85,10 @@ class Batch:
                 offset=origin.offset,
                 failure=order.failure,
             )
-            self.died.append((origin.topic, origin.partition, origin.offset))
             destination = self._names.dead_letters(self._pipeline)
             self.records.append(Outgoing(destination, record.value, record.key, headers, lot.number))
             log.warning("dead letter", pipeline=self._pipeline, place=origin.place, reason=order.failure.reason)
-        self._trace(record, order.outcome, order.detail)
+        self._end(record, order.outcome, order.detail)
 
     def _carry_out(self, lot: Lot, decision: Decision) -> None:
         known = lot.first(decision.key)
@@ -99,8 +98,8 @@ class Batch:
             settled = [record for record in known if record.sequence <= decision.upto]
             found = bool(settled)
             for record in settled:
-                lot.settle(record, self._passed)
-                self._trace(record, "filtered", f"dropped by {decision.by}: {decision.reason}")
+                lot.settle(record, "dropped", self._passed)
+                self._end(record, "dropped", f"by {decision.by}: {decision.reason}")
         elif decision.action == "edit":
             edited = [record for record in known if record.sequence == decision.upto]
             found = bool(edited)
@@ -131,8 +130,10 @@ class Batch:
         entry = audit.record(f"parked.{decision.action}", who=decision.by, pipeline=self._pipeline, details=details)
         return Outgoing(self._names.audit, orjson.dumps(entry), self._pipeline.encode(), [])
 
-    def _trace(self, record: ParkedRecord, outcome: Outcome, detail: str | None) -> None:
+    def _end(self, record: ParkedRecord, outcome: Outcome, detail: str | None) -> None:
+        """A parked record is settled: the ledger and the trace say so."""
         origin, correlation = record.origin, record.event().correlation_id
+        self.ended.append(((origin.topic, origin.partition, origin.offset), outcome))
 
         def note() -> None:
             with self._tickets.lock:

@@ -7,8 +7,18 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 
 from trunkline.bus.intake import Partition
+from trunkline.bus.ledger import Outcome
 from trunkline.bus.parking.orders import Tenure
-from trunkline.bus.parking.records import Origin, ParkedRecord, is_record, mark_key, marked, prefix_of
+from trunkline.bus.parking.records import (
+    Origin,
+    ParkedRecord,
+    is_record,
+    mark,
+    mark_key,
+    marked,
+    outcome_of,
+    prefix_of,
+)
 from trunkline.bus.state import Changelog, Changes, Entry, StateStore
 
 
@@ -18,8 +28,8 @@ class Lot:
     def __init__(self, number: int, changelog: Changelog, topic_ids: Mapping[str, str]) -> None:
         self.number = number
         self.tenure = Tenure()
-        self.known: dict[Partition, set[int]] = {}
-        """Offsets of each input that will be read again although they were parked: no commit has passed them."""
+        self.known: dict[Partition, dict[int, Outcome]] = {}
+        """Offsets of each input that will be read again although they were parked, since no commit passed them; and what they became."""
         self._changelog = changelog
         self._topic_ids = topic_ids
         self._store: StateStore | None = None
@@ -48,19 +58,19 @@ class Lot:
                 record = ParkedRecord.of(store_key, entry)
                 counts[record.key] += 1
                 self._sequence = max(self._sequence, record.sequence)
-                self._note(record.origin, positions)
+                self._note(record.origin, "parked", positions)
             elif (origin := marked(store_key)) is not None:
                 self._marks[store_key] = origin
-                self._note(origin, positions)
+                self._note(origin, outcome_of(entry), positions)
         self._next = self._sequence
         return counts
 
-    def _note(self, origin: Origin, positions: Mapping[Partition, int]) -> None:
+    def _note(self, origin: Origin, outcome: Outcome, positions: Mapping[Partition, int]) -> None:
         partition = (origin.topic, origin.partition)
         if origin.topic_id == self._topic_ids.get(origin.topic) and origin.offset >= positions.get(
             partition, origin.offset + 1
         ):
-            self.known.setdefault(partition, set()).add(origin.offset)
+            self.known.setdefault(partition, {})[origin.offset] = outcome
 
     def close(self) -> None:
         """The partition went away: what was not committed never was."""
@@ -80,8 +90,8 @@ class Lot:
         """Parks a record, or changes a parked one."""
         self._open_changes().put(record.store_key, record.entry())
 
-    def settle(self, record: ParkedRecord, passed: Mapping[Partition, int]) -> None:
-        """A parked record is settled. Where no commit has passed its input yet a mark stays, until one has.
+    def settle(self, record: ParkedRecord, outcome: Outcome, passed: Mapping[Partition, int]) -> None:
+        """A parked record ended so. Where no commit has passed its input yet a mark that says so stays, until one has.
 
         Without the mark a crash would have it read again and delivered, although it was dropped, or delivered in another form.
         """
@@ -90,7 +100,7 @@ class Lot:
         origin = record.origin
         position = passed.get((origin.topic, origin.partition))
         if position is not None and origin.offset >= position and origin.topic_id == self._topic_ids.get(origin.topic):
-            changes.put(mark_key(origin), Entry(b""))
+            changes.put(mark_key(origin), mark(outcome))
 
     def remove_passed_marks(self, passed: Mapping[Partition, int]) -> None:
         """Removes the marks that commits have passed."""
@@ -118,6 +128,9 @@ class Lot:
             origin = marked(store_key)
             if origin is not None and entry is not None:
                 self._marks[store_key] = origin
+                known = self.known.get((origin.topic, origin.partition), {})
+                if origin.offset in known:
+                    known[origin.offset] = outcome_of(entry)
             else:
                 self._marks.pop(store_key, None)
         self._changes.apply(offset if offset is not None else self._store.offset)

@@ -18,6 +18,7 @@ from trunkline.bus.delivery.outgoing import Delivery
 from trunkline.bus.delivery.tickets import Tickets
 from trunkline.bus.intake import Assigned, Partition, Reading
 from trunkline.bus.kafka import end_offsets
+from trunkline.bus.ledger import Outcome
 from trunkline.bus.parking.batch import Batch
 from trunkline.bus.parking.decisions import waiting
 from trunkline.bus.parking.lot import Lot
@@ -113,10 +114,10 @@ class Park:
             mine = [decision for decision in decisions if decision.partition == number]
             self._around.post(self._parking.opened, number, lot.take_stock(positions) - known, mine)
 
-    def knows(self, partition: Partition, offset: int) -> bool:
-        """Whether a record that was read is in the park already, or was settled there: it was read again after a crash."""
+    def became(self, partition: Partition, offset: int) -> Outcome | None:
+        """What became of a record that is read again after a crash: it is in the park still, or ended there. None of any other record."""
         lot = self._lots.get(partition[1])
-        return lot is not None and offset in lot.known.get(partition, ())
+        return lot.known.get(partition, {}).get(offset) if lot is not None else None
 
     def withdraw(self, numbers: Collection[int]) -> None:
         """These partitions are being given away: what is under way still counts, and nothing more begins."""
@@ -196,8 +197,8 @@ class Park:
         for order in orders:
             batch.add(self._lots[order.number], order)
         batch.complete(self._changelog.topic, lots)
-        if batch.died:
-            offsets = self._tickets.standing(numbers, batch.died)
+        if batch.ended:
+            offsets = self._tickets.standing(numbers, batch.ended)
         reached = self._writer.write(batch.records, offsets, self._around.group_member, self._changelog.topic)
         if reached is None:
             for lot in lots:
@@ -206,8 +207,8 @@ class Park:
         # I15: a record is parked before its input counts as settled, and settled in the park before anybody hears of it.
         for lot in lots:
             lot.apply(reached.get(lot.number))
-        if batch.died:
-            self._tickets.died(batch.died)
+        if batch.ended:
+            self._tickets.released(batch.ended)
         for say in batch.committed:
             say()
         self._backlog = self._backlog[len(orders) :]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import struct
 import time
 from dataclasses import dataclass, replace
+from typing import cast
 
 from trunkline.bus.deadletters import MAX_REASON, Failure
+from trunkline.bus.ledger import Outcome
 from trunkline.bus.state import Entry
 from trunkline.core.envelope import Headers
 from trunkline.core.errors import ConfigurationError
@@ -179,6 +181,16 @@ def is_record(store_key: bytes) -> bool:
 def mark_key(origin: Origin) -> bytes:
     """The key of the mark that says: this input was parked and settled, although no commit has passed it yet."""
     return _MARK + str(origin).encode()
+
+
+def mark(outcome: Outcome) -> Entry:
+    """The mark itself: how the record ended."""
+    return Entry(outcome.encode())
+
+
+def outcome_of(entry: Entry) -> Outcome:
+    """How the record of a mark ended."""
+    return cast("Outcome", entry.value.decode())
 
 
 def marked(store_key: bytes) -> Origin | None:

@@ -12,6 +12,7 @@ from trunkline.bus.delivery.outgoing import Delivery
 from trunkline.bus.delivery.tickets import SinkTicket, Tickets, Work
 from trunkline.bus.intake import Partition
 from trunkline.bus.kafka import headers_of
+from trunkline.bus.ledger import Outcome
 from trunkline.bus.records import with_envelope
 from trunkline.core.envelope import CE_SPECVERSION
 from trunkline.core.errors import RejectedError
@@ -44,7 +45,7 @@ class Decoding:
 class Arrivals:
     """Prepares the records of one sink pipeline. On the polling thread.
 
-    `parked` tells whether the record of an offset is in the park already; None where nothing is parked.
+    `parked` tells what became of the record of an offset that was parked before, None of any other; it is None where nothing is parked.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Arrivals:
         *,
         topic_ids: Mapping[str, str],
         when: Callable[[Any, Any], Any] | None,
-        parked: Callable[[Partition, int], bool] | None,
+        parked: Callable[[Partition, int], Outcome | None] | None,
     ) -> None:
         self._decoding = decoding
         self._decode = decoding.value_of
@@ -81,8 +82,8 @@ class Arrivals:
         if not event.headers or event.headers[0][0] != CE_SPECVERSION:
             event.headers = with_envelope(event)
         ticket = SinkTicket(work, message, offset, event.correlation_id, self._tickets)
-        if self._parked is not None and self._parked(work.partition, offset):
-            ticket.settle("parked", detail="read again")
+        if self._parked is not None and (before := self._parked(work.partition, offset)) is not None:
+            ticket.settle(before, detail="read again")
             return None
         try:
             if raw is None:

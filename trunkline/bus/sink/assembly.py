@@ -97,7 +97,7 @@ def assembled(plan: SinkPlan, loop: asyncio.AbstractEventLoop, decisions: Decisi
         tickets,
         topic_ids=plan.topic_ids,
         when=plan.when,
-        parked=park.knows if park is not None else None,
+        parked=park.became if park is not None else None,
     )
     polling = PollingThread(parts, group, Membership(parts), arrivals, _room(plan, parts))
     return SinkRuntime(parts, polling, plan.account, decisions)
