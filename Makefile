@@ -82,6 +82,10 @@ demo: $(STAMP) ## See events flow from sources through Kafka to five sinks, in u
 test: lint ## Everything that always must hold, in under 12 minutes.
 	$(PYTEST) -m "not slow" $(ARGS)
 
+.PHONY: check
+check: lint ## Format, style, types, imports and the unit tests: the quick answer, in under two minutes.
+	$(PYTEST) tests/unit -m "not slow" $(ARGS)
+
 .PHONY: test-all
 test-all: lint ## The slow tests too: other brokers, browsers, toolchains.
 	$(PYTEST) $(ARGS)
