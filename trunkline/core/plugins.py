@@ -24,12 +24,19 @@ def plugin_names(kind: Kind) -> list[str]:
     return sorted(_found(kind))
 
 
+def comes_with_trunkline(kind: Kind, name: str) -> bool:
+    """Whether the plug-in is part of Trunkline's own distribution; False also for one that is not installed."""
+    point = _found(kind).get(name)
+    return point is not None and point.dist is not None and point.dist.name == "trunkline"
+
+
 @cache
 def load_plugin(kind: Kind, name: str) -> type[Plugin]:
     """The plug-in class called `name`.
 
     Raises `ConfigurationError`: `plugin.unknown` with the nearest name, `plugin.missing_extra` when its client library is not
-    installed (naming the extra), `plugin.invalid` when what the entry point names is no plug-in of that kind.
+    installed (naming the extra), `plugin.broken` when its module can't be imported, `plugin.invalid` when what the entry point
+    names is no plug-in of that kind.
     """
     point = _found(kind).get(name)
     if point is None:
@@ -41,11 +48,21 @@ def load_plugin(kind: Kind, name: str) -> type[Plugin]:
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             f"the {kind} {name!r} needs the Python package {error.name!r}, which is not installed",
-            hint=f"install trunkline[{name}]",
+            hint=f"install trunkline[{name}]" if comes_with_trunkline(kind, name) else f"install {error.name}",
             code="plugin.missing_extra",
+        ) from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # also SystemExit: a module that is imported has nothing to end
+        raise ConfigurationError(
+            f"the {kind} {name!r} can't be imported from {point.value}: {type(error).__name__}: {error}",
+            hint="mend or upgrade the package that brings it",
+            code="plugin.broken",
         ) from error
     if not (isinstance(found, type) and issubclass(found, _CONTRACTS[kind])):
         raise ConfigurationError(
-            f"{point.value} is no {kind} plug-in", hint="it must derive from the contract", code="plugin.invalid"
+            f"the {kind} {name!r} is none: {point.value} does not derive from its contract",
+            hint=f"derive it from `{kind.capitalize()}` in trunkline.core.contracts",
+            code="plugin.invalid",
         )
     return found
