@@ -14,7 +14,7 @@ from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from trunkline.bus.kafka import KafkaSettings, translate
 from trunkline.bus.names import Names
-from trunkline.core.manifests import Project
+from trunkline.core.manifests import Pipeline, Project
 
 COMPACTED = {
     "cleanup.policy": "compact",
@@ -130,20 +130,20 @@ def topic_plan(project: Project, name: str) -> TopicPlan:
     return TopicPlan(name, manifest.spec.partitions, manifest.spec.replication, config)
 
 
-def pipeline_topics(project: Project, names: Names, states: Mapping[str, TopicState]) -> list[TopicPlan]:
-    """The dead-letter and retry topics of all pipelines.
+def pipeline_topics(
+    project: Project, names: Names, states: Mapping[str, TopicState], pipelines: Iterable[Pipeline] | None = None
+) -> list[TopicPlan]:
+    """The dead-letter and retry topics of these pipelines, of all where none are named. `states` has their inputs.
 
     They have as many partitions as the inputs, because a record keeps its partition number in them, and they take larger
     messages, because a dead letter has more headers than its record.
     """
     plans = []
-    for name, pipeline in sorted(project.pipelines.items()):
-        inputs = pipeline.inputs
-        found = [
-            state
-            for state in states.values()
-            if any(state.name == i or (i[-1] == "*" and state.name.startswith(i[:-1])) for i in inputs)
-        ]
+    for pipeline in sorted(
+        project.pipelines.values() if pipelines is None else pipelines, key=lambda one: one.metadata.name
+    ):
+        name, inputs = pipeline.metadata.name, pipeline.inputs
+        found = [state for one in inputs for state in _covered(one, states)]
         declared = [project.topics[i].spec.partitions for i in inputs if i in project.topics]
         partitions = max([state.partitions for state in found] + declared, default=1)
         room = max([state.max_message_bytes for state in found], default=DEFAULT_MAX_MESSAGE) + DEAD_LETTER_ROOM
@@ -154,6 +154,13 @@ def pipeline_topics(project: Project, names: Names, states: Mapping[str, TopicSt
         if inputs:
             plans.append(TopicPlan(names.retry(name), partitions, config=config))
     return plans
+
+
+def _covered(name: str, states: Mapping[str, TopicState]) -> list[TopicState]:
+    """The topic of that name, or the members of that family."""
+    if name.endswith(".*"):
+        return [state for state in states.values() if state.name.startswith(name[:-1])]
+    return [states[name]] if name in states else []
 
 
 def ensure_topics(settings: KafkaSettings, plans: Iterable[TopicPlan]) -> list[Difference]:

@@ -18,6 +18,7 @@ from trunkline.bus.kafka.producing import (
     LazyProducer,
     RestingProducer,
     produce,
+    produce_all_and_wait,
     produce_and_wait,
     transactional_producer,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "patiently",
     "ping",
     "produce",
+    "produce_all_and_wait",
     "produce_and_wait",
     "read_all",
     "read_range",

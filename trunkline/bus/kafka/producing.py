@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -160,15 +160,24 @@ def produce_and_wait(
     producer: Producer, topic: str, value: bytes | None, key: bytes | None, timeout: float = 30.0
 ) -> None:
     """Writes one record and waits until every replica has it. Raises our error for Kafka's."""
-    outcome: list[KafkaError | None] = []
+    produce_all_and_wait(producer, topic, [(value, key)], timeout)
+
+
+def produce_all_and_wait(
+    producer: Producer, topic: str, records: Sequence[tuple[bytes | None, bytes | None]], timeout: float = 30.0
+) -> None:
+    """Writes records, each a value and a key, and waits until every replica has all of them. Raises our error for Kafka's."""
+    outcomes: list[KafkaError | None] = []
     try:
-        producer.produce(topic, value, key, on_delivery=lambda error, _message: outcome.append(error))
+        for value, key in records:
+            producer.produce(topic, value, key, on_delivery=lambda error, _message: outcomes.append(error))
     except KafkaException as error:
         raise translate(error, f"{topic} can't be written") from error
     left = producer.flush(timeout)
-    if left or not outcome:
+    if left or len(outcomes) < len(records):
         raise RetriableError(
             f"{topic} can't be written: no acknowledgement within {timeout:g} s", code="kafka.unavailable"
         )
-    if outcome[0] is not None:
-        raise translate(outcome[0], f"{topic} can't be written")
+    for outcome in outcomes:
+        if outcome is not None:
+            raise translate(outcome, f"{topic} can't be written")

@@ -15,8 +15,9 @@ from trunkline.bus.names import Names
 from trunkline.core.errors import ConfigurationError
 from trunkline.core.manifests import Project
 from trunkline.core.manifests.documents import Document
+from trunkline.core.manifests.findings import Findings
 from trunkline.core.manifests.kinds import KINDS
-from trunkline.core.manifests.load import load_documents
+from trunkline.core.manifests.load import gather, load_documents
 
 VERSION = 1
 
@@ -82,6 +83,12 @@ class Applied:
 def project_of(applied: Mapping[str, dict[str, Any]]) -> Project:
     """The project that applied manifests make. Raises `ManifestError`."""
     return load_documents([Document(data, {}, f"applied:{key}") for key, data in sorted(applied.items())])
+
+
+def applied_findings(settings: KafkaSettings, names: Names) -> Findings:
+    """What is applied, for `examine`: one that the models refuse is a problem of its own. What was applied first has its name."""
+    applied = read_applied(settings, names)
+    return gather(Document(data, {}, f"applied:{key}") for key, data in applied.items())
 
 
 def plan(

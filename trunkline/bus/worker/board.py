@@ -11,7 +11,7 @@ import orjson
 from confluent_kafka import Producer
 
 from trunkline.bus.intake import Partition
-from trunkline.bus.kafka import KafkaSettings, produce_and_wait, read_all
+from trunkline.bus.kafka import KafkaSettings, produce_all_and_wait, read_all
 from trunkline.bus.names import Names
 from trunkline.bus.states import State
 from trunkline.core.cause import Cause
@@ -52,6 +52,10 @@ class Report:
     """Input records settled a second, of late."""
     progress: list[dict[str, Any]] = field(default_factory=list)
     """Of a source's splits: `done` of `total`, `what` they are of, and `seconds_left`, None where it is not known."""
+    version: str = ""
+    """The identity of the version that runs, or ran last; empty while none has been opened."""
+    wanted: str = ""
+    """The identity of the version that the manifests ask for: another one while it can't be opened, or is being opened."""
 
     @property
     def stale(self) -> bool:
@@ -117,11 +121,12 @@ class Board:
                 found[key] = float(orjson.loads(value)["started_at"])
         return found
 
-    def note_start(self, pipeline: str, at: float) -> None:
-        """Remembers when a pipeline ran first."""
-        produce_and_wait(
-            self._writer, self._names.status, orjson.dumps({"v": VERSION, "started_at": at}), pipeline.encode()
-        )
+    def note_starts(self, starts: Mapping[str, float]) -> None:
+        """Remembers when pipelines ran first, in Unix seconds; returns when Kafka has all of it. Raises our error for Kafka's."""
+        records = [
+            (orjson.dumps({"v": VERSION, "started_at": at}), pipeline.encode()) for pipeline, at in starts.items()
+        ]
+        produce_all_and_wait(self._writer, self._names.status, records)
 
     def report(self, report: Report) -> None:
         """Writes a report, without waiting."""

@@ -1,11 +1,11 @@
-"""A pipeline on a worker: its state, what it should be, and its restarts."""
+"""A pipeline on a worker: its state, what it should be, its versions and its restarts."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import asdict, replace
 
 from trunkline.bus.accounting.pace import Pace
@@ -14,42 +14,64 @@ from trunkline.bus.runtime import Runtime, RuntimeReport
 from trunkline.bus.states import Desired, State, reconnect_delay, restart_delay
 from trunkline.bus.worker.board import Report
 from trunkline.bus.worker.building.bench import Beginning
-from trunkline.bus.worker.building.builder import Builder
+from trunkline.bus.worker.opening import Opened, Version
 from trunkline.bus.worker.reported import ReportedOffsets
 from trunkline.bus.worker.wishes import Wish
 from trunkline.core.cause import Cause
 from trunkline.core.errors import FatalError, HaltError, RetriableError, TrunklineError, UnavailableError
 from trunkline.core.log import get_logger
-from trunkline.core.manifests import Pipeline
 from trunkline.core.metrics import counter, gauge
 
 log = get_logger(__name__)
 PROVEN_SECONDS = 60.0
 """A run that lasted this long was a success: the next failure is the first one again."""
+STAND_BY_SECONDS = 5.0
+"""How often a worker that lacks what a pipeline needs looks whether another one has it."""
+_LACKING = ("plugin.", "python.", "secret.")
+"""What the codes of errors begin with that may be a matter of this worker alone: another one may have what it lacks."""
 _AT_WORK = frozenset({State.RUNNING, State.PAUSED})
 
 
 class PipelineHost:
-    """Keeps one pipeline as it is wished to be. All on the event loop."""
+    """Keeps one pipeline as it is wished to be. All on the event loop.
+
+    `elsewhere` tells whether another worker runs the pipeline. A new version takes the place of the one that runs once it is open;
+    while it can't be opened, the one before runs on.
+    """
 
     def __init__(
         self,
-        manifest: Pipeline,
-        builder: Builder,
+        name: str,
+        kind: str,
+        inputs: Sequence[str],
+        version: Version,
         worker: str,
         beginning: Beginning,
         *,
         changed: Callable[[PipelineHost], None],
+        elsewhere: Callable[[str], Awaitable[bool]],
     ) -> None:
-        self.manifest = manifest
-        self.name = manifest.metadata.name
+        self.name = name
+        self.kind = kind
+        self.inputs = inputs
         self.state = State.UNASSIGNED
         self.since = time.time()
-        self._builder = builder
         self._worker = worker
         self._beginning = beginning
         self._changed = changed
+        self._elsewhere = elsewhere
         self._wish = Wish()
+        self._wanted = version
+        self._good: Version | None = None
+        """The version that opened last: what runs, or ran."""
+        self._ready: Opened | None = None
+        """The wanted version, opened while the one before it ran."""
+        self._refused: TrunklineError | None = None
+        """Why the wanted version can't take the place of the one before."""
+        self._refused_at = 0.0
+        self._turn = asyncio.Lock()
+        self._renewal: asyncio.Task[None] | None = None
+        self._opening: asyncio.Task[Opened] | None = None
         self._error: TrunklineError | None = None
         self._failures = 0
         self._failed_at = 0.0
@@ -75,15 +97,33 @@ class PipelineHost:
             if runtime is not None:
                 runtime.stop()
         elif wish.desired is Desired.STOPPED:
+            self._give_up_opening()
             if runtime is not None:
                 runtime.stop()
         elif runtime is not None:
             self._apply_pause(runtime)
         self._wake.set()
 
+    @property
+    def identity(self) -> str:
+        """That of the version that is wanted."""
+        return self._wanted.identity
+
+    def renew(self, version: Version, inputs: Sequence[str]) -> None:
+        """Another version is wanted from now on."""
+        self._wanted, self.inputs = version, inputs
+        self._refused = None
+        self._failures = 0
+        self._give_up_opening()
+        if self._renewal is not None:
+            self._renewal.cancel()
+        self._renewal = asyncio.create_task(self._renew(version), name=f"renew {self.name}")
+        self._wake.set()
+
     def close(self) -> None:
         """The worker ends: stop and stay stopped."""
         self._closing.set()
+        self._give_up_opening()
         if self._runtime is not None:
             self._runtime.stop()
         self._wake.set()
@@ -111,7 +151,7 @@ class PipelineHost:
         found, offsets = self._look(), self._offsets()
         return Report(
             pipeline=self.name,
-            kind=self.manifest.kind,
+            kind=self.kind,
             worker=self._worker,
             state=self.state,
             since=self.since,
@@ -130,39 +170,50 @@ class PipelineHost:
             parked_keys=found.parked_keys,
             per_second=round(self._pace.per_second, 1),
             progress=[asdict(one) for one in found.progress],
+            version=self._good.identity if self._good is not None else "",
+            wanted=self._wanted.identity,
         )
 
     # --- running ---
 
     async def run(self) -> None:
         """Runs, restarts and waits until `close`."""
-        while not self._closing.is_set():
-            if self._wish.desired is Desired.STOPPED:
-                self._become(State.STOPPED)
-                await self._wait(None)
-                continue
-            begun = time.monotonic()
-            try:
-                await self._run_once()
-                self._error = None
-                self._failures = 0
-                continue
-            except asyncio.CancelledError:
-                raise
-            except TrunklineError as error:
-                self._error = error
-            except Exception as error:
-                log.exception("the pipeline broke", pipeline=self.name)
-                self._error = FatalError(f"{type(error).__name__}: {error}", code="pipeline.broken")
-            if self._closing.is_set():
-                break
-            if time.monotonic() - begun > PROVEN_SECONDS:
-                self._failures = 0
-            if not self._failures:
-                self._failed_at = time.time()
-            self._failures += 1
-            await self._recover(self._error)
+        try:
+            while not self._closing.is_set():
+                if self._wish.desired is Desired.STOPPED:
+                    await self._drop_ready()
+                    self._become(State.STOPPED)
+                    await self._wait(None)
+                    continue
+                await self._run_and_recover()
+        finally:
+            if self._renewal is not None:
+                self._renewal.cancel()
+            await self._drop_ready()
         self._become(State.STOPPED if self._wish.desired is Desired.STOPPED else State.UNASSIGNED)
+
+    async def _run_and_recover(self) -> None:
+        begun = time.monotonic()
+        try:
+            await self._run_once()
+            self._error = None
+            self._failures = 0
+            return
+        except asyncio.CancelledError:
+            raise
+        except TrunklineError as error:
+            self._error = error
+        except (Exception, SystemExit) as error:
+            log.exception("the pipeline broke", pipeline=self.name)
+            self._error = FatalError(f"{type(error).__name__}: {error}", code="pipeline.broken")
+        if self._closing.is_set():
+            return
+        if time.monotonic() - begun > PROVEN_SECONDS:
+            self._failures = 0
+        if not self._failures:
+            self._failed_at = time.time()
+        self._failures += 1
+        await self._recover(self._error)
 
     async def _recover(self, error: TrunklineError) -> None:
         """What may pass is tried again soon; what a person must mend after n² + n minutes, or when someone says so;
@@ -182,22 +233,31 @@ class PipelineHost:
             wait, state = restart_delay(self._failures), State.FAILED
             log.error("the pipeline failed", pipeline=self.name, restart_in=wait, reason=str(error), code=error.code)
         self._restart_at = time.time() + wait if wait is not None else None
-        if state is self.state:
-            self._changed(self)  # it failed again: that is news too
-        self._become(state)
-        await self._wait(wait)
+        if error.code.startswith(_LACKING):
+            await self._stand_by(wait)
+        else:
+            if state is self.state:
+                self._changed(self)  # it failed again: that is news too
+            self._become(state)
+            await self._wait(wait)
         self._restart_at = None
 
+    async def _stand_by(self, seconds: float | None) -> None:
+        """What this worker lacks another one may have: the pipeline failed only where none runs it."""
+        until = time.monotonic() + seconds if seconds is not None else None
+        while not self._closing.is_set():
+            elsewhere = await self._elsewhere(self.name)
+            self._become(State.UNASSIGNED if elsewhere else State.FAILED)
+            left = STAND_BY_SECONDS if until is None else min(STAND_BY_SECONDS, until - time.monotonic())
+            if left <= 0 or await self._wait(left):
+                return
+
     async def _run_once(self) -> None:
-        loop = asyncio.get_running_loop()
-        built = await loop.run_in_executor(None, self._builder.build, self.manifest, self._beginning)
-        plugin, runtime = built.plugin, built.runtime
-        # A restart is not the first run again: what appears after this moment is read whole, also with `start: latest`.
-        if self._beginning.started_at is None:
-            self._beginning = replace(self._beginning, started_at=time.time())
+        opened = await self._next()
+        if opened is None:
+            return
+        runtime = opened.runtime
         try:
-            if plugin is not None:
-                await plugin.open(self._builder.context(self.manifest))
             if self._closing.is_set() or self._wish.desired is Desired.STOPPED:
                 return
             self._error = None
@@ -207,9 +267,85 @@ class PipelineHost:
         finally:
             self._look()
             self._runtime = None
-            if plugin is not None:
-                with contextlib.suppress(TrunklineError):
-                    await plugin.close()
+            await opened.close()
+
+    # --- versions ---
+
+    async def _next(self) -> Opened | None:
+        """The version to run now: the wanted one, and where that can't be opened, the one before. None when it was told to end."""
+        async with self._turn:
+            if self._ready is not None:
+                opened, self._ready = self._ready, None
+                return opened
+            before = self._good
+            try:
+                return await self._open(self._wanted)
+            except TrunklineError as error:
+                if before is None or before is self._wanted:
+                    raise
+                self._refuse(error)
+                self._renewal = asyncio.create_task(self._renew(self._wanted, after=restart_delay(2)))
+            return await self._open(before)
+
+    async def _open(self, version: Version) -> Opened | None:
+        """Opens a version. None when that was given up, because something else is wanted now."""
+        self._opening = asyncio.ensure_future(version.open(self._beginning))
+        try:
+            opened = await self._opening
+        except asyncio.CancelledError:
+            host = asyncio.current_task()
+            if host is None or host.cancelling():
+                raise
+            return None
+        finally:
+            self._opening = None
+        self._good = version
+        # A restart is not the first run again: what appears after this moment is read whole, also with `start: latest`.
+        if self._beginning.started_at is None:
+            self._beginning = replace(self._beginning, started_at=time.time())
+        return opened
+
+    def _give_up_opening(self) -> None:
+        if self._opening is not None:
+            self._opening.cancel()
+
+    async def _renew(self, version: Version, after: float = 0.0) -> None:
+        """Opens a version beside the one that runs; when it is ready, that one ends and makes room."""
+        failures = 0
+        await asyncio.sleep(after)
+        while self._runtime is not None and not self._closing.is_set():
+            async with self._turn:
+                if self._good is version or self._ready is not None:
+                    break
+                try:
+                    opened = await version.open(self._beginning)
+                except TrunklineError as error:
+                    self._refuse(error)
+                    failures += 1
+                    passing = isinstance(error, (RetriableError, UnavailableError))
+                    wait = reconnect_delay(failures - 1) if passing else max(restart_delay(failures), 1.0)
+                else:
+                    self._ready, self._good, self._refused = opened, version, None
+                    break
+            await asyncio.sleep(wait)
+        if self._ready is not None and self._runtime is not None:
+            self._runtime.stop()
+
+    def _refuse(self, error: TrunklineError) -> None:
+        log.error(
+            "the new version can't run; the one before runs on", pipeline=self.name, reason=str(error), code=error.code
+        )
+        if self._refused is None:
+            self._refused_at = time.time()
+        self._refused = error
+        self._changed(self)
+
+    async def _drop_ready(self) -> None:
+        if self._ready is not None:
+            opened, self._ready = self._ready, None
+            await opened.close()
+
+    # --- its state ---
 
     def _apply_pause(self, runtime: Runtime) -> None:
         if self._wish.desired is Desired.PAUSED:
@@ -228,11 +364,13 @@ class PipelineHost:
             gauge("trunkline_pipeline_state").labels(self.name, one).set(1 if one is state else 0)
         self._changed(self)
 
-    async def _wait(self, seconds: float | None) -> None:
+    async def _wait(self, seconds: float | None) -> bool:
+        """Waits, at most so long, until something is wanted. Whether something is."""
         self._wake.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._wake.wait()
+                return await self._wake.wait()
+        return False
 
     # --- how it stands ---
 
@@ -258,9 +396,17 @@ class PipelineHost:
         return ReportedOffsets.of(self._beginning.known, self._places)
 
     def _cause(self, found: RuntimeReport) -> Cause | None:
-        """Why it does not do its work now: it failed, a person wanted it so, or what its runtime says."""
+        """Why it does not do its work now: it failed, what its runtime says, or why a new version can't run."""
         if self._error is not None:
             return Cause.of(
                 self._error, since=self._failed_at, attempt=self._failures or None, next_try=self._restart_at
             )
-        return found.cause
+        if found.cause is not None or self._refused is None:
+            return found.cause
+        cause = Cause.of(self._refused, since=self._refused_at)
+        return replace(
+            cause,
+            code="version.refused",
+            error_code=cause.code,
+            reason=f"the manifest that is applied now can't run, so the version before runs on: {cause.reason}",
+        )

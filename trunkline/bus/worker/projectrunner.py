@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from trunkline.bus.knownoffsets import KnownOffsets
@@ -13,29 +14,29 @@ from trunkline.bus.parking.desk import DecisionDesk
 from trunkline.bus.sink.accounts import Gates
 from trunkline.bus.source.deliveries import AcceptedDeliveries
 from trunkline.bus.source.ingress import Ingress
-from trunkline.bus.topics import (
-    Difference,
-    declared_topics,
-    ensure_topics,
-    matching_topics,
-    pipeline_topics,
-    topic_states,
-)
+from trunkline.bus.topics import Difference
 from trunkline.bus.worker.board import Board, Report
 from trunkline.bus.worker.building.bench import Beginning, Bench
 from trunkline.bus.worker.building.builder import Builder
 from trunkline.bus.worker.host import PipelineHost
+from trunkline.bus.worker.neighbours import Neighbours
+from trunkline.bus.worker.opening import Opener, Version, unfit_version
 from trunkline.bus.worker.remembered import Remembered
 from trunkline.bus.worker.settings import WorkerSettings
+from trunkline.bus.worker.topicmaking import TopicMaker
+from trunkline.bus.worker.trial import Trials
+from trunkline.bus.worker.wanted import Wanted, judged_strictly
 from trunkline.bus.worker.wishes import Wish
 from trunkline.core.log import get_logger
-from trunkline.core.manifests import Pipeline, Project
-from trunkline.core.manifests.check import check
-from trunkline.core.manifests.identity import pipeline_identity
+from trunkline.core.manifests import Project
 from trunkline.registry.client import RegistryClient
 
 log = get_logger(__name__)
 CLOSE_SECONDS = 45.0
+OPENING_THREADS = 4
+"""How many pipelines are built at once: what they wait for is the registry and the broker."""
+AT_ONCE = 20
+"""How many pipelines are begun before the event loop gets a turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,15 @@ class Shared:
     gates: Gates
     accepted: AcceptedDeliveries
     decisions: DecisionDesk
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """One pipeline as it is to be: its version, and what a host has to know besides."""
+
+    kind: str
+    inputs: Sequence[str]
+    version: Version
 
 
 class ProjectRunner:
@@ -66,18 +76,28 @@ class ProjectRunner:
         self._shared = shared
         self._changed = changed
         self._left = left
+        self._neighbours = Neighbours(shared.board, worker)
+        self._trials = Trials(settings.names.namespace)
+        self._threads = ThreadPoolExecutor(OPENING_THREADS, thread_name_prefix="opening")
         self._registry: RegistryClient | None = None
+        self._topics: TopicMaker | None = None
         self._remembered = Remembered()
         self._hosts: dict[str, PipelineHost] = {}
-        self._identities: dict[str, str] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._leaving: dict[str, tuple[str, asyncio.Task[None]]] = {}
+        """Kind and end of pipelines that are closed and settle what is under way."""
         self._changes = asyncio.Lock()
         self.project = Project()
-        self.differences: list[Difference] = []
 
     def prepare(self, registry: RegistryClient, remembered: Remembered) -> None:
         """Before the first project: the registry to use, and what is known of pipelines that ran before."""
         self._registry, self._remembered = registry, remembered
+        self._topics = TopicMaker(self._settings.kafka, self._settings.names, registry)
+
+    @property
+    def differences(self) -> list[Difference]:
+        """In what topics are not as their manifests say."""
+        return [one for found in self._topics.differences.values() for one in found] if self._topics is not None else []
 
     @property
     def hosts(self) -> Mapping[str, PipelineHost]:
@@ -98,33 +118,52 @@ class ProjectRunner:
             self._hosts[pipeline].wish(wish)
 
     async def run_project(self, project: Project) -> None:
-        """Makes the worker run exactly this project: changed pipelines restart, the others are not disturbed.
+        """As `run`. Raises `ManifestError` where any manifest has a problem; then the last good project runs on."""
+        await self.run(await asyncio.get_running_loop().run_in_executor(self._threads, judged_strictly, project))
 
-        Raises `ManifestError`; then the last good project runs on.
+    async def run(self, wanted: Wanted) -> None:
+        """Makes the worker run exactly this: changed pipelines get their new version, the others are not disturbed.
+
+        Pipelines that can't run are FAILED with what is wrong, or keep the version before. Raises `RetriableError` and
+        `UnavailableError` where the broker does not answer; then everything runs on as it did.
         """
         async with self._changes:
             loop = asyncio.get_running_loop()
-            await loop.run_in_executor(None, check, project)
-            self.differences = await loop.run_in_executor(None, self._make_topics, project)
-            wanted = {name: pipeline_identity(project, manifest) for name, manifest in project.pipelines.items()}
-            await self._close([name for name in self._hosts if self._identities[name] != wanted.get(name)])
-            self.project = project
-            builder = Builder(self._bench(project, loop))
-            for name, manifest in project.pipelines.items():
-                if name not in self._hosts:
-                    self._identities[name] = wanted[name]
-                    await self._begin(name, manifest, builder)
+            assert self._topics is not None
+            anew = [name for name, one in wanted.identities.items() if self._identity(name) != one]
+            await loop.run_in_executor(self._threads, self._topics.make, wanted.project, anew)
+            begun = [name for name in (*anew, *wanted.unfit) if name not in self._remembered.started_at]
+            await self._note_starts(loop, begun)
+            self.project = wanted.project
+            plans = self._plans(wanted, self._opener(wanted.project, loop))
+            for name in [one for one, host in self._hosts.items() if one not in plans or plans[one].kind != host.kind]:
+                self._leave(name)
+            for number, (name, plan) in enumerate(plans.items(), start=1):
+                if self._identity(name) != plan.version.identity:
+                    self._take(name, plan, new=name in begun)
+                if number % AT_ONCE == 0:
+                    await asyncio.sleep(0)
 
     async def close(self) -> None:
         """Ends every pipeline gracefully."""
-        await self._close(list(self._hosts))
+        for name in list(self._hosts):
+            self._leave(name)
+        leaving = [task for _, task in self._leaving.values()]
+        if leaving:
+            await asyncio.wait(leaving)
+        await self._trials.close()
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _bench(self, project: Project, loop: asyncio.AbstractEventLoop) -> Bench:
+    def _identity(self, name: str) -> str | None:
+        return self._hosts[name].identity if name in self._hosts else None
+
+    def _opener(self, project: Project, loop: asyncio.AbstractEventLoop) -> Opener:
         shares = shares_of(self._settings.memory, project)
         shared = self._shared
         shared.ingress.bodies.most = shares.bodies
         assert self._registry is not None
-        return Bench(
+        assert self._topics is not None
+        bench = Bench(
             replace(self._settings.kafka, shares=shares),
             self._settings.names,
             self._registry,
@@ -137,50 +176,73 @@ class ProjectRunner:
             shared.ingress,
             shared.decisions,
         )
+        return Opener(Builder(bench), self._topics, self._trials, self._threads)
 
-    def _make_topics(self, project: Project) -> list[Difference]:
-        """Topics of the manifests, then dead-letter and retry topics, which follow their inputs; and compatibility levels."""
-        kafka, names = self._settings.kafka, self._settings.names
-        differences = ensure_topics(kafka, declared_topics(project))
-        inputs = {topic for pipeline in project.pipelines.values() for topic in pipeline.inputs}
-        existing = topic_states(kafka, matching_topics(kafka, inputs)) if inputs else {}
-        ensure_topics(kafka, pipeline_topics(project, names, existing))
-        assert self._registry is not None
-        for name, topic in project.topics.items():
-            if topic.spec.compatibility is not None and not name.endswith(".*"):
-                self._registry.set_level(f"{name}-value", topic.spec.compatibility)
-        for difference in differences:
-            log.warning("topic differs from its manifest", topic=difference.topic, difference=str(difference))
-        return differences
+    def _plans(self, wanted: Wanted, opener: Opener) -> dict[str, _Plan]:
+        project = wanted.project
+        plans = {
+            name: _Plan(manifest.kind, manifest.inputs, opener.version(project, manifest, wanted.identities[name]))
+            for name, manifest in project.pipelines.items()
+        }
+        for name, unfit in wanted.unfit.items():
+            known = self._hosts.get(name)
+            inputs = known.inputs if known is not None and known.kind == unfit.kind else ()
+            plans[name] = _Plan(unfit.kind, inputs, unfit_version(unfit))
+        return plans
 
-    async def _begin(self, name: str, manifest: Pipeline, builder: Builder) -> None:
+    async def _note_starts(self, loop: asyncio.AbstractEventLoop, names: Sequence[str]) -> None:
+        """When pipelines run for the first time is remembered: `start: latest` means that moment."""
+        now = dict.fromkeys(names, time.time())
+        if now:
+            await loop.run_in_executor(self._threads, self._shared.board.note_starts, now)
+            self._remembered.started_at.update(now)
+
+    def _take(self, name: str, plan: _Plan, *, new: bool) -> None:
+        """Begins a pipeline, or gives its host another version."""
+        if name in self._hosts:
+            self._hosts[name].renew(plan.version, plan.inputs)
+            return
         remembered = self._remembered
-        started = remembered.started_at.get(name)
-        if started is None:
-            remembered.started_at[name] = time.time()
-            await asyncio.get_running_loop().run_in_executor(
-                None, self._shared.board.note_start, name, remembered.started_at[name]
-            )
-        beginning = Beginning(started, remembered.known.setdefault(name, KnownOffsets()))
-        host = PipelineHost(manifest, builder, self._worker, beginning, changed=self._changed)
+        started = None if new else remembered.started_at[name]
+        host = PipelineHost(
+            name,
+            plan.kind,
+            plan.inputs,
+            plan.version,
+            self._worker,
+            Beginning(started, remembered.known.setdefault(name, KnownOffsets())),
+            changed=self._changed,
+            elsewhere=self._neighbours.run,
+        )
         if name in remembered.wishes:
             host.wish(remembered.wishes[name])
         self._hosts[name] = host
-        self._tasks[name] = asyncio.create_task(host.run(), name=name)
+        self._tasks[name] = asyncio.create_task(self._run(host), name=name)
 
-    async def _close(self, names: Iterable[str]) -> None:
-        names = list(names)
-        for name in names:
-            self._hosts[name].close()
-        tasks = [self._tasks[name] for name in names]
-        if tasks:
-            _, late = await asyncio.wait(tasks, timeout=CLOSE_SECONDS)
-            for task in late:
-                log.error("a pipeline did not end in time", pipeline=task.get_name())
-                task.cancel()
-        for name in names:
-            self._left(self._hosts[name])
-            del self._hosts[name], self._tasks[name], self._identities[name]
+    async def _run(self, host: PipelineHost) -> None:
+        """Runs a host, after what was called so before has ended; a source after all sources that leave: they may share an address."""
+        before = [
+            task for name, (kind, task) in self._leaving.items() if name == host.name or (kind == host.kind == "Source")
+        ]
+        if before:
+            await asyncio.wait(before)
+        await host.run()
+
+    def _leave(self, name: str) -> None:
+        """Closes a pipeline, which settles what is under way and then is gone."""
+        host, running = self._hosts.pop(name), self._tasks.pop(name)
+        host.close()
+        ending = asyncio.create_task(self._end(host, running), name=f"leave {name}")
+        self._leaving[name] = (host.kind, ending)
+
+    async def _end(self, host: PipelineHost, running: asyncio.Task[None]) -> None:
+        _, late = await asyncio.wait([running], timeout=CLOSE_SECONDS)
+        if late:
+            log.error("a pipeline did not end in time", pipeline=host.name)
+            running.cancel()
+        self._left(host)
+        if self._leaving.get(host.name, (None, None))[1] is asyncio.current_task():
+            del self._leaving[host.name]
 
 
 def shares_of(memory: int, project: Project) -> Shares:

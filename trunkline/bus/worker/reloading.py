@@ -6,42 +6,69 @@ import asyncio
 
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
-from trunkline.bus.worker.applied import project_of, read_applied
+from trunkline.bus.states import reconnect_delay
+from trunkline.bus.worker.applied import applied_findings
 from trunkline.bus.worker.projectrunner import ProjectRunner
-from trunkline.core.errors import TrunklineError
+from trunkline.bus.worker.wanted import Wanted, judged
+from trunkline.core.errors import RetriableError, TrunklineError, UnavailableError
 from trunkline.core.log import get_logger
-from trunkline.core.manifests import Project
 
 log = get_logger(__name__)
+GATHER_SECONDS = 0.05
+"""Records of one transaction come within this, and are one change."""
 
 
 class Reloading:
-    """Has the runner run the applied project. A bad state leaves the last good one running."""
+    """Has the runner run what is applied, however many records say that it changed."""
 
     def __init__(self, kafka: KafkaSettings, names: Names, runner: ProjectRunner) -> None:
         self._kafka = kafka
         self._names = names
         self._runner = runner
-        self._reloads: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._stray: tuple[object, ...] = ()
 
-    async def applied(self) -> Project:
-        """What is applied now. Raises `ManifestError`, and what the broker says."""
-        found = await asyncio.get_running_loop().run_in_executor(None, read_applied, self._kafka, self._names)
-        return project_of(found)
+    async def run_applied(self) -> None:
+        """Runs what is applied now. Raises what the broker says."""
+        wanted = await asyncio.get_running_loop().run_in_executor(None, self._wanted)
+        if wanted.stray != self._stray:
+            for problem in wanted.stray:
+                log.error("a manifest has a problem", problem=str(problem))
+            self._stray = wanted.stray
+        await self._runner.run(wanted)
+
+    def start(self) -> None:
+        """Follows from now on."""
+        self._task = asyncio.create_task(self._follow())
 
     def noticed(self, _key: str, _value: bytes | None, _offset: int) -> None:
         """A manifest changed."""
-        task = asyncio.create_task(self._reload())
-        self._reloads.add(task)
-        task.add_done_callback(self._reloads.discard)
+        self._changed.set()
 
     def stop(self) -> None:
         """Reloads no more."""
-        for task in self._reloads:
-            task.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
-    async def _reload(self) -> None:
-        try:
-            await self._runner.run_project(await self.applied())
-        except TrunklineError as error:
-            log.error("the applied manifests can't be run; the last good ones run on", reason=str(error))
+    def _wanted(self) -> Wanted:
+        return judged(applied_findings(self._kafka, self._names))
+
+    async def _follow(self) -> None:
+        failures = 0
+        while True:
+            await self._changed.wait()
+            await asyncio.sleep(GATHER_SECONDS)
+            self._changed.clear()
+            try:
+                await self.run_applied()
+                failures = 0
+            except (RetriableError, UnavailableError) as error:
+                log.warning("what is applied can't be read or begun; it is tried again", reason=str(error))
+                self._changed.set()
+                await asyncio.sleep(reconnect_delay(failures))
+                failures += 1
+            except TrunklineError as error:
+                log.error("what is applied can't be run; what ran before runs on", reason=str(error))
+            except Exception:
+                log.exception("what is applied can't be run; what ran before runs on")

@@ -108,7 +108,8 @@ class Worker:
     async def start(self, project: Project | None = None) -> None:
         """Creates topics, serves registry and API, and starts the pipelines: those of `project`, else what is applied, followed.
 
-        Raises `ManifestError` for a project with problems, and what broker and registry say.
+        Raises `ManifestError` for a `project` with problems, and what broker and registry say. Of what is applied, each manifest
+        with a problem stops its own pipeline.
         """
         loop = asyncio.get_running_loop()
         # Batches of thousands of records set off Python's collector all the time, and there is hardly a cycle to find.
@@ -124,7 +125,11 @@ class Worker:
         remembered = await loop.run_in_executor(None, Remembered.read, kafka, names, self._board)
         self._runner.prepare(self._registry, remembered)
         self._budgets.start()
-        await self.run_project(project if project is not None else await self._reloading.applied())
+        if project is not None:
+            await self.run_project(project)
+        else:
+            await self._reloading.run_applied()
+            self._reloading.start()
         await loop.run_in_executor(None, self._follower.start)
         # What was decided after a pipeline had looked and before anybody followed.
         for decision in await loop.run_in_executor(None, waiting_decisions, kafka, names):
@@ -224,4 +229,4 @@ class Worker:
         return [host.name for host in self._readers() if not host.at_work]
 
     def _readers(self) -> list[PipelineHost]:
-        return [host for host in self._runner.hosts.values() if host.manifest.inputs]
+        return [host for host in self._runner.hosts.values() if host.inputs]
