@@ -114,7 +114,7 @@ async def test_what_is_wished_while_a_worker_starts_is_followed(
             want(settings, names, ["early"], by="a test", desired=desired)
         return found
 
-    monkeypatch.setattr("trunkline.bus.worker.worker.read_wishes", just_before)
+    monkeypatch.setattr("trunkline.bus.worker.remembered.read_wishes", just_before)
     topic = own.name("early")
     await own.start(topic_manifest(topic) + http_sink("early", topic, connection="peer"))
     await own.until(lambda: own.report("early").state is State.PAUSED, "paused")
