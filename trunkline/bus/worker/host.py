@@ -300,6 +300,8 @@ class PipelineHost:
         finally:
             self._opening = None
         self._good = version
+        if version is self._wanted:
+            self._refused = None
         # A restart is not the first run again: what appears after this moment is read whole, also with `start: latest`.
         if self._beginning.started_at is None:
             self._beginning = replace(self._beginning, started_at=time.time())

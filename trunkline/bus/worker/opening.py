@@ -15,9 +15,9 @@ from trunkline.bus.worker.topicmaking import TopicMaker
 from trunkline.bus.worker.trial import Trials, needs_trial
 from trunkline.bus.worker.wanted import Unfit
 from trunkline.core.contracts import PluginContext, PushSource, Sink, Source
-from trunkline.core.errors import FatalError, TrunklineError
+from trunkline.core.errors import ConfigurationError, FatalError, TrunklineError
 from trunkline.core.log import get_logger
-from trunkline.core.manifests import Pipeline, Project
+from trunkline.core.manifests import ManifestError, Pipeline, Project
 
 log = get_logger(__name__)
 OPEN_SECONDS = 30.0
@@ -44,7 +44,7 @@ def unfit_version(unfit: Unfit) -> Version:
     """A version that can't run, and says why."""
 
     async def refuse(_beginning: Beginning) -> Opened:
-        raise unfit.error
+        raise _plainly(unfit.error)
 
     return Version(unfit.identity, refuse)
 
@@ -73,6 +73,8 @@ class Opener:
             await self._trials.attempt(project, manifest)
         try:
             built = await loop.run_in_executor(self._threads, self._builder.build, manifest, beginning)
+        except ManifestError as error:
+            raise _plainly(error) from error
         except SystemExit as error:
             raise _ended(error) from error
         plugin = built.plugin
@@ -124,6 +126,16 @@ async def _close(plugin: Source | PushSource | Sink, pipeline: str) -> None:
             await plugin.close()
     except (Exception, SystemExit):
         log.exception("the plug-in broke while it closed", pipeline=pipeline)
+
+
+def _plainly(error: ManifestError) -> ConfigurationError:
+    """What a manifest's only problem says, with its own code; of several problems all of them."""
+    if len(error.problems) != 1:
+        return error
+    problem = error.problems[0]
+    return ConfigurationError(
+        problem.message, where=f"{problem.file}: {problem.field}", hint=problem.hint, code=problem.code
+    )
 
 
 def _ended(error: SystemExit) -> FatalError:
