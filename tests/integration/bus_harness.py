@@ -13,7 +13,7 @@ import secrets
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +23,7 @@ from aiohttp import web
 from confluent_kafka import Message, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
+from trunkline.bus.accounting.moves import Target
 from trunkline.bus.deadletters import DeadLetter
 from trunkline.bus.kafka import KafkaSettings, headers_of, offset_of, produce, read_all
 from trunkline.bus.ledger import Ledger, Plan
@@ -33,6 +34,9 @@ from trunkline.bus.worker.board import Report
 from trunkline.bus.worker.settings import WorkerSettings
 from trunkline.bus.worker.wishes import want
 from trunkline.bus.worker.worker import Worker
+from trunkline.control import offsets
+from trunkline.control.cluster import Cluster
+from trunkline.control.offsets import OffsetsPlan
 from trunkline.core.envelope import Headers
 from trunkline.core.manifests import load_text
 from trunkline.registry.client import RegistryClient
@@ -168,6 +172,21 @@ class Bus:
     worker: Worker | None = None
     manifests: list[str] = field(default_factory=list)
     more: list[Worker] = field(default_factory=list)
+
+    @property
+    def cluster(self) -> Cluster:
+        """What the services are given."""
+        return Cluster(self.settings, self.names, "a test", lambda: nullcontext(self.registry))
+
+    async def set_offsets(self, pipeline: str, target: Target, **chosen: Any) -> OffsetsPlan:
+        """Sets the offsets of a pipeline that nobody runs, and gives the plan by which it was done."""
+
+        def change() -> OffsetsPlan:
+            planned = offsets.plan(self.cluster, pipeline, target, **chosen)
+            offsets.carry_out(self.cluster, planned)
+            return planned
+
+        return await asyncio.to_thread(change)
 
     # --- the worker ---
 

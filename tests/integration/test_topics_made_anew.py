@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bus_harness import Bus, Endpoint, bus, delete_topic, http_connection, http_sink, order, topic_manifest
+from bus_harness import Bus, Endpoint, bus, http_connection, http_sink, order, topic_manifest
 
 from trunkline.bus.accounting.commits import committed
+from trunkline.bus.accounting.moves import Target
 from trunkline.bus.accounting.reconcile import PartitionCheck, reconcile
-from trunkline.bus.topics import topic_identities
+from trunkline.bus.kafka import end_offsets
+from trunkline.bus.topics import TopicPlan, ensure_topics, topic_identities
 from trunkline.bus.worker.board import Board, Report
-from trunkline.bus.worker.offsetadmin import set_offsets
 from trunkline.bus.worker.reported import reported_offsets
 
 pytestmark = pytest.mark.kafka
@@ -35,6 +37,26 @@ kind: Stream
 metadata: {{name: {name}}}
 spec: {{from: "{source}", start: earliest, steps: [], to: "{target}"}}
 """
+
+
+async def remade(made: Bus, topic: str, partitions: int = 1) -> str:
+    """Deletes a topic, makes another one of its name, and gives that one's id."""
+
+    def remake() -> str:
+        former = topic_identities(made.settings, [topic])[topic].id
+        admin = made.settings.admin()
+        admin.delete_topics([topic], operation_timeout=20)[topic].result(20)
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            # The broker may still know the former one, or already refuse it.
+            ensure_topics(made.settings, [TopicPlan(topic, partitions)])
+            found = topic_identities(made.settings, [topic]).get(topic)
+            if found is not None and found.id != former and len(end_offsets(made.settings, topic)) == partitions:
+                return found.id
+            time.sleep(0.02)
+        raise AssertionError(f"{topic} was not made anew")
+
+    return await asyncio.to_thread(remake)
 
 
 class Orders:
@@ -69,9 +91,7 @@ class Orders:
 
     async def make_anew(self, first: int, end: int) -> None:
         """Deletes the topic and makes it again, with other orders."""
-        await delete_topic(self.bus.settings, self.topic)
-        await self.bus.create(self.topic)
-        self.ids.append(await self.id())
+        self.ids.append(await remade(self.bus, self.topic))
         await self.send(first, end)
 
     async def until_done(self, count: int) -> None:
@@ -79,10 +99,9 @@ class Orders:
             lambda: all(self.bus.counts(one).get("delivered") == count for one in ("out", "copy")), f"{count} orders"
         )
 
-    async def choose(self, offset: int) -> None:
+    async def choose(self, target: Target) -> None:
         for pipeline in ("out", "copy"):
-            await asyncio.to_thread(set_offsets, self.bus.settings, self.bus.names, pipeline, {(self.topic, 0): offset})
-            await self.bus.wish(pipeline, restart=1)
+            await self.bus.set_offsets(pipeline, target, topics=[self.topic])
 
     async def copied(self) -> list[int]:
         return [one["id"] for one in await self.bus.orders(self.copies)]
@@ -131,7 +150,7 @@ async def test_an_input_made_anew_while_the_worker_was_down_waits_for_a_person(o
     checks = {one.topic: one for one in await orders.reconciled()}
     assert not checks[orders.topic].closes, "a ledger of the old topic closes over the new one"
     assert "made anew" in (checks[orders.topic].problem or "")
-    await orders.choose(0)
+    await orders.choose("earliest")
     await orders.until_done(8)
     assert orders.endpoint.ids("/out") == [0, 1, 2, 3, 4, *range(100, 108)]
     assert await orders.copied() == [0, 1, 2, 3, 4, *range(100, 108)]

@@ -13,6 +13,7 @@ audit trail has every change, in the order in which they took effect (docs/adr/0
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 import uuid
@@ -175,11 +176,16 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Effect(Generic[T]):
-    """What a command comes to: what the caller gets, and what is written together. Without records nothing is."""
+    """What a command comes to: records and audit entries, written together, and what the caller gets.
+
+    `within` adds what is no record, such as offsets, to the open transaction; what it raises undoes all of it. Without it and without
+    records nothing is written.
+    """
 
     answer: T
     records: Sequence[Write] = ()
     entries: Sequence[Entry] = ()
+    within: Callable[[Producer], None] | None = None
 
 
 Decide = Callable[[Latest], Effect[T]]
@@ -267,7 +273,7 @@ class _Command(Generic[T]):
                 continue
             if moved or effect is None:
                 effect = self.decide(self.reading.latest)
-            if not effect.records:
+            if not effect.records and effect.within is None:
                 return effect.answer
             try:
                 self._write(producer, effect)
@@ -305,10 +311,22 @@ class _Command(Generic[T]):
                 produce(producer, one.topic, one.value, one.key, by, partition=one.partition)
             for entry in effect.entries:
                 audit.write(producer, self.names, entry, command=self.id)
+            if effect.within is not None:
+                self._add(producer, effect.within)
             self.in_doubt = True
             commit(producer)
         except BaseException:
             producer.purge()
+            raise
+
+    @staticmethod
+    def _add(producer: Producer, within: Callable[[Producer], None]) -> None:
+        try:
+            within(producer)
+        except TrunklineError:
+            # At once: what is pending of it holds others up.
+            with contextlib.suppress(KafkaException):
+                producer.abort_transaction(STEP_SECONDS)
             raise
 
     def _was_written(self) -> bool:

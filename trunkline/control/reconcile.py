@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from trunkline.bus.accounting import reconcile as accounting
 from trunkline.bus.accounting.reconcile import OnProgress, PartitionCheck
+from trunkline.bus.worker.reported import reported_offsets
 from trunkline.control import pipelines
 from trunkline.control.cluster import Cluster
 from trunkline.core.errors import CheckFailedError, ConfigurationError
@@ -22,7 +23,8 @@ def reconcile(cluster: Cluster, pipeline: str, *, on_progress: OnProgress | None
             hint="`trunkline status` shows what it read, delivered and kept in quarantine",
             code="reconcile.source",
         )
-    return accounting.reconcile(cluster.kafka, cluster.names, pipeline, on_progress=on_progress)
+    known = reported_offsets(cluster.board.reports()).get(pipeline)
+    return accounting.reconcile(cluster.kafka, cluster.names, pipeline, known=known, on_progress=on_progress)
 
 
 def parked_now(cluster: Cluster, pipeline: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -78,6 +78,21 @@ def want(
         return Effect(wishes, records, entries)
 
     return carry_out(settings, names, names.control, decide, by=by, what="what is wanted can't be written")
+
+
+def restart(latest: Latest, names: Names, pipeline: str, by: str) -> Sequence[Write]:
+    """The record that restarts a pipeline, for a command that changed what it goes on from; none where it is wanted to be stopped."""
+    found = latest.get(pipeline)
+    before = parse_wish(found.value or b"", found.version) if found is not None else Wish()
+    if before.desired is Desired.STOPPED:
+        return ()
+    return [
+        Write(
+            names.control,
+            pipeline.encode(),
+            _record(replace(before, restart=before.restart + 1, by=by, at=time.time())),
+        )
+    ]
 
 
 def _record(wish: Wish) -> bytes:
