@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 
 from pydantic import field_validator
 
-from streams.assignment import settled
 from streams.conversions import Conversion, conversion
-from streams.record_schema import RecordSchema, branches_of, holder, like, logical_or_kind, walk_to
+from trunkline.core.avro.assignment import settled
+from trunkline.core.avro.records import RecordSchema, branches_of, holder, like, logical_or_kind, walk_to
 from trunkline.core.casting_scalars import Cast, MismatchError
 from trunkline.core.contracts import Step, StepContext
 from trunkline.core.errors import ConfigurationError, RejectedError

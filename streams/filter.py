@@ -28,6 +28,7 @@ class FilterStep(Step):
     settings_type = FilterSettings
     summary: ClassVar[str] = "Keeps the events for which a condition holds."
     shorthand: ClassVar[str | None] = "when"
+    changes: ClassVar[bool] = False
 
     settings: FilterSettings
     _holds: Callable[[Any, Any], Any]

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from pydantic import field_validator
 
-from streams.assignment import settled
-from streams.record_schema import RecordSchema, is_name, is_nullable, nullable
+from trunkline.core.avro.assignment import settled
+from trunkline.core.avro.records import RecordSchema, is_name, is_nullable, nullable
 from trunkline.core.contracts import Step, StepContext
 from trunkline.core.errors import ConfigurationError, RejectedError
 from trunkline.core.event import Event

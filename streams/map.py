@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import model_validator
 
-from streams.assignment import settled
-from streams.record_schema import RecordSchema, holder, is_name, is_nullable, walk_to
+from trunkline.core.avro.assignment import settled
+from trunkline.core.avro.records import RecordSchema, holder, is_name, is_nullable, walk_to
 from trunkline.core.contracts import Step, StepContext
 from trunkline.core.errors import ConfigurationError, RejectedError, TrunklineError
 from trunkline.core.event import Event

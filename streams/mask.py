@@ -17,8 +17,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from streams.assignment import settled
-from streams.record_schema import RecordSchema, branches_of, holder, like, logical_or_kind, walk_to
+from trunkline.core.avro.assignment import settled
+from trunkline.core.avro.records import RecordSchema, branches_of, holder, like, logical_or_kind, walk_to
 from trunkline.core.contracts import Step, StepContext
 from trunkline.core.errors import ConfigurationError, RejectedError
 from trunkline.core.event import Event

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 from pydantic import field_validator
 
-from streams.assignment import settled
 from streams.parts import parts_of
-from streams.record_schema import RecordSchema, branches_of, is_name
+from trunkline.core.avro.assignment import settled
+from trunkline.core.avro.records import RecordSchema, branches_of, is_name
 from trunkline.core.contracts import Step, StepContext
 from trunkline.core.errors import ConfigurationError, RejectedError
 from trunkline.core.event import Event

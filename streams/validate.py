@@ -9,7 +9,7 @@ from fastavro.validation import ValidationError, validate
 from pydantic import Field, model_validator
 
 from streams.avro_file import parsed, schema_of
-from streams.record_schema import RecordSchema
+from trunkline.core.avro.records import RecordSchema
 from trunkline.core.contracts import Step, StepContext
 from trunkline.core.errors import RejectedError
 from trunkline.core.event import Event
@@ -60,6 +60,7 @@ class ValidateStep(Step):
 
     settings_type = ValidateSettings
     summary: ClassVar[str] = "Refuses records that break a schema or a rule."
+    changes: ClassVar[bool] = False
 
     settings: ValidateSettings
     _schema: Any | None

@@ -15,10 +15,11 @@ from typing import Any, ClassVar, Literal
 from connectors.file.folder import Folder
 from connectors.file.progress import MOST_FOLLOWED, Ledger, Progress, Seen, begun
 from connectors.file.reading import FileReading
-from connectors.file.settings import FileSettings
+from connectors.file.settings import CsvOptions, FileSettings
 from trunkline.core.contracts import PluginContext, Position, RejectedInput, Source, SourceBatch, SourceEvent
 from trunkline.core.contracts import Progress as SourceProgress
 from trunkline.core.errors import ConfigurationError, RetriableError
+from trunkline.core.uses import Columns
 
 _MOST_BYTES = 4 * 2**20
 """How much of files one poll reads at most, give or take a chunk: a batch of long rows must fit into memory."""
@@ -51,6 +52,13 @@ class FileSource(Source):
         """What the cast does with columns that the topic's schema does not have."""
         choice: Literal["refuse", "ignore"] = self.settings.csv.extra_columns
         return choice
+
+    @property
+    def columns(self) -> Columns | None:
+        """The columns of a CSV file, where the settings name them."""
+        csv: CsvOptions = self.settings.csv
+        named = csv.columns if self.settings.format == "csv" else None
+        return Columns(tuple(named), "config.csv.columns") if named is not None else None
 
     async def open(self, context: PluginContext) -> None:
         settings: FileSettings = self.settings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from connectors.http_poll.answer import json_items, line_items
@@ -15,6 +16,7 @@ from trunkline.core.envelope import uuid7
 from trunkline.core.errors import ConfigurationError, FatalError, RetriableError
 from trunkline.core.http import ApiKeyAuth, HttpClient, HttpResponse, check_header, check_url, classify_status
 from trunkline.core.template import Template, compile_template
+from trunkline.core.uses import FieldUse, Use
 from trunkline.core.verdicts import Ok, Retry
 
 
@@ -43,6 +45,18 @@ class HttpPollSource(Source):
         self._secret_param = auth.name if isinstance(auth, ApiKeyAuth) and auth.place == "query" else None
         self._client: HttpClient | None = None
         self._free_at = 0.0
+
+    def uses(self) -> Sequence[Use]:
+        """The fields of an item that the settings name."""
+        settings: HttpPollSettings = self.settings
+        named = {
+            "id": settings.id,
+            "time": settings.time,
+            "key": settings.key,
+            "correlation": settings.correlation,
+            "incremental.field": settings.incremental.field if settings.incremental is not None else None,
+        }
+        return [FieldUse(tuple(path.split(".")), f"config.{name}") for name, path in named.items() if path]
 
     async def open(self, context: PluginContext) -> None:
         """Reveals the secrets. The first poll is the probe."""

@@ -6,7 +6,7 @@ import json
 import re
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,6 +16,7 @@ from connectors.webhook.settings import WebhookSettings
 from connectors.webhook.signatures import RefusedError, Verifier, body_digest, make_verifier
 from trunkline.core.contracts import PluginContext, PushSource, Reception, RejectedInput, Request, SourceEvent
 from trunkline.core.envelope import correlation_from, trace_id
+from trunkline.core.uses import FieldUse, Use
 
 DOCUMENT_SCHEMA = "trunkline/webhook_document.avsc"
 _LONGEST_ID = 256
@@ -60,6 +61,15 @@ class WebhookSource(PushSource):
     def default_schema(self) -> str | None:
         """The built-in schema for topics that declare none: only documents have one, fields are the sender's own."""
         return DOCUMENT_SCHEMA if self.settings.payload == "document" else None
+
+    def uses(self) -> Sequence[Use]:
+        """The fields of the body that the settings name, where the body is the value."""
+        settings: WebhookSettings = self.settings
+        if settings.payload == "document" or settings.items is not None:
+            return []
+        names = ("kind_field", "id_field", "subject_field", "correlation_field")
+        named = {name: getattr(settings, name) for name in names}
+        return [FieldUse(tuple(path.split(".")), f"config.{name}") for name, path in named.items() if path]
 
     async def open(self, context: PluginContext) -> None:
         self._verify = make_verifier(self.settings.verify)

@@ -15,6 +15,8 @@ from sinks.file.settings import FileSinkSettings
 from trunkline.core.batchfile import MANIFEST_SUFFIX, BatchFile, build_file, leftovers, temporary_name
 from trunkline.core.contracts import Batch, PluginContext, Promises, Sink
 from trunkline.core.errors import ConfigurationError, FatalError
+from trunkline.core.formats import uses_of_format
+from trunkline.core.uses import Use
 from trunkline.core.verdicts import Verdict
 
 _REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
@@ -35,6 +37,10 @@ class FileSink(Sink):
         self._folder = Path(settings.folder)
         self._pipeline = ""
         self._swept: set[tuple[str, int]] = set()
+
+    def uses(self) -> Sequence[Use]:
+        """What the form of the files needs."""
+        return uses_of_format(self.settings.format, "config.format")
 
     async def open(self, context: PluginContext) -> None:
         """Makes the folder. Raises `ConfigurationError` where it can't be made or written to."""

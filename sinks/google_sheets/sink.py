@@ -17,6 +17,7 @@ from trunkline.core.contracts import Batch, PluginContext, Promises, Sink
 from trunkline.core.errors import FatalError, RejectedError, RetriableError
 from trunkline.core.event import Event
 from trunkline.core.http import NoAnswerError
+from trunkline.core.uses import ExpressionUse, FieldUse, Use
 from trunkline.core.verdicts import Dead, Ok, Retry, Unknown, Verdict
 
 MAX_REQUEST = 1_000_000
@@ -63,6 +64,13 @@ class GoogleSheetsSink(Sink):
         self._index: RowIndex | None = None
         # Row numbers change with every append, so one write at a time looks and then writes. The quota allows one a second anyway.
         self._turn = asyncio.Lock()
+
+    def uses(self) -> Sequence[Use]:
+        """An expression for each column, or the fields that columns are called after."""
+        settings = self.settings
+        if isinstance(settings.columns, dict):
+            return [ExpressionUse(text, f"config.columns.{name}") for name, text in settings.columns.items()]
+        return [FieldUse((name,), f"config.columns[{index}]") for index, name in enumerate(settings.columns)]
 
     async def open(self, context: PluginContext) -> None:
         """Signs in, finds the worksheet, and checks its header or writes it into an empty worksheet."""

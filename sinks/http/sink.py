@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from sinks.http.request import RequestPlan, field_at
-from sinks.http.settings import HttpSinkConnection, HttpSinkSettings
+from sinks.http.settings import FieldBody, HttpSinkConnection, HttpSinkSettings, TemplateBody
 from sinks.http.signing import Signer
 from trunkline.core.contracts import Batch, PluginContext, Promises, Sink
 from trunkline.core.errors import ConfigurationError, FatalError, RejectedError, RetriableError
@@ -22,6 +22,7 @@ from trunkline.core.http import (
     check_header,
     classify_status,
 )
+from trunkline.core.uses import FieldUse, TemplateUse, Use
 from trunkline.core.verdicts import Dead, Ok, Retry, Unknown, Verdict
 
 
@@ -44,6 +45,18 @@ class HttpSink(Sink):
         self._classes = _classes(settings)
         self._client: HttpClient | None = None
         self._signer: Signer | None = None
+
+    def uses(self) -> Sequence[Use]:
+        """Templates of the URL, the headers and the body, or the field that is the body."""
+        settings: HttpSinkSettings = self.settings
+        found: list[Use] = [TemplateUse(settings.url, "config.url")]
+        found += [TemplateUse(text, f"config.headers.{name}") for name, text in settings.headers.items()]
+        if isinstance(settings.body, TemplateBody):
+            found.append(TemplateUse(settings.body.template, "config.body.template"))
+        elif isinstance(settings.body, FieldBody):
+            path = tuple(settings.body.field.split("."))
+            found.append(FieldUse(path, "config.body.field", frozenset({"string", "bytes"})))
+        return found
 
     async def open(self, context: PluginContext) -> None:
         """Reveals the secrets and reads the probe, where one is set."""

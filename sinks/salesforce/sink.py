@@ -17,6 +17,7 @@ from sinks.salesforce.settings import MAX_COLLECTION, SalesforceConnection, Sale
 from trunkline.core.contracts import Batch, PluginContext, Promises, Sink
 from trunkline.core.errors import ConfigurationError, FatalError, RejectedError, RetriableError, did_you_mean
 from trunkline.core.http import HttpResponse
+from trunkline.core.uses import ExpressionUse, Use
 from trunkline.core.verdicts import Dead, Retry, Verdict
 
 _GRACE = 60.0
@@ -54,6 +55,10 @@ class SalesforceSink(Sink):
         self._context: PluginContext | None = None
         self._collections: Collections | None = None
         self._ranges: Ranges | None = None
+
+    def uses(self) -> Sequence[Use]:
+        """An expression for each field."""
+        return [ExpressionUse(text, f"config.fields.{name}") for name, text in self.settings.fields.items()]
 
     async def open(self, context: PluginContext) -> None:
         """Signs in and checks object, fields and external id against the object's describe."""

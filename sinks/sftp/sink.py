@@ -16,6 +16,8 @@ from sinks.sftp.upload import get, put
 from trunkline.core.batchfile import MANIFEST_SUFFIX, BatchFile, build_file, leftovers
 from trunkline.core.contracts import Batch, PluginContext, Promises, Sink
 from trunkline.core.errors import ConfigurationError, FatalError, RetriableError
+from trunkline.core.formats import uses_of_format
+from trunkline.core.uses import Use
 from trunkline.core.verdicts import Verdict
 
 _REFUSED = (asyncssh.SFTPPermissionDenied, asyncssh.SFTPWriteProtect, asyncssh.SFTPOpUnsupported)
@@ -42,6 +44,10 @@ class SftpSink(Sink):
         self._folder = ""
         self._parts = ""
         self._swept: set[tuple[str, int]] = set()
+
+    def uses(self) -> Sequence[Use]:
+        """What the form of the files needs."""
+        return uses_of_format(self.settings.format, "config.format")
 
     async def open(self, context: PluginContext) -> None:
         """Connects and looks for the folders. Raises `FatalError` for a wrong host key or refused credentials,

@@ -6,7 +6,7 @@ Slack reads `<…>` in a text as a link or a mention, which notifies people; so 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from trunkline.core.event import Event
@@ -46,6 +46,18 @@ def compiled(structure: Any, where: str, *, literal: bool = False) -> Rendering:
         items = [compiled(value, f"{where}[{index}]") for index, value in enumerate(structure)]
         return lambda event: [render(event) for render in items]
     return lambda _event: structure
+
+
+def templates_in(structure: Any, where: str) -> Iterator[tuple[str, str]]:
+    """The texts of a structure, each a template, with their places."""
+    if isinstance(structure, str):
+        yield structure, where
+    elif isinstance(structure, dict):
+        for name, value in structure.items():
+            yield from templates_in(value, f"{where}.{name}")
+    elif isinstance(structure, list):
+        for index, value in enumerate(structure):
+            yield from templates_in(value, f"{where}[{index}]")
 
 
 def metadata(event: Event) -> dict[str, Any]:

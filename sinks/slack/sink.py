@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from sinks.slack.client import SlackClient
-from sinks.slack.message import compiled, metadata
+from sinks.slack.message import compiled, metadata, templates_in
 from sinks.slack.pace import Pace
 from sinks.slack.settings import SlackConnection, SlackSettings
 from trunkline.core.contracts import Batch, PluginContext, Promises, Sink
 from trunkline.core.errors import ConfigurationError, RejectedError
 from trunkline.core.event import Event
+from trunkline.core.uses import TemplateUse, Use
 from trunkline.core.verdicts import Dead, Retry, Verdict
 
 
@@ -37,6 +38,16 @@ class SlackSink(Sink):
         self._channel = compiled(settings.channel or "", "channel", literal=True)
         self._pace = Pace(settings.min_interval)
         self._client: SlackClient | None = None
+
+    def uses(self) -> Sequence[Use]:
+        """Every text is a template."""
+        settings = self.settings
+        texts = {"channel": settings.channel, "text": settings.text, "blocks": settings.blocks}
+        return [
+            TemplateUse(text, where)
+            for name, structure in texts.items()
+            for text, where in templates_in(structure, f"config.{name}")
+        ]
 
     async def open(self, context: PluginContext) -> None:
         """Resolves the secret and asks Slack who we are."""

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import structlog.stdlib
 
@@ -20,6 +20,7 @@ from trunkline.core.event import Event
 from trunkline.core.plain import PlainWork
 from trunkline.core.quota import NO_QUOTA, Quota
 from trunkline.core.settings import Settings
+from trunkline.core.uses import Columns, Use
 from trunkline.core.verdicts import Verdict
 
 Position = dict[str, Any]
@@ -42,6 +43,13 @@ class Plugin:
     def __init__(self, settings: Any, connection: Any = None) -> None:
         self.settings = settings
         self.connection = connection
+
+    def uses(self) -> Sequence[Use]:
+        """What of an event's value the settings name, so that `validate` can check it against the schemas of the topics.
+
+        Of a sink these are events that it gets, of a source those that it gives. A step checks in `prepare`.
+        """
+        return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +137,31 @@ class SourceBatch:
     progress: Progress | None = None
 
 
-class Source(Plugin, ABC):
+class Producer(Plugin):
+    """What sources say of the values that they give, for casts to the topic's schema and for checks against it."""
+
+    @property
+    def textual(self) -> bool:
+        """Whether values are text that has to be cast to the schema's types, as those of CSV are."""
+        return False
+
+    @property
+    def extra_columns(self) -> Literal["refuse", "ignore"]:
+        """What becomes of fields that the topic's schema does not have."""
+        return "refuse"
+
+    @property
+    def default_schema(self) -> str | None:
+        """The shipped schema of its values, such as `trunkline/schedule_tick.avsc`; None where they are of the topic's schema."""
+        return None
+
+    @property
+    def columns(self) -> Columns | None:
+        """The fields of every value, where the settings name them; None where only the data tell."""
+        return None
+
+
+class Source(Producer, ABC):
     """A door in that asks: five verbs.
 
     The engine calls `splits` once after `open`, then `poll` and `committed` for each split it owns, one call at a time a split.
@@ -190,7 +222,7 @@ class Reception:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-class PushSource(Plugin, ABC):
+class PushSource(Producer, ABC):
     """A door in that is knocked at: the engine listens, limits and reads; the plug-in judges."""
 
     @property
@@ -222,7 +254,8 @@ class StepContext:
     """What a step is told before it runs: the Avro schema (JSON form) of the values it will get, or None if it is not known.
 
     `where` points at the step in its manifest, for messages. `target` is the schema of the topic that the stream writes to when
-    there is exactly one. `python_path` is the folder of the manifest, from which a `python` step may import.
+    there is exactly one. `python_path` is the folder of the manifest, from which a `python` step may import. Without `run_code`
+    the manifest is only checked: code that it names may be read and must not be run.
     """
 
     pipeline: str
@@ -230,15 +263,23 @@ class StepContext:
     where: str
     target: Any | None = None
     python_path: Path | None = None
+    run_code: bool = True
 
 
 class Step(Plugin, ABC):
     """One piece of work on one event. Pure: the same event gives the same result, so that a replay repeats it.
 
-    `shorthand` names the settings field that a bare value stands for: `filter: EXPR` is `filter: {when: EXPR}`.
+    `shorthand` names the settings field that a bare value stands for: `filter: EXPR` is `filter: {when: EXPR}`. `changes` says
+    whether it may give another value than it got: only with a schema can such a one be written.
     """
 
     shorthand: ClassVar[str | None] = None
+    changes: ClassVar[bool] = True
+
+    @property
+    def own_code(self) -> str | None:
+        """The code of the manifest's author that it runs, as `module:function`; None (the default) where it runs none."""
+        return None
 
     @classmethod
     def parse(cls, raw: Any) -> Settings:

@@ -59,7 +59,7 @@ def _words(text: str) -> list[str]:
     return text.split()
 
 
-_METHODS: dict[type, frozenset[str]] = {
+METHODS: dict[type, frozenset[str]] = {
     str: frozenset(
         _words(
             "capitalize casefold count endswith find isalnum isalpha isdigit islower isnumeric isspace isupper lower lstrip "
@@ -125,7 +125,7 @@ class Sandbox(ImmutableSandboxedEnvironment):
         return None
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        """Data attributes of dates and times, and the methods that `_METHODS` lists."""
+        """Data attributes of dates and times, and the methods that `METHODS` lists."""
         if not super().is_safe_attribute(obj, attr, value):
             return False
         if not callable(value):
@@ -214,10 +214,10 @@ def _filtered(node: Any, name: str) -> nodes.Filter:
 
 
 def _methods(kind: type) -> frozenset[str]:
-    found = _METHODS.get(kind)
+    found = METHODS.get(kind)
     if found is not None:
         return found
-    return next((names for base, names in _METHODS.items() if issubclass(kind, base)), frozenset())
+    return next((names for base, names in METHODS.items() if issubclass(kind, base)), frozenset())
 
 
 def _counted(values: Iterable[Any]) -> Iterator[Any]:

@@ -10,6 +10,7 @@ Jinja's sandbox: an allow-list of filters and methods, and limits on output, loo
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any
@@ -25,6 +26,7 @@ MAX_OUTPUT = 1024 * 1024
 """Characters that one rendering may give."""
 
 EVENT_NAMES = ("event", "meta", "key", "headers")
+_NO_SUCH = re.compile(r"No (filter|test) named '([^']*)'")
 _GLOBALS = frozenset({"range"})
 _READERS: dict[str, Callable[[Event], Any]] = {
     "event": lambda event: event.value,
@@ -108,9 +110,14 @@ def compile_template(
         used = frozenset(meta.find_undeclared_variables(tree)) - _GLOBALS
         code = environment.compile(tree)
     except TemplateError as error:
-        line = getattr(error, "lineno", None)
+        line, message = getattr(error, "lineno", None), str(error.message)
+        unknown_name = _NO_SUCH.match(message)
+        hint = None
+        if unknown_name is not None:
+            known = environment.filters if unknown_name.group(1) == "filter" else environment.tests
+            hint = did_you_mean(unknown_name.group(2), [name for name in known if not name.startswith("_")])
         raise ConfigurationError(
-            f"line {line}: {error.message}" if line else str(error.message), where=where, code="template.invalid"
+            f"line {line}: {message}" if line else message, where=where, hint=hint, code="template.invalid"
         ) from None
     except (RecursionError, OverflowError, SyntaxError, ValueError, LimitError) as error:
         raise ConfigurationError(
@@ -126,6 +133,11 @@ def compile_template(
         )
     compiled = environment.template_class.from_code(environment, code, environment.make_globals(None), None)
     return Template(text, where, compiled, used, constant)
+
+
+def parsed(text: str) -> nodes.Template:
+    """The syntax tree of a valid template."""
+    return _environment(None).parse(text)
 
 
 def _constant(tree: nodes.Template) -> str | None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from trunkline.core.avro_names import type_hint
+from trunkline.core.avro.names import type_hint
 from trunkline.core.errors import ConfigurationError
 
 PRIMITIVES: Final = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
-from trunkline.core.avro_names import type_hint
+from trunkline.core.avro.names import type_hint
 from trunkline.core.errors import ConfigurationError
 
 

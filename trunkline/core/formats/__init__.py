@@ -9,9 +9,25 @@ from trunkline.core.formats.avro_container import render_avro
 from trunkline.core.formats.csv_file import render_csv
 from trunkline.core.formats.json_lines import render_json_lines
 from trunkline.core.formats.rendered import Rendered
-from trunkline.core.formats.settings import AnyFormat, AvroFormat, CsvFormat, FileFormat, JsonLinesFormat
+from trunkline.core.formats.settings import (
+    AnyFormat,
+    AvroFormat,
+    CsvFormat,
+    FileFormat,
+    JsonLinesFormat,
+    uses_of_format,
+)
 
-__all__ = ["AnyFormat", "AvroFormat", "CsvFormat", "FileFormat", "JsonLinesFormat", "Rendered", "render"]
+__all__ = [
+    "AnyFormat",
+    "AvroFormat",
+    "CsvFormat",
+    "FileFormat",
+    "JsonLinesFormat",
+    "Rendered",
+    "render",
+    "uses_of_format",
+]
 
 
 def render(events: Sequence[Event], shape: AnyFormat, name: str) -> Rendered:

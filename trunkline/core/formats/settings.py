@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
 
+from trunkline.core.formats.columns import ENVELOPE_COLUMNS
 from trunkline.core.settings import Settings, setting
+from trunkline.core.uses import FieldUse, RecordUse, Use
 
 EnvelopeField = Literal["id", "source", "type", "time", "subject", "correlation_id", "causation_id"]
 
@@ -84,6 +86,16 @@ class AvroFormat(_Table):
 
     type: Literal["avro"] = setting("avro", description="An Avro object container file.")
     codec: Literal["null", "deflate"] = setting("null", description="How blocks are compressed.")
+
+
+def uses_of_format(shape: AnyFormat, where: str) -> list[Use]:
+    """What of an event a file of this form needs: a record, the columns that are named, and names for parts of the envelope."""
+    found: list[Use] = []
+    columns = None if isinstance(shape, AvroFormat) else shape.columns
+    if isinstance(shape, CsvFormat) or columns is not None or shape.envelope:
+        found.append(RecordUse(where, tuple(ENVELOPE_COLUMNS[part] for part in shape.envelope)))
+    found += [FieldUse((name,), f"{where}.columns[{index}]") for index, name in enumerate(columns or ())]
+    return found
 
 
 AnyFormat = CsvFormat | JsonLinesFormat | AvroFormat

@@ -100,9 +100,12 @@ def sink_filter(project: Project, manifest: models.Sink) -> Any | None:
 
 
 def prepare_steps(
-    project: Project, manifest: models.Stream, schema: Any | None
+    project: Project, manifest: models.Stream, schema: Any | None, *, run_code: bool = True
 ) -> tuple[list[PreparedStep], Any | None]:
-    """The steps of a stream made and compiled for inputs of `schema`, and the schema of what comes out. Raises `ManifestError`."""
+    """The steps of a stream made and compiled for inputs of `schema`, and the schema of what comes out.
+
+    Without `run_code`, code that the manifest names is read and not run: then they are good for a check only. Raises `ManifestError`.
+    """
     prepared = []
     origin = project.origin(manifest)
     targets = {
@@ -127,7 +130,8 @@ def prepare_steps(
             step = step_type(settings)
             where = f"{origin.document.file}:{origin.document.line(path)}: spec.steps[{index}].{spec.plugin}"
             last = index == len(manifest.spec.steps) - 1
-            context = StepContext(manifest.metadata.name, schema, where, only_target if last else None, origin.folder)
+            target = only_target if last else None
+            context = StepContext(manifest.metadata.name, schema, where, target, origin.folder, run_code)
             schema = step.prepare(context)
         except ManifestError:
             raise

@@ -6,13 +6,16 @@ Each manifest is judged on its own, so that one with a fault stops itself and wh
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
+from trunkline.core.contracts import PushSource
 from trunkline.core.errors import TrunklineError
+from trunkline.core.expressions import BOOL
 from trunkline.core.manifests import models
 from trunkline.core.manifests.build import (
+    PreparedStep,
     UndecidedError,
     build_connection,
     build_fallback,
@@ -27,11 +30,25 @@ from trunkline.core.manifests.findings import Findings, Key
 from trunkline.core.manifests.flow import circles, in_flow_order
 from trunkline.core.manifests.kinds import KINDS
 from trunkline.core.manifests.models import Manifest, Pipeline
-from trunkline.core.manifests.problems import ManifestError, Path_, path_in
+from trunkline.core.manifests.outputs import (
+    KnownSchemas,
+    Registered,
+    sink_faults,
+    source_faults,
+    stream_faults,
+)
+from trunkline.core.manifests.problems import ManifestError, Path_, Problem, path_in
 from trunkline.core.manifests.project import Project
-from trunkline.core.manifests.topics import declared_schema, family_problems, topics_named
+from trunkline.core.manifests.topics import (
+    SchemaCheck,
+    declared_schema,
+    family_problems,
+    topic_faults,
+    topics_named,
+)
 from trunkline.core.secret import references_as_written
 from trunkline.core.shipped import shipped_schema
+from trunkline.core.uses import check_expression
 
 
 def check(project: Project) -> None:
@@ -42,14 +59,22 @@ def check(project: Project) -> None:
     examine(project).raise_for_problems()
 
 
-def examine(found: Project | Findings, *, schema_check: Callable[[Any], object] | None = None) -> Findings:
+def examine(
+    found: Project | Findings,
+    *,
+    run_code: bool = False,
+    schema_check: SchemaCheck | None = None,
+    registered: Registered | None = None,
+) -> Findings:
     """Judges each manifest on its own, after the first half (`gather`) or from a project that has passed it.
 
-    `schema_check` is asked about the schema of each topic, besides: it raises our errors, with a JSON pointer as their `where`. The
-    schemas that are declared and derived are filled in. Raises nothing for what a manifest may say.
+    Code of `python` steps is read, and executed only with `run_code`. `schema_check` is asked about every schema besides: it raises our
+    errors, with a JSON pointer as their `where`. `registered` tells the schema of a topic that declares none; without it, nothing is
+    said of topics that may have one in a registry. The schemas that are declared and derived are filled in. References stay as
+    they are written. Raises nothing for what a manifest may say.
     """
     findings = Findings(found) if isinstance(found, Project) else found
-    _Examination(findings, schema_check).run()
+    _Examination(findings, run_code, schema_check, registered).run()
     findings.project = _without(findings.project, findings.bad)
     return findings
 
@@ -62,12 +87,21 @@ def key_of(manifest: Manifest) -> Key:
 class _Examination:
     """One run over a project. What is wrong goes to the findings."""
 
-    def __init__(self, findings: Findings, schema_check: Callable[[Any], object] | None) -> None:
+    def __init__(
+        self,
+        findings: Findings,
+        run_code: bool,
+        schema_check: SchemaCheck | None,
+        registered: Registered | None,
+    ) -> None:
         self._findings = findings
-        self._schema_check = schema_check
         self._project = findings.project
+        self._run_code = run_code
+        self._schema_check = schema_check
+        self._known = KnownSchemas(findings.project, registered)
         self._derived: dict[str, str] = {}
         """The schema that a stream gave a topic which declares none, as JSON text."""
+        self._paths: dict[str, models.Source] = {}
 
     def run(self) -> None:
         """Topics and connections first, then the pipelines in the order in which events flow."""
@@ -75,6 +109,8 @@ class _Examination:
         project.schemas.clear()
         for topic in project.topics.values():
             self._attempt(topic, ("spec", "schema"), partial(declared_schema, project, topic, self._schema_check))
+            self._note(topic, topic_faults(project, topic))
+        self._known.doubtful |= {name for kind, name in self._findings.bad if kind == "Topic"}
         for connection in project.connections.values():
             self._attempt(connection, ("spec",), partial(build_connection, project, connection))
         self._topics()
@@ -83,9 +119,14 @@ class _Examination:
         for names in circles(project.streams):
             self._circle(names)
         for stream in in_flow_order(project.streams):
-            self._attempt(stream, ("spec",), partial(self._derive, stream))
+            if not self._attempt(stream, ("spec",), partial(self._derive, stream)):
+                self._known.doubtful |= {target.topic for target in stream.spec.to}
         for sink in project.sinks.values():
             self._sink(sink)
+
+    def _note(self, manifest: Manifest, problems: Iterable[Problem]) -> None:
+        for problem in problems:
+            self._findings.blame(key_of(manifest), problem)
 
     def _attempt(self, manifest: Manifest, path: Path_, action: Callable[[], object]) -> bool:
         """Runs one check and notes what it finds, so that all problems come at once. Whether it found nothing."""
@@ -131,25 +172,45 @@ class _Examination:
         return False
 
     def _source(self, source: models.Source) -> None:
-        if self._connected(source, source.spec.connection, ("spec", "connection")):
-            self._attempt(source, ("spec",), partial(self._own_schema, source))
+        if not self._connected(source, source.spec.connection, ("spec", "connection")) or not self._attempt(
+            source, ("spec",), partial(self._judge_source, source)
+        ):
+            self._known.doubtful |= {target.topic for target in source.spec.to}
         self._attempt(source, ("spec", "to"), partial(source_routes, self._project, source))
 
-    def _own_schema(self, source: models.Source) -> None:
-        """Makes the source, and takes the schema that it brings along for topics that declare none."""
-        default = getattr(build_source(self._project, source), "default_schema", None)
-        if default is not None:
+    def _judge_source(self, source: models.Source) -> None:
+        """Makes the source, takes the schema that it brings along for topics that declare none, and looks at what it gives."""
+        plugin, origin = build_source(self._project, source), self._project.origin(source)
+        if plugin.default_schema is not None:
             for target in source.spec.to:
                 if self._project.schema_of(target.topic) is None:
-                    self._project.schemas[target.topic] = shipped_schema(default)
+                    self._project.schemas[target.topic] = shipped_schema(plugin.default_schema)
+        if isinstance(plugin, PushSource):
+            other = self._paths.setdefault(plugin.path, source)
+            if other is not source:
+                message = f"the path {plugin.path} is that of the source {other.metadata.name!r} already"
+                hint = "give each source a path of its own"
+                self._note(source, [origin.problem(("spec", "config", "path"), message, hint, "manifest.path_taken")])
+        self._note(source, source_faults(source, plugin, origin, self._known))
 
     def _sink(self, sink: models.Sink) -> None:
-        project, fallback = self._project, sink.spec.fallback
+        fallback = sink.spec.fallback
         if self._connected(sink, sink.spec.connection, ("spec", "connection")):
-            self._attempt(sink, ("spec",), partial(build_sink, project, sink))
+            self._attempt(sink, ("spec",), partial(self._judge_sink, sink, build_sink, ("spec",)))
         if fallback is not None and self._connected(sink, fallback.connection, ("spec", "fallback", "connection")):
-            self._attempt(sink, ("spec", "fallback"), partial(build_fallback, project, sink))
-        self._attempt(sink, ("spec", "when"), partial(sink_filter, project, sink))
+            path: Path_ = ("spec", "fallback")
+            self._attempt(sink, path, partial(self._judge_sink, sink, build_fallback, path))
+        self._attempt(sink, ("spec", "when"), partial(self._judge_filter, sink))
+
+    def _judge_sink(self, sink: models.Sink, build: Callable[[Project, models.Sink], Any], path: Path_) -> None:
+        plugin = build(self._project, sink)
+        self._note(sink, sink_faults(plugin, sink.spec.from_, self._project.origin(sink), path, self._known))
+
+    def _judge_filter(self, sink: models.Sink) -> None:
+        schemas = {topic: schema for topic in sink.spec.from_ if (schema := self._known.of(topic)) is not None}
+        if sink.spec.when is not None and schemas:
+            check_expression(sink.spec.when, schemas, "spec.when", expect=BOOL)
+        sink_filter(self._project, sink)
 
     def _circle(self, names: list[str]) -> None:
         for name in names:
@@ -165,14 +226,22 @@ class _Examination:
         Raises `ManifestError` when two writers derive different schemas for one topic.
         """
         project, origin = self._project, self._project.origin(stream)
-        inputs = [project.schema_of(topic) for topic in stream.spec.from_]
+        inputs = [self._known.of(topic) for topic in stream.spec.from_]
+        uncertain = not self._known.doubtful.isdisjoint(stream.spec.from_)
         for schema in {json.dumps(one): one for one in inputs}.values() if len(inputs) > 1 else inputs:
-            _, output = prepare_steps(project, stream, schema)
+            steps, output = prepare_steps(project, stream, schema, run_code=self._run_code)
+            self._note_code(stream, steps)
             try:
                 stream_routes(project, stream, output)
+                if output is not None and self._schema_check is not None:
+                    self._schema_check(output)
             except TrunklineError as error:
-                path = path_in(error.where)
+                path = path_in(error.where) or ("spec", "steps")
                 raise ManifestError([origin.problem(path, error.message, error.hint, error.code)]) from error
+            if output is None and uncertain:
+                self._known.doubtful |= {target.topic for target in stream.spec.to}
+                continue
+            self._note(stream, stream_faults(stream, steps, output, origin, self._known))
             for index, target in enumerate(stream.spec.to):
                 if output is not None and not self._agreed(target.topic, output):
                     raise ManifestError(
@@ -185,6 +254,16 @@ class _Examination:
                             )
                         ]
                     )
+
+    def _note_code(self, stream: models.Stream, steps: Sequence[PreparedStep]) -> None:
+        """Notes the code that was read and not run."""
+        for index, one in enumerate(steps if not self._run_code else ()):
+            if one.step.own_code is not None:
+                place: Path_ = ("spec", "steps", index, one.name)
+                message = f"the code of {one.step.own_code} was read and not run"
+                note = self._project.origin(stream).problem(place, message, None, "python.not_run")
+                if note not in self._findings.not_run:
+                    self._findings.not_run.append(note)
 
     def _agreed(self, topic: str, output: Any) -> bool:
         """Notes a derived schema; False where another stream derived another one. A declared one stands in any case."""

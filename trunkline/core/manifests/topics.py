@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from trunkline.core.avro_faults import SchemaFault, faults_of_schema
+from trunkline.core.avro.faults import SchemaFault, faults_of_schema
 from trunkline.core.errors import TrunklineError, did_you_mean
 from trunkline.core.expressions import type_of_avro
 from trunkline.core.manifests import models
@@ -15,15 +15,21 @@ from trunkline.core.manifests.documents import Origin
 from trunkline.core.manifests.models import Pipeline
 from trunkline.core.manifests.problems import ManifestError, Path_, Problem
 from trunkline.core.manifests.project import Project
+from trunkline.core.manifests.topic_config import config_faults
 from trunkline.core.manifests.wording import describe, quoting_hint
 
+_OWN_TOPICS = {".dlq": "the dead-letter topic", ".retry": "the retry topic", ".parked": "the topic of parked records"}
 _SCHEMA: Path_ = ("spec", "schema")
 
 
-def declared_schema(project: Project, topic: models.Topic, schema_check: Callable[[Any], object] | None = None) -> None:
+SchemaCheck = Callable[[Any], object]
+"""Raises our errors for a schema that it does not take, with a JSON pointer as their `where`."""
+
+
+def declared_schema(project: Project, topic: models.Topic, schema_check: SchemaCheck | None = None) -> None:
     """Puts the schema that a topic declares, itself or in a file, among the project's.
 
-    `schema_check` raises our errors for what it does not take; their `where` is a JSON pointer. Raises `ManifestError`.
+    Raises `ManifestError`.
     """
     declared = topic.spec.value_schema
     if declared is None:
@@ -88,6 +94,18 @@ def _pointed(where: str | None) -> Path_:
     return tuple(int(part) if part.isdigit() else part for part in where.split("/") if part)
 
 
+def topic_faults(project: Project, topic: models.Topic) -> Iterator[Problem]:
+    """A name that is that of a pipeline's own topic, and settings that Kafka would refuse."""
+    name, origin = topic.metadata.name, project.origin(topic)
+    for suffix, what in _OWN_TOPICS.items():
+        pipeline = project.pipeline(name.removesuffix(suffix)) if name.endswith(suffix) else None
+        if pipeline is not None:
+            message = f"{name!r} is {what} of the pipeline {pipeline.metadata.name!r}, which makes it itself"
+            yield origin.problem(("metadata", "name"), message, "choose another name", "manifest.own_topic")
+    for setting, message, hint in config_faults(topic.spec.config):
+        yield origin.problem(("spec", "config", setting), message, hint, "manifest.topic_config")
+
+
 def topics_named(project: Project, pipeline: Pipeline) -> Iterator[tuple[Path_, str, Problem | None]]:
     """The topics that a pipeline reads and writes, each with the place where it is named and what is wrong with it there."""
     named: list[tuple[Path_, str]] = []
@@ -96,8 +114,7 @@ def topics_named(project: Project, pipeline: Pipeline) -> Iterator[tuple[Path_, 
     if not isinstance(pipeline, models.Sink):
         named += [(("spec", "to", index, "topic"), target.topic) for index, target in enumerate(pipeline.spec.to)]
     for path, topic in named:
-        missing = project.topic_of(topic) is None and not _is_dead_letters(project, topic)
-        yield path, topic, _missing(project, pipeline, path, topic) if missing else None
+        yield path, topic, _fault_of_name(project, pipeline, path, topic)
 
 
 def family_problems(project: Project) -> Iterator[tuple[Pipeline, Problem]]:
@@ -113,6 +130,18 @@ def family_problems(project: Project) -> Iterator[tuple[Pipeline, Problem]]:
                     hint = "rename the pipeline or the family"
                     origin = project.origin(pipeline)
                     yield pipeline, origin.problem(("metadata", "name"), message, hint, "manifest.family")
+
+
+def _fault_of_name(project: Project, pipeline: Pipeline, path: Path_, topic: str) -> Problem | None:
+    if project.topic_of(topic) is not None:
+        return None
+    if path[1] == "from" and _is_dead_letters(project, topic):
+        if topic.removesuffix(".dlq") != pipeline.metadata.name:
+            return None
+        message = "a pipeline that reads its own dead letters gets each of them again and again"
+        hint = "read them with another pipeline, or send them again with `trunkline dlq redrive`"
+        return project.origin(pipeline).problem(path, message, hint, "manifest.own_topic")
+    return _missing(project, pipeline, path, topic)
 
 
 def _is_dead_letters(project: Project, topic: str) -> bool:

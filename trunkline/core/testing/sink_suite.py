@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from trunkline.core.event import Event
 from trunkline.core.testing.kits import NotApplicableError, SinkKit
 from trunkline.core.testing.observation import cancelled_task
 from trunkline.core.testing.plugin_suite import PluginSuite, Scene, suite_class
+from trunkline.core.uses import Use, check_use
 from trunkline.core.verdicts import Dead, Ok, Retry, Unknown, Verdict
 
 
@@ -137,6 +139,25 @@ class SinkSuite(PluginSuite[SinkKit]):
 
         self.perform(kit, work)
 
+    def test_a_field_that_events_lack_is_found_before_anything_runs(self, kit: SinkKit) -> None:
+        """What the settings name of an event is among the sink's `uses`, so that `validate` finds a misspelt name."""
+
+        async def work(scene: Scene) -> None:
+            value = kit.value(0)
+            if not isinstance(value, dict) or not any(name in json.dumps(kit.config) for name in value):
+                raise NotApplicableError("the settings name no field of an event")
+            sink = scene.made()
+            for use in sink.uses():
+                check_use(use, {"records": schema_of_value(value)})
+            misspelt = schema_of_value({f"{name}_": one for name, one in value.items()})
+            error = next(filter(None, (refusal(use, misspelt) for use in sink.uses())), None)
+            assert error is not None, "no use names what the settings name"
+            scene.said.say(error)
+            assert any(name in error.message for name in value), f"{error} does not name the field"
+            assert (error.where or "").startswith("config."), f"{error} does not say where"
+
+        self.perform(kit, work)
+
     def test_it_opens_and_closes_without_a_trace(self, kit: SinkKit) -> None:
         async def work(scene: Scene) -> None:
             for _ in range(2):
@@ -157,6 +178,22 @@ class SinkSuite(PluginSuite[SinkKit]):
         assert issubclass(self.plugin, Sink)
         assert self.plugin.promises.max_batch >= 1
         assert not self.plugin.promises.contiguous or self.plugin.promises.max_batch > 1
+
+
+def refusal(use: Use, schema: Any) -> ConfigurationError | None:
+    """What is said of a use for records of a schema; None where it is good."""
+    try:
+        check_use(use, {"records": schema})
+    except ConfigurationError as error:
+        return error
+    return None
+
+
+def schema_of_value(value: dict[str, Any]) -> dict[str, Any]:
+    """An Avro schema of which a flat record is a value; fields of other types than JSON's scalars are strings."""
+    kinds = {bool: "boolean", int: "long", float: "double"}
+    fields = [{"name": name, "type": kinds.get(type(one), "string")} for name, one in value.items()]
+    return {"type": "record", "name": "Record", "fields": fields}
 
 
 def event_of(value: Any, number: int) -> Event:

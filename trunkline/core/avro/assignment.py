@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from streams.record_schema import RecordSchema, branches_of, is_nullable
+from trunkline.core.avro.records import RecordSchema, branches_of, is_nullable
 from trunkline.core.contracts import StepContext
 from trunkline.core.errors import ConfigurationError, did_you_mean
+from trunkline.core.expressions import type_of_avro
 
 _NUMBERS = frozenset({"int", "long", "float", "double"})
 _INTEGERS = frozenset({"int", "long"})
@@ -25,6 +26,19 @@ def settled(derived: RecordSchema, context: StepContext) -> Any:
     target = RecordSchema(context.target, context.where)
     _check_record(derived, derived.name, target, target.name, "", context.where)
     return context.target
+
+
+def check_assignable(given: Any, taken: Any, where: str) -> None:
+    """Raises `ConfigurationError` (`step.target_schema`) where no value of the schema `given` can be written with `taken`."""
+    if given == taken:
+        return
+    kinds = [type_of_avro(one) for one in (given, taken)]
+    if any(kind.kind != "object" for kind in kinds):
+        if kinds[0].kind != kinds[1].kind and not any(kind.is_dyn for kind in kinds):
+            raise _unfit(f"the value is a {kinds[0]}, and the target's schema wants a {kinds[1]}", None, where)
+        return
+    derived, target = RecordSchema(given, where), RecordSchema(taken, where)
+    _check_record(derived, derived.name, target, target.name, "", where)
 
 
 def _check_record(
@@ -80,5 +94,5 @@ def _may_hold(taker: str, given: str) -> bool:
     return (taker in {"float", "double"} and given in _NUMBERS) or {taker, given} == {"record", "map"}
 
 
-def _unfit(message: str, hint: str, where: str) -> ConfigurationError:
+def _unfit(message: str, hint: str | None, where: str) -> ConfigurationError:
     return ConfigurationError(message, where=where, hint=hint, code="step.target_schema")

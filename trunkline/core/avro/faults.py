@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trunkline.core.avro_names import PRIMITIVES, type_hint
+from trunkline.core.avro.names import PRIMITIVES, type_hint
 
 _TEXTS = ("name", "namespace", "doc", "logicalType", "order")
 _LISTS = ("symbols", "aliases")
