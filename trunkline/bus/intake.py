@@ -14,7 +14,7 @@ from typing import Protocol
 from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
 from trunkline.bus.beginnings import Assigned, Beginnings, Partition, Reading
-from trunkline.bus.kafka import offset_of, translate
+from trunkline.bus.kafka import offset_of, passes, translate
 from trunkline.core.errors import TrunklineError
 from trunkline.core.log import get_logger
 
@@ -28,7 +28,6 @@ QUIET_SECONDS = 5.0
 REVOKE_SECONDS = 3.0
 """How long a rebalance waits for an answer whether the topics are still those that were read."""
 _ABSENT = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}  # noqa: SLF001 (librdkafka's own codes have no other name)
-_PASSING = {KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._RESOLVE, KafkaError._TIMED_OUT}  # noqa: SLF001
 
 
 class Member(Protocol):
@@ -123,8 +122,9 @@ class Intake:
         self._consumer.close()
 
     def _judge(self, error: KafkaError, message: Message) -> None:
-        if error.code() in _ABSENT or error.code() in _PASSING or error.retriable():
-            log.debug("kafka reports", error=error.str())
+        if error.code() in _ABSENT or passes(error):
+            # The client goes on by itself, also with a topic that is made later; meanwhile nothing of it is read.
+            self._settings.report(error, about=message.topic() or "")
             return
         if error.code() == KafkaError._AUTO_OFFSET_RESET:  # noqa: SLF001
             place = (message.topic() or "", message.partition() or 0)

@@ -12,7 +12,7 @@ from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
-from trunkline.bus.kafka import KafkaSettings, translate
+from trunkline.bus.kafka import KafkaSettings, answered, topics_of, translate
 from trunkline.bus.names import Names
 from trunkline.core.manifests import Pipeline, Project
 
@@ -180,11 +180,11 @@ def ensure_topics(settings: KafkaSettings, plans: Iterable[TopicPlan]) -> list[D
         )
         for name, future in futures.items():
             try:
-                future.result(TIMEOUT)
+                answered(future, TIMEOUT)
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise translate(error, f"the topic {name} can't be created") from error
-        _wait_for(admin, [plan.name for plan in missing])
+        _wait_for(settings, [plan.name for plan in missing])
     return [
         difference for plan in plans if plan.name in existing for difference in _differences(plan, existing[plan.name])
     ]
@@ -202,7 +202,7 @@ def grow_topics(settings: KafkaSettings, wanted: Mapping[str, int]) -> None:
     )
     for name, future in futures.items():
         try:
-            future.result(TIMEOUT)
+            answered(future, TIMEOUT)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.INVALID_PARTITIONS:  # another worker was faster
                 raise translate(error, f"the topic {name} can't be given more partitions") from error
@@ -252,7 +252,7 @@ def topic_states(
     ).items():
         try:
             config = {
-                entry.name: str(entry.value) for entry in future.result(TIMEOUT).values() if entry.value is not None
+                entry.name: str(entry.value) for entry in answered(future, TIMEOUT).values() if entry.value is not None
             }
         except KafkaException as error:
             if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
@@ -265,11 +265,7 @@ def topic_states(
 
 def matching_topics(settings: KafkaSettings, patterns: Iterable[str]) -> list[str]:
     """The existing topics that the names and families cover."""
-    try:
-        existing = settings.admin().list_topics(timeout=TIMEOUT).topics
-    except KafkaException as error:
-        raise translate(error, "the topics can't be listed") from error
-    wanted = list(patterns)
+    existing, wanted = topics_of(settings, timeout=TIMEOUT), list(patterns)
     return sorted(
         name
         for name in existing
@@ -277,11 +273,11 @@ def matching_topics(settings: KafkaSettings, patterns: Iterable[str]) -> list[st
     )
 
 
-def _wait_for(admin: AdminClient, names: list[str]) -> None:
+def _wait_for(settings: KafkaSettings, names: list[str]) -> None:
     """A topic that was just created may not be in every broker's metadata yet."""
     deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
-        known = admin.list_topics(timeout=TIMEOUT).topics
+        known = topics_of(settings, timeout=TIMEOUT)
         if all(name in known and all(part.leader >= 0 for part in known[name].partitions.values()) for name in names):
             return
         time.sleep(0.05)

@@ -14,7 +14,7 @@ from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, TopicPartition
 
-from trunkline.bus.kafka import KafkaSettings, end_offsets
+from trunkline.bus.kafka import KafkaSettings, end_offsets, records_of
 from trunkline.bus.names import Names
 from trunkline.bus.redrive.job import RedriveExecution, Surroundings, plan_of, way_of
 from trunkline.bus.redrive.jobs import Desired, Job, JobLog, JobRecords, JobState, RedriveOrder, Wish, partition_of
@@ -145,9 +145,8 @@ class _Follower:
 
     def look(self) -> Job:
         """The job now."""
-        for message in self._reader.consume(200, LOOK_SECONDS):
-            if message.error() is None:
-                self._log.take(message)
+        for message in records_of(self._reader.consume(200, LOOK_SECONDS), "the jobs can't be read"):
+            self._log.take(message)
         return self.job
 
     @property

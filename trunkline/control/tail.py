@@ -8,7 +8,16 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from trunkline.bus.kafka import KafkaSettings, end_offsets, headers_of, offset_of, translate, watermarks
+from trunkline.bus.kafka import (
+    KafkaSettings,
+    end_offsets,
+    headers_of,
+    offset_of,
+    passes,
+    records_of,
+    translate,
+    watermarks,
+)
 from trunkline.bus.redrive.letters import decoded_value, text_of
 from trunkline.control.cluster import Cluster
 from trunkline.control.timestamps import utc
@@ -125,15 +134,15 @@ def _until(reader: Consumer, topic: str, partition: int, begin: int, end: int) -
                 return
         elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
             return
-        elif not error.retriable():
+        elif not passes(error):
             raise translate(KafkaException(error), f"{topic}[{partition}] can't be read")
 
 
 def _arriving(reader: Consumer) -> Iterator[Message]:
     while True:
         message = reader.poll(0.5)
-        if message is not None and message.error() is None:
-            yield message
+        if message is not None:
+            yield from records_of([message], "no more records can be read")
 
 
 def decoded(message: Message, decoder: Decoder, holds: Expression | None = None) -> TopicRecord | None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from confluent_kafka import KafkaException
-
-from trunkline.bus.kafka import KafkaSettings, translate, watermarks
+from trunkline.bus.kafka import KafkaSettings, topics_of, watermarks
 from trunkline.bus.names import Names
 from trunkline.bus.topics import TopicState, topic_states
 from trunkline.bus.worker.applied import project_of, read_applied
@@ -16,7 +14,6 @@ from trunkline.core.errors import ConfigurationError, did_you_mean
 from trunkline.core.manifests import Project, Sink, Source, Stream
 from trunkline.registry.client import RegistryClient
 
-_TIMEOUT = 15.0
 _OWN_ENDS = (".dlq", ".retry", ".parked")
 
 
@@ -92,7 +89,7 @@ def describe_topic(cluster: Cluster, registry: RegistryClient, topic: str) -> To
     """Everything about one topic. Raises `ConfigurationError` with the nearest name where there is none of that name."""
     kafka = cluster.kafka
     state = require_topic(cluster, topic)
-    metadata = kafka.admin().list_topics(topic, timeout=_TIMEOUT).topics[topic]
+    metadata = topics_of(kafka, topic)[topic]
     reader = kafka.reader()
     try:
         partitions = []
@@ -126,10 +123,7 @@ def require_topic(cluster: Cluster, topic: str) -> TopicState:
 
 
 def _topic_names(kafka: KafkaSettings) -> list[str]:
-    try:
-        return sorted(kafka.admin().list_topics(timeout=_TIMEOUT).topics)
-    except KafkaException as error:
-        raise translate(error, "the topics can't be listed") from error
+    return sorted(topics_of(kafka))
 
 
 def _is_internal(name: str, names: Names) -> bool:

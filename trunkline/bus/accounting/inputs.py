@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from confluent_kafka import KafkaException
-
 from trunkline.bus.intake import Partition
-from trunkline.bus.kafka import KafkaSettings, translate
+from trunkline.bus.kafka import KafkaSettings, topics_of
 from trunkline.bus.names import Names
 
 TIMEOUT = 15.0
@@ -28,10 +26,7 @@ def inputs_of(
     """The inputs of pipelines, of which each reads these names and families. Raises our error for Kafka's."""
     if not pipelines:
         return {}
-    try:
-        topics = settings.admin().list_topics(timeout=timeout).topics
-    except KafkaException as error:
-        raise translate(error, "the topics can't be listed") from error
+    topics = topics_of(settings, timeout=timeout)
     return {
         pipeline: _inputs({name: topic.partitions for name, topic in topics.items()}, names.retry(pipeline), patterns)
         for pipeline, patterns in pipelines.items()

@@ -7,10 +7,10 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from confluent_kafka import KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import KafkaException, Message, TopicPartition
 
 from trunkline.bus.budget.claim import Claim
-from trunkline.bus.kafka import KafkaSettings, end_offsets, offset_of, watermarks
+from trunkline.bus.kafka import KafkaSettings, UnawaitedProducer, end_offsets, offset_of, records_of, watermarks
 from trunkline.core.errors import TrunklineError
 from trunkline.core.log import get_logger
 
@@ -39,7 +39,7 @@ class Link:
         self._heard = heard
         self._read = read
         self._stop = threading.Event()
-        self._producer: Producer = settings.producer(linger_ms=0, only_failures=True)
+        self._producer = UnawaitedProducer(settings, linger_ms=0)
         self._thread = threading.Thread(target=self._run, name="budgets", daemon=True)
 
     def start(self) -> None:
@@ -48,11 +48,7 @@ class Link:
 
     def write(self, claim: Claim) -> None:
         """Writes a claim, without waiting: what does not arrive is claimed again."""
-        try:
-            self._producer.produce(self._topic, claim.to_record(), claim.key)
-            self._producer.poll(0)
-        except (BufferError, KafkaException) as error:
-            log.warning("a budget can't be claimed", account=claim.account, reason=str(error))
+        self._producer.write(self._topic, claim.to_record(), claim.key)
 
     def stop(self) -> None:
         """Writes what is left and ends. Blocks."""
@@ -77,7 +73,8 @@ class Link:
             first, _ = watermarks(reader, self._topic, 0)
             end = end_offsets(self._settings, self._topic).get(0, 0)
             caught_up = position is not None
-            position = max(first, position or 0)
+            if position is None or not first <= position <= end:
+                position = first  # from the beginning also where the topic is another one now
             reader.assign([TopicPartition(self._topic, 0, position)])
             while not self._stop.is_set():
                 if not caught_up and position >= end:
@@ -96,12 +93,7 @@ class Link:
     def _hand_over(self, messages: Sequence[Message], position: int) -> int:
         received = time.monotonic()
         found: list[Heard] = []
-        for message in messages:
-            error = message.error()
-            if error is not None:
-                if error.retriable():
-                    continue
-                raise KafkaException(error)
+        for message in records_of(messages, "budgets can't be followed"):
             position = offset_of(message) + 1
             value = message.value()
             if value is not None:

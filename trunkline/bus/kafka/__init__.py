@@ -1,5 +1,6 @@
 """Kafka as the bus uses it: clients with the options that the rules ask for, errors as ours, records written and read."""
 
+from trunkline.bus.kafka.answers import answered
 from trunkline.bus.kafka.bounded import BoundedCalls
 from trunkline.bus.kafka.cluster import (
     EARLIEST,
@@ -8,15 +9,18 @@ from trunkline.bus.kafka.cluster import (
     offset_of_each,
     offsets_of,
     patiently,
+    topics_of,
     watermarks,
 )
-from trunkline.bus.kafka.errors import translate
+from trunkline.bus.kafka.errors import passes, translate
+from trunkline.bus.kafka.following import Following
 from trunkline.bus.kafka.health import KafkaHealth
 from trunkline.bus.kafka.probe import ping
 from trunkline.bus.kafka.producing import (
     UNUSED_SECONDS,
     LazyProducer,
     RestingProducer,
+    UnawaitedProducer,
     produce,
     produce_all_and_wait,
     produce_and_wait,
@@ -29,6 +33,7 @@ from trunkline.bus.kafka.reading import (
     offset_of,
     read_all,
     read_range,
+    records_of,
     wire_headers_of,
     without_headers,
 )
@@ -41,17 +46,21 @@ __all__ = [
     "UNREADABLE",
     "UNUSED_SECONDS",
     "BoundedCalls",
+    "Following",
     "KafkaHealth",
     "KafkaSettings",
     "KafkaUnusableError",
     "LazyProducer",
     "RestingProducer",
+    "UnawaitedProducer",
+    "answered",
     "closing",
     "end_offsets",
     "headers_of",
     "offset_of",
     "offset_of_each",
     "offsets_of",
+    "passes",
     "patiently",
     "ping",
     "produce",
@@ -59,6 +68,8 @@ __all__ = [
     "produce_and_wait",
     "read_all",
     "read_range",
+    "records_of",
+    "topics_of",
     "transactional_producer",
     "translate",
     "watermarks",

@@ -14,12 +14,15 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError
 
+from trunkline.bus.kafka.errors import translate
 from trunkline.bus.kafka.refusals import Said, classify
 from trunkline.core.log import get_logger
 
 log = get_logger(__name__)
 REPEAT_SECONDS: Final = 60.0
 _MOST_CAUSES: Final = 1000
+_Cause = tuple[str, str, str, int]
+"""Our code, address, topic, and Kafka's code."""
 _MOST_NAMED: Final = 5
 
 
@@ -37,31 +40,33 @@ class ClientErrors:
 
     def __init__(self, logger: Any = log, clock: Callable[[], float] = time.monotonic) -> None:
         self._log, self._clock = logger, clock
-        self._held: dict[tuple[str, str], _Held] = {}
+        self._held: dict[_Cause, _Held] = {}
         self._lock = threading.Lock()
 
-    def tell(self, said: Said, bootstrap: str, pipeline: str = "") -> None:
-        """A client of a pipeline (or of the worker itself) reports an error."""
+    def tell(self, said: Said, bootstrap: str, pipeline: str = "", about: str = "") -> None:
+        """A client of a pipeline (or of the worker itself) reports an error; `about` is the topic it is about, if any."""
         if said.code == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001 (librdkafka's own codes have no other name)
             self._log.debug("a Kafka client has no connection", pipeline=pipeline)  # why is reported of each broker
             return
         found = classify([said], bootstrap)
-        code = found.kind.code if found is not None else f"kafka.client.{said.code}"
-        address = found.address if found is not None else said.address
+        code = found.kind.code if found is not None else translate(KafkaError(said.code), "").code
+        address = found.address if found is not None else said.address or bootstrap
         with self._lock:
-            held = self._due(code, address, pipeline)
+            held = self._due((code, address, about, said.code), pipeline)
         if held is None:
             return
-        fields: dict[str, Any] = {"code": code, "address": address or bootstrap, "error": said.text}
+        fields: dict[str, Any] = {"code": code, "address": address, "error": said.text}
+        if about:
+            fields["topic"] = about
         if held.pipelines:
             fields["pipelines" if len(held.pipelines) > 1 else "pipeline"] = _named(held.pipelines)
         if held.times > 1:
             fields["times"] = held.times
         self._log.warning("a Kafka client can't do its work", **fields)
 
-    def _due(self, code: str, address: str, pipeline: str) -> _Held | None:
+    def _due(self, cause: _Cause, pipeline: str) -> _Held | None:
         """What is to be said now of a cause that was reported again; None where that has to wait."""
-        now, cause = self._clock(), (code, address)
+        now = self._clock()
         before = self._held.get(cause)
         if before is None and len(self._held) >= _MOST_CAUSES:
             self._held.clear()

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import TopicMetadata
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
+from trunkline.bus.kafka.answers import answered
 from trunkline.bus.kafka.errors import SETTLING, translate
 from trunkline.bus.kafka.settings import KafkaSettings
 
@@ -43,6 +45,16 @@ def patiently(
             time.sleep(AGAIN_SECONDS)
 
 
+def topics_of(settings: KafkaSettings, topic: str | None = None, timeout: float = 15.0) -> dict[str, TopicMetadata]:
+    """The topics of the cluster that we may see, or one of them, with their partitions. Raises our error for Kafka's."""
+    try:
+        return settings.admin().list_topics(topic, timeout=timeout).topics
+    except KafkaException as error:
+        raise translate(
+            error, "the topics can't be listed" if topic is None else f"{topic} can't be asked for"
+        ) from error
+
+
 def offsets_of(
     settings: KafkaSettings, places: Iterable[Place], specs: Sequence[OffsetSpec], what: str, timeout: float = 10.0
 ) -> list[dict[Place, int]]:
@@ -63,7 +75,7 @@ def offsets_of(
             for spec in specs
         ]
         return [
-            {(part.topic, part.partition): future.result(timeout).offset for part, future in answers.items()}
+            {(part.topic, part.partition): answered(future, timeout).offset for part, future in answers.items()}
             for answers in pending
         ]
 
@@ -102,7 +114,7 @@ def offset_of_each(
         for part, future in answers.items():
             place = (part.topic, part.partition)
             try:
-                found[place] = future.result(patience + 1).offset
+                found[place] = answered(future, patience).offset
                 refused.pop(place, None)
             except KafkaException as error:
                 refused[place] = error.args[0]
@@ -140,7 +152,7 @@ def end_offsets(
             return {}
         asked = {TopicPartition(topic, partition): LATEST for partition in metadata.partitions}
         answers = admin.list_offsets(asked, isolation_level=level, request_timeout=timeout)
-        return {part.partition: future.result(timeout).offset for part, future in answers.items()}
+        return {part.partition: answered(future, timeout).offset for part, future in answers.items()}
 
     return patiently(ask, f"the end of the topic {topic} can't be found", timeout)
 

@@ -46,7 +46,19 @@ SETTLING = {
     KafkaError._NOENT,  # noqa: SLF001 ("no leaders found")
 }
 """What a broker says while it begins or its leaders change, though librdkafka does not call it retriable."""
+_PASSING: Final = SETTLING | {
+    KafkaError._TRANSPORT,  # noqa: SLF001
+    KafkaError._ALL_BROKERS_DOWN,  # noqa: SLF001
+    KafkaError._RESOLVE,  # noqa: SLF001
+    KafkaError._TIMED_OUT,  # noqa: SLF001
+    KafkaError._PARTITION_EOF,  # noqa: SLF001 (no error at all)
+}
 _BROKEN_OPTIONS = {KafkaError._INVALID_ARG, KafkaError.UNSUPPORTED_SASL_MECHANISM}  # noqa: SLF001
+
+
+def passes(error: KafkaError) -> bool:
+    """Whether what a consumer gives in the place of a record is healed by the client: it goes on reading when it can."""
+    return bool(error.retriable()) or error.code() in _PASSING
 
 
 def translate(error: KafkaException | KafkaError, what: str, *, where: str | None = None) -> TrunklineError:

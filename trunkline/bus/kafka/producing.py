@@ -12,8 +12,10 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from trunkline.bus.kafka.errors import translate
 from trunkline.bus.kafka.settings import KafkaSettings
 from trunkline.core.envelope import WireHeaders
-from trunkline.core.errors import RetriableError
+from trunkline.core.errors import RetriableError, TrunklineError
+from trunkline.core.log import get_logger
 
+log = get_logger(__name__)
 QUEUE_SECONDS = 30.0
 REST_SECONDS = 60.0
 """A pipeline that wrote nothing for so long gives its producer up until there is something to write: the threads of a client that does
@@ -76,6 +78,53 @@ class LazyProducer:
     def flush(self, timeout: float) -> int:
         """As `Producer.flush`."""
         return self._made.flush(timeout) if self._made is not None else 0
+
+
+class UnawaitedProducer:
+    """Writes records whose arrival nobody waits for: what does not arrive is written again later in a newer form.
+
+    That it does not arrive is in the log, once a cause. Made with its first record, and anew after an error that ends it. May be
+    used by several threads.
+    """
+
+    def __init__(self, settings: KafkaSettings, *, linger_ms: int = 5) -> None:
+        self._settings, self._linger_ms = settings, linger_ms
+        self._lock = threading.Lock()
+        self._made: Producer | None = None
+
+    def write(self, topic: str, value: bytes | None, key: bytes) -> None:
+        """Hands a record over. Raises nothing of Kafka's."""
+        try:
+            producer = self.producer()
+            producer.produce(topic, value, key, on_delivery=self._delivered)
+            producer.poll(0)
+        except BufferError:
+            self._settings.report(KafkaError(KafkaError._QUEUE_FULL), about=topic)  # noqa: SLF001 (it has no other name)
+        except KafkaException as error:
+            self._failed(error.args[0], topic)
+        except TrunklineError as error:  # it could not be made
+            log.warning("nothing can be written", topic=topic, reason=str(error), code=error.code)
+
+    def producer(self) -> Producer:
+        """The producer, for what is waited for."""
+        with self._lock:
+            if self._made is None:
+                self._made = self._settings.producer(linger_ms=self._linger_ms)
+            return self._made
+
+    def flush(self, timeout: float) -> None:
+        """Waits for what is under way."""
+        if self._made is not None:
+            self._made.flush(timeout)
+
+    def _delivered(self, error: KafkaError | None, message: Message) -> None:
+        if error is not None:
+            self._failed(error, message.topic() or "")
+
+    def _failed(self, error: KafkaError, topic: str) -> None:
+        self._settings.report(error, about=topic)
+        if error.fatal() or error.code() == KafkaError._FATAL:  # noqa: SLF001
+            self._made = None
 
 
 class RestingProducer:

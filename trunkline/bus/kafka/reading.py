@@ -11,7 +11,7 @@ from typing import cast
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, Message, TopicPartition
 
 from trunkline.bus.kafka.cluster import end_offsets, watermarks
-from trunkline.bus.kafka.errors import translate
+from trunkline.bus.kafka.errors import passes, translate
 from trunkline.bus.kafka.settings import KafkaSettings
 from trunkline.core.envelope import Headers, WireHeaders
 from trunkline.core.errors import RetriableError
@@ -83,7 +83,7 @@ def read_range(
                 # Transaction markers and aborted records count as offsets: the end may be reached without a record at `end - 1`.
                 if offset_of(message) >= end:
                     return
-            elif not error.retriable():
+            elif not passes(error):
                 raise translate(error, f"{topic}[{partition}] can't be read")
         if any(message.error() is None for message in messages):
             deadline = time.monotonic() + timeout
@@ -92,6 +92,22 @@ def read_range(
         hint="a transaction that never ended may hold it: kafka-transactions.sh find-hanging names those",
         code="kafka.unavailable",
     )
+
+
+def records_of(messages: Iterable[Message], what: str) -> list[Message]:
+    """The records among what a consumer gave. Raises our error, which begins with `what`, for one that does not pass by itself.
+
+    A consumer gives an error in the place of a record, and may give nothing more of that partition for ever.
+    """
+    found = []
+    for message in messages:
+        error = message.error()
+        if error is None:
+            found.append(message)
+        elif not passes(error):
+            place = f"{message.topic()}[{message.partition()}]" if message.topic() else None
+            raise translate(error, what, where=place)
+    return found
 
 
 def headers_of(message: Message) -> Headers:

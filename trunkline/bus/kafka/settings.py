@@ -136,6 +136,11 @@ class KafkaSettings:
             "error_cb": partial(_on_client_error, self),
         }
 
+    def report(self, error: KafkaError, *, about: str = "") -> None:
+        """Logs an error that somebody met and goes on with, once a cause, as clients' own are."""
+        said = Said.of(error.code(), error.str())
+        _CLIENT_ERRORS.tell(said, self.bootstrap, self.pipeline, about)
+
     def of(self, pipeline: str) -> KafkaSettings:
         """The settings of a pipeline's clients."""
         return replace(self, pipeline=pipeline)

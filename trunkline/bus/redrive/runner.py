@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, ConsumerGroupState, KafkaException, TopicPartition
 
-from trunkline.bus.kafka import KafkaSettings, read_all, translate
+from trunkline.bus.kafka import KafkaSettings, answered, read_all, records_of, translate
 from trunkline.bus.names import Names
 from trunkline.bus.redrive.job import RedriveExecution, Surroundings
 from trunkline.bus.redrive.jobs import KEPT_SECONDS, Job, JobLog, JobRecords, JobState, Wish, partition_of
@@ -24,6 +24,7 @@ log = get_logger(__name__)
 POLL_SECONDS = 0.3
 LEAVE_SECONDS = 15.0
 SWEEP_SECONDS = 3600.0
+AGAIN_SECONDS = 1.0
 
 
 @dataclass(slots=True)
@@ -63,6 +64,17 @@ class JobRunner:
     # --- the group ---
 
     def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self._serve()
+            except (KafkaException, TrunklineError) as error:
+                log.warning("jobs are not run by this worker for a moment", reason=str(error))
+            except Exception:
+                log.exception("running jobs broke; it begins again")
+            self._stop.wait(AGAIN_SECONDS)
+
+    def _serve(self) -> None:
+        """Runs jobs as a member of the group, until the end. Raises our error and Kafka's for what the client does not heal."""
         names = self._around.names
         consumer = self._around.settings.consumer(names.jobs)
         try:
@@ -70,9 +82,8 @@ class JobRunner:
                 [names.jobs], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
             )
             while not self._stop.is_set():
-                for message in consumer.consume(200, POLL_SECONDS):
-                    if message.error() is None:
-                        self._log.take(message)
+                for message in records_of(consumer.consume(200, POLL_SECONDS), "the jobs can't be read"):
+                    self._log.take(message)
                 try:
                     self._read_new()
                     self._sweep()
@@ -81,11 +92,11 @@ class JobRunner:
                     self._stop.wait(1.0)
                     continue
                 self._begin()
-        except Exception:
-            log.exception("jobs are not run by this worker any more")
         finally:
             self._leave(self._owned)
             consumer.close()
+            self._owned.clear()
+            self._unread.clear()
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         # All of a partition is read at each assignment: nothing is ever committed, and it is compacted.
@@ -180,7 +191,7 @@ def has_runner(settings: KafkaSettings, names: Names) -> bool:
     admin = settings.admin()
     future = admin.describe_consumer_groups([names.jobs], request_timeout=LEAVE_SECONDS)[names.jobs]
     try:
-        described = future.result(LEAVE_SECONDS)
+        described = answered(future, LEAVE_SECONDS)
     except KafkaException as error:
         if error.args[0].name() == "GROUP_ID_NOT_FOUND":
             return False

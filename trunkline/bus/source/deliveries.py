@@ -12,13 +12,12 @@ import threading
 import time
 
 import orjson
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message
 
-from trunkline.bus.kafka import KafkaSettings, offset_of, read_all
+from trunkline.bus.kafka import Following, KafkaSettings, offset_of, read_all
 from trunkline.bus.names import Names
 
 SWEEP_SECONDS = 60.0
-FOLLOW_SECONDS = 0.5
 LOOK_SECONDS = 2.0
 """How often it is asked whether the broker still answers: a client says nothing of a broker that went away."""
 SHELVES = 4096
@@ -125,23 +124,27 @@ class AcceptedDeliveries:
             self._thread.join(5)
 
     def _follow(self, offset: int) -> None:
-        reader = self._settings.follower()
+        swept = looked = time.monotonic()
+
+        def look(reader: Consumer) -> None:
+            nonlocal swept, looked
+            if time.monotonic() - looked > LOOK_SECONDS:
+                self._following = _answers(reader, self._topic)
+                looked = time.monotonic()
+            if time.monotonic() - swept > SWEEP_SECONDS:
+                swept = time.monotonic()
+                self._sweep()
+
+        def failed() -> None:
+            self._following = False
+
+        def take(message: Message) -> None:
+            self._take(message.key(), message.value())
+
         try:
-            reader.assign([TopicPartition(self._topic, 0, offset)])
-            swept = looked = time.monotonic()
-            while not self._stop.is_set():
-                for message in [*reader.consume(1, FOLLOW_SECONDS), *reader.consume(500, 0)]:
-                    if message.error() is None:
-                        self._take(message.key(), message.value())
-                if time.monotonic() - looked > LOOK_SECONDS:
-                    self._following = _answers(reader, self._topic)
-                    looked = time.monotonic()
-                if time.monotonic() - swept > SWEEP_SECONDS:
-                    swept = time.monotonic()
-                    self._sweep()
+            Following(self._settings, {self._topic: offset}, take, look, failed).run(self._stop)
         finally:
             self._following = False
-            reader.close()
 
     def _take(self, key: bytes | None, value: bytes | None) -> None:
         if key is None or value is None:

@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from trunkline.bus.accounting.pace import Pace
 from trunkline.bus.intake import IDLE_SECONDS, QUIET_SECONDS
-from trunkline.bus.kafka import KafkaSettings, translate
+from trunkline.bus.kafka import KafkaSettings, records_of, translate
 from trunkline.bus.names import Names
 from trunkline.bus.runtime import RuntimeReport, SplitProgress
 from trunkline.bus.source.positions import SplitPosition, summed
@@ -113,10 +113,11 @@ class SourceRuntime:
             )
             settled = time.monotonic() + QUIET_SECONDS
             while not self._leave.is_set():
-                for message in consumer.consume(1, LEASE_SECONDS if time.monotonic() < settled else IDLE_SECONDS):
-                    error = message.error()
-                    if error is not None and not error.retriable():
-                        log.debug("lease", pipeline=self._pipeline, error=error.str())
+                patience = LEASE_SECONDS if time.monotonic() < settled else IDLE_SECONDS
+                # Nothing is ever read: what comes is an error, and without its leases a source would stand still.
+                records_of(consumer.consume(1, patience), f"the leases of {self._pipeline} can't be held")
+        except TrunklineError as error:
+            self._fail(error)
         except KafkaException as error:
             self._fail(translate(error, f"the leases of {self._pipeline} can't be held"))
         finally:

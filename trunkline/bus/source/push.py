@@ -30,7 +30,7 @@ from trunkline.bus.source.ingress import Ingress
 from trunkline.bus.source.positions import SplitPosition, position_key, read_positions, summed
 from trunkline.bus.source.publish import Publisher
 from trunkline.core.contracts import PushSource, Reception, Request
-from trunkline.core.errors import RetriableError, TrunklineError
+from trunkline.core.errors import RetriableError, TrunklineError, UnavailableError
 from trunkline.core.log import get_logger
 from trunkline.core.metrics import counter, histogram
 
@@ -199,7 +199,8 @@ class PushRuntime:
                         await self._publish_some(loop)
                         await asyncio.sleep(max(0.0, begun + CADENCE_SECONDS - loop.time()))
                     failures = 0
-                except RetriableError as error:
+                except (RetriableError, UnavailableError) as error:
+                    # What a person must mend (a right, a topic) is raised: the source is FAILED with it.
                     self._ready = False
                     wait = RECONNECT_SECONDS if failures else 0.0
                     failures += 1
@@ -309,9 +310,7 @@ class PushRuntime:
             producer.commit_transaction(TIMEOUT)
         except KafkaException as error:
             self._trace.drain()
-            raise RetriableError(
-                str(translate(error, f"the events of {self._pipeline} can't be written")), code="kafka.unavailable"
-            ) from error
+            raise translate(error, f"the events of {self._pipeline} can't be written") from error
         for key, window in accepted.items():
             self._accepted.add(self._pipeline, key, window)
         self._seconds.observe(time.monotonic() - begun)

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import orjson
-from confluent_kafka import Producer
 
 from trunkline.bus.intake import Partition
-from trunkline.bus.kafka import KafkaSettings, produce_all_and_wait, read_all
+from trunkline.bus.kafka import KafkaSettings, UnawaitedProducer, produce_all_and_wait, read_all
 from trunkline.bus.names import Names
 from trunkline.bus.states import State
 from trunkline.core.cause import Cause
@@ -96,7 +95,7 @@ class Board:
     def __init__(self, settings: KafkaSettings, names: Names) -> None:
         self._settings = settings
         self._names = names
-        self._producer: Producer | None = None
+        self._producer = UnawaitedProducer(settings)
 
     def reports(self) -> list[Report]:
         """The latest report of every worker on every pipeline."""
@@ -126,24 +125,16 @@ class Board:
         records = [
             (orjson.dumps({"v": VERSION, "started_at": at}), pipeline.encode()) for pipeline, at in starts.items()
         ]
-        produce_all_and_wait(self._writer, self._names.status, records)
+        produce_all_and_wait(self._producer.producer(), self._names.status, records)
 
     def report(self, report: Report) -> None:
         """Writes a report, without waiting."""
         record = note_bytes({"v": VERSION, **report.as_dict()})
-        self._writer.produce(self._names.status, record, f"{report.pipeline}/{report.worker}".encode())
-        self._writer.poll(0)
+        self._producer.write(self._names.status, record, f"{report.pipeline}/{report.worker}".encode())
 
     def flush(self) -> None:
         """Waits until Kafka has every report."""
-        if self._producer is not None:
-            self._producer.flush(5)
-
-    @property
-    def _writer(self) -> Producer:
-        if self._producer is None:
-            self._producer = self._settings.producer()
-        return self._producer
+        self._producer.flush(5)
 
 
 def parse_report(value: bytes) -> Report:

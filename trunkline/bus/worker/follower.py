@@ -6,12 +6,9 @@ import asyncio
 import threading
 from collections.abc import Callable, Mapping
 
-from confluent_kafka import TopicPartition
+from confluent_kafka import Message
 
-from trunkline.bus.kafka import KafkaSettings, end_offsets, offset_of
-
-FOLLOW_SECONDS = 0.5
-"""How often the thread looks whether it should end; a record comes at once."""
+from trunkline.bus.kafka import Following, KafkaSettings, end_offsets, offset_of
 
 Heard = Callable[[str, bytes | None, int], None]
 """Takes a record's key, value and offset."""
@@ -30,8 +27,7 @@ class Follower:
         self._heard = heard
         self._loop = loop
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
-        self._reader = settings.follower()
+        self._thread: threading.Thread | None = None
         self._begin: dict[str, int] = {}
 
     def mark(self) -> None:
@@ -40,24 +36,16 @@ class Follower:
 
     def start(self) -> None:
         """Begins where `mark` was called."""
-        self._reader.assign([TopicPartition(topic, 0, offset) for topic, offset in self._begin.items()])
+        following = Following(self._settings, self._begin, self._take)
+        self._thread = threading.Thread(target=following.run, args=(self._stop,), name="follower", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
         """Ends following."""
         self._stop.set()
-        if self._thread.ident is None:
-            self._reader.close()
-        elif self._thread.is_alive():
+        if self._thread is not None:
             self._thread.join(5)
 
-    def _run(self) -> None:
-        try:
-            while not self._stop.is_set():
-                for message in [*self._reader.consume(1, FOLLOW_SECONDS), *self._reader.consume(100, 0)]:
-                    if message.error() is None:
-                        key = (message.key() or b"").decode()
-                        heard = self._heard[message.topic() or ""]
-                        self._loop.call_soon_threadsafe(heard, key, message.value(), offset_of(message))
-        finally:
-            self._reader.close()
+    def _take(self, message: Message) -> None:
+        key, heard = (message.key() or b"").decode(), self._heard[message.topic() or ""]
+        self._loop.call_soon_threadsafe(heard, key, message.value(), offset_of(message))

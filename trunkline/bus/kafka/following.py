@@ -1,0 +1,95 @@
+"""Following topics of one partition for as long as a process lives, whatever becomes of them meanwhile.
+
+A consumer that is given an error in the place of a record (the topic was made anew, a right was taken away) gives nothing more of
+that partition, without another word. Whoever follows a topic for others must notice: what they would miss is missed silently.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+
+from trunkline.bus.kafka.cluster import watermarks
+from trunkline.bus.kafka.reading import closing, offset_of, records_of
+from trunkline.bus.kafka.settings import KafkaSettings
+from trunkline.core.errors import TrunklineError
+from trunkline.core.log import get_logger
+
+log = get_logger(__name__)
+LOOK_SECONDS: Final = 0.5
+"""How often it is looked whether to end; a record comes at once."""
+AGAIN_SECONDS: Final = 2.0
+SAY_SECONDS: Final = 60.0
+_MOST: Final = 500
+
+
+class Following:
+    """Follows topics from where `positions` says, and hands every record to `take`, on the thread that calls `run`.
+
+    `look` is called several times a second with the reader, and `failed` each time that reading failed. Where it fails in a way that
+    the client does not heal, it begins again from where it was; from the first record that is kept where the topic is another one by
+    then.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        positions: Mapping[str, int],
+        take: Callable[[Message], None],
+        look: Callable[[Consumer], None] = lambda _: None,
+        failed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._settings = settings
+        self._positions = dict(positions)
+        self._take = take
+        self._look, self._failed = look, failed
+        self._said: tuple[str, float] | None = None
+
+    def run(self, stop: threading.Event) -> None:
+        """Follows until `stop` is set."""
+        first = True
+        while not stop.is_set():
+            try:
+                with closing(self._settings.follower()) as reader:
+                    if not first:
+                        self._find_places(reader)
+                    first = False
+                    self._follow(reader, stop)
+            except (KafkaException, TrunklineError) as error:
+                self._failed()
+                self._say(str(error))
+                stop.wait(AGAIN_SECONDS)
+
+    def _find_places(self, reader: Consumer) -> None:
+        for topic, position in self._positions.items():
+            first, end = watermarks(reader, topic, 0)
+            if not first <= position <= end:
+                log.warning("a topic is not the one that was followed", topic=topic, offset=position, begins_at=first)
+                self._positions[topic] = first
+
+    def _follow(self, reader: Consumer, stop: threading.Event) -> None:
+        reader.assign([TopicPartition(topic, 0, position) for topic, position in self._positions.items()])
+        while not stop.is_set():
+            messages = [*reader.consume(1, LOOK_SECONDS), *reader.consume(_MOST, 0)]
+            for message in records_of(messages, "a topic can't be followed"):
+                self._positions[message.topic() or ""] = offset_of(message) + 1
+                self._hand_over(message)
+            self._look(reader)
+
+    def _hand_over(self, message: Message) -> None:
+        try:
+            self._take(message)
+        except Exception:
+            # Somebody else's record is no reason to hear nothing of all that come after it.
+            log.exception("a record can't be taken", topic=message.topic(), offset=message.offset())
+
+    def _say(self, reason: str) -> None:
+        """Says why it is tried again: once, and once a minute while it lasts."""
+        now = time.monotonic()
+        if self._said is None or self._said[0] != reason or now - self._said[1] > SAY_SECONDS:
+            self._said = (reason, now)
+            log.warning("topics can't be followed; it is tried again", topics=", ".join(self._positions), reason=reason)
