@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-from trunkline.core.errors import ConfigurationError, RejectedError, RetriableError
+from trunkline.core.errors import ConfigurationError, RejectedError, RetriableError, UnavailableError
 from trunkline.registry import errors
 from trunkline.registry.compatibility import LEVELS, Incompatibility, Level, breaks
 from trunkline.registry.model import SchemaError
+from trunkline.registry.refusals import unreachable
 from trunkline.registry.remote import (
     LoopbackRegistry,
     OptionsError,
@@ -50,7 +53,7 @@ class RegistryClient:
         self._remote.close()
 
     def by_id(self, schema_id: int) -> Schema:
-        """See `SchemaSource.by_id`. A registry that can't be reached is RetriableError (`registry.unavailable`)."""
+        """See `SchemaSource.by_id`. A registry that can't be reached is RetriableError, whose code says why."""
         found = self._by_id.get(schema_id)
         if found is not None:
             return found
@@ -109,7 +112,9 @@ class RegistryClient:
         try:
             made = schema.with_id(self._call(lambda: self._remote.register(subject, schema.text)))
         except _NotFoundError as error:
-            raise ConfigurationError(f"{self._url} is no schema registry: {error}", code="registry.refused") from error
+            raise ConfigurationError(
+                f"{self._url} is no schema registry: {error}", code="registry.unexpected"
+            ) from error
         with self._lock:
             self._by_id.setdefault(made.id or 0, made)
             return self._by_fingerprint.setdefault((subject, schema.fingerprint), made)
@@ -179,9 +184,7 @@ class RegistryClient:
         except RefusedError as error:
             raise self._translated(error) from error
         except UnreachableError as error:
-            raise RetriableError(
-                f"the schema registry at {self._url} can't be reached: {error}", code="registry.unavailable"
-            ) from error
+            raise unreachable(self._url, error) from error
         except OptionsError as error:
             raise ConfigurationError(f"the schema registry at {self._url}: {error}", code="registry.options") from error
 
@@ -192,19 +195,36 @@ class RegistryClient:
             return _NotFoundError(error.message)
         if status in {408, 425, 429} or status >= 500:
             return RetriableError(message, code="registry.unavailable")
-        if status in {401, 403}:
-            return ConfigurationError(message, code="registry.denied", hint="check the registry's user and password")
+        if status == HTTPStatus.UNAUTHORIZED:
+            return UnavailableError(
+                message,
+                hint="check TRUNKLINE_REGISTRY_BASIC_AUTH_USER_INFO (user:password) or TRUNKLINE_REGISTRY_BEARER_AUTH_TOKEN",
+                code="registry.authentication",
+            )
+        if status == HTTPStatus.FORBIDDEN:
+            return UnavailableError(
+                message, hint="grant the registry's user the right to read and register schemas", code="registry.denied"
+            )
         if status == errors.INCOMPATIBLE:
             return ConfigurationError(message, code="schema.incompatible")
         if number == errors.INVALID_SCHEMA:
             return ConfigurationError(message, code="schema.invalid")
-        return ConfigurationError(message, code="registry.refused", hint="is this the URL of a schema registry?")
+        return ConfigurationError(message, code="registry.unexpected", hint="is this the URL of a schema registry?")
 
 
 def _remote(url: str, options: Mapping[str, Any]) -> Remote:
     """How to ask: plainly where the registry is on this machine and nothing else is said, else through the library."""
-    parts = urlsplit(url)
-    if not options and parts.scheme == "http" and parts.hostname in _HERE and "@" not in parts.netloc:
+    try:
+        parts = urlsplit(url)
+        here = parts.scheme == "http" and parts.hostname in _HERE and "@" not in parts.netloc and parts.port != 0
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{_without_password(url)!r} is no URL of a schema registry: {error}",
+            hint="write it like http://registry.example.com:8081",
+            code="registry.options",
+        ) from error
+    _require_files(options)
+    if here and not options:
         return LoopbackRegistry(url)
     from trunkline.registry.confluent import ConfluentRegistry
 
@@ -214,6 +234,30 @@ def _remote(url: str, options: Mapping[str, Any]) -> Remote:
         raise ConfigurationError(
             f"the schema registry's options are wrong: {error}", code="registry.options"
         ) from error
+
+
+def _require_files(options: Mapping[str, Any]) -> None:
+    """Raises UnavailableError for the file of an option that can't be read: the library names neither file nor option."""
+    for option, code in _FILES.items():
+        file = options.get(option)
+        if file is None:
+            continue
+        try:
+            Path(file).read_bytes()
+        except OSError as error:
+            raise UnavailableError(
+                f"the file {file} can't be read: {error.strerror}",
+                where=f"TRUNKLINE_REGISTRY_{option.upper().replace('.', '_')}",
+                hint="it must be a readable file in PEM format",
+                code=code,
+            ) from error
+
+
+_FILES: Final = {
+    "ssl.ca.location": "registry.tls_ca",
+    "ssl.certificate.location": "registry.tls_client_certificate",
+    "ssl.key.location": "registry.tls_client_certificate",
+}
 
 
 class _NotFoundError(Exception):

@@ -34,7 +34,7 @@ MODES = ("READWRITE", "READONLY", "READONLY_OVERRIDE", "IMPORT")
 class RegistryError(TrunklineError):
     """A refusal with the registry's `number`; the HTTP status is its first three digits."""
 
-    code = "registry.refused"
+    code = "registry.request"
     exit_code = 1
 
     def __init__(self, number: int, message: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pytest
 from aiohttp import web
 
-from trunkline.core.errors import ConfigurationError, RejectedError, RetriableError
+from trunkline.core.errors import ConfigurationError, RejectedError, RetriableError, UnavailableError
 from trunkline.registry import client as client_module
 from trunkline.registry.client import RegistryClient
 from trunkline.registry.rules import register
@@ -132,7 +132,7 @@ async def test_an_unreachable_registry_is_no_unknown_schema() -> None:
         with pytest.raises(RetriableError) as failed:
             await apart(client.by_id, 1)
         client.close()
-    assert failed.value.code == "registry.unavailable"
+    assert failed.value.code == "registry.refused"
     assert "geheim" not in str(failed.value)
 
 
@@ -143,13 +143,13 @@ async def test_a_404_of_something_else_is_no_unknown_schema(registry: Registry) 
     client.close()
 
 
-async def test_a_password_is_sent_and_a_wrong_one_is_a_configuration_error(
+async def test_a_password_is_sent_and_a_wrong_one_has_a_code_of_its_own(
     registry: Registry, client: RegistryClient
 ) -> None:
     registry.password = "Basic dTpw"
-    with pytest.raises(ConfigurationError) as refused:
+    with pytest.raises(UnavailableError) as refused:
         await apart(client.subjects)
-    assert refused.value.code == "registry.denied"
+    assert (refused.value.code, refused.value.exit_code) == ("registry.authentication", 3)
     right = RegistryClient(registry.url, {"basic.auth.user.info": "u:p"})  # type: ignore[attr-defined]
     assert await apart(right.subjects) == []
     right.close()

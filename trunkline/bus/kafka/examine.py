@@ -14,13 +14,12 @@ from collections.abc import Mapping
 from typing import Final
 
 from trunkline.bus.kafka.refusals import Refusal, refusal
+from trunkline.core.tls import speaks_tls, tls_fault, tls_refusal, untrusting_context
 
 SECONDS: Final = 2.0
 _SASL_HANDSHAKE: Final = 17
 _UNSUPPORTED_MECHANISM: Final = 33
 _MOST_ANSWERED: Final = 64 * 1024
-# Verification results of OpenSSL (x509_vfy.h).
-_NOT_YET_VALID, _EXPIRED, _OTHER_HOST, _OTHER_ADDRESS = 9, 10, 62, 64
 _UNRESOLVED: Final = {"kafka.tls_ca", "kafka.disconnected"}
 """What may have several reasons, as far as librdkafka's words go."""
 
@@ -33,20 +32,23 @@ def examined(found: Refusal, options: Mapping[str, str]) -> Refusal:
         return found
     host, _, port = found.address.rpartition(":")
     host = host.strip("[]")
-    speaks_tls = options.get("security.protocol", "").upper().endswith("SSL")
+    protocol = options.get("security.protocol", "").upper()
+    over_tls = protocol.endswith("SSL")
     try:
         place = (host, int(port))
         if found.kind.code == "kafka.tls_ca":
             return _certificate(place, found, options)
-        if not speaks_tls and _has_tls(place):
+        if not over_tls and speaks_tls(*place, SECONDS):
             return refusal(
                 "kafka.plaintext_to_tls", found.address, "it closes plain connections, and takes a TLS handshake"
             )
-        if "SASL" not in options.get("security.protocol", "").upper():
-            mechanisms = _mechanisms(place, tls=speaks_tls)
+        if "SASL" not in protocol:
+            mechanisms = _mechanisms(place, tls=over_tls)
             if mechanisms:
                 detail = f"it closes connections that do not; its mechanisms are {', '.join(mechanisms)}"
                 return refusal("kafka.sasl_required", found.address, detail)
+        if over_tls and (fault := tls_refusal(*place, SECONDS)) is not None:
+            return examined(refusal(f"kafka.{fault[0]}", found.address, fault[1]), options)
     except (OSError, ValueError, struct.error):
         pass  # it can't be looked at either: what the client said stands
     return found
@@ -63,32 +65,8 @@ def _certificate(place: tuple[str, int], found: Refusal, options: Mapping[str, s
         ):
             return found
     except ssl.SSLCertVerificationError as error:
-        code = {
-            _NOT_YET_VALID: "kafka.tls_expired",
-            _EXPIRED: "kafka.tls_expired",
-            _OTHER_HOST: "kafka.tls_hostname",
-            _OTHER_ADDRESS: "kafka.tls_hostname",
-        }.get(error.verify_code, "kafka.tls_ca")
-        return refusal(code, found.address, error.verify_message.rstrip("."))
-
-
-def _untrusting() -> ssl.SSLContext:
-    """For a handshake that only asks whether there is one: nothing is sent through it but a question without secrets."""
-    context = ssl.create_default_context()
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def _has_tls(place: tuple[str, int]) -> bool:
-    with socket.create_connection(place, SECONDS) as plain:
-        try:
-            with _untrusting().wrap_socket(plain, server_hostname=place[0]):
-                return True
-        except ssl.SSLError as error:
-            return "ALERT" in (error.reason or "")  # only who speaks TLS sends an alert
-        except OSError:
-            return False
+        fault, detail = tls_fault(error)
+        return refusal(f"kafka.{fault}", found.address, detail)
 
 
 def _mechanisms(place: tuple[str, int], *, tls: bool) -> list[str]:
@@ -96,7 +74,7 @@ def _mechanisms(place: tuple[str, int], *, tls: bool) -> list[str]:
     with socket.create_connection(place, SECONDS) as plain:
         if not tls:
             return _ask_mechanisms(plain)
-        with _untrusting().wrap_socket(plain, server_hostname=place[0]) as wrapped:
+        with untrusting_context().wrap_socket(plain, server_hostname=place[0]) as wrapped:
             return _ask_mechanisms(wrapped)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from confluent_kafka import KafkaError
@@ -238,14 +239,12 @@ def unusable_options(error: KafkaError, options: Mapping[str, str]) -> Trunkline
     """Our error where no client can be made: a file that can't be read is missing around us, anything else is a wrong setting."""
     text = error.str()
     for option, code in _FILES.items():
-        if option in text:
-            place = options.get(option, option) if option.endswith("location") else option
+        if f"{option} " in text or f"{option}:" in text:
+            file = options.get(option) if option.endswith("location") else None
             return KafkaUnusableError(
-                f"a Kafka client can't be made: {text}",
+                f"the file {file} can't be used: {_trouble_with(file) or text}" if file else f"{option}: {text}",
                 where=f"{_OPTIONS}{option.upper().replace('.', '_')}",
-                hint=f"{place} must be a readable file in PEM format"
-                if option.endswith("location")
-                else "give it in PEM format",
+                hint="it must be readable, and in PEM format",
                 code=code,
             )
     return ConfigurationError(
@@ -253,6 +252,15 @@ def unusable_options(error: KafkaError, options: Mapping[str, str]) -> Trunkline
         hint=f"check the Kafka connection options ({_OPTIONS}*)",
         code="kafka.options",
     )
+
+
+def _trouble_with(file: str) -> str | None:
+    """Why a file can't be read; None where it can, and is not what it should be."""
+    try:
+        Path(file).read_bytes()
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    return None
 
 
 def classify(said: Iterable[Said], address: str) -> Refusal | None:
