@@ -227,7 +227,7 @@ def topic_identities(
     found = {}
     for name, future in admin.describe_topics(TopicCollection(wanted), request_timeout=timeout).items():
         try:
-            topic = future.result(timeout)
+            topic = answered(future, timeout)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
                 raise translate(error, f"the topic {name} can't be described") from error

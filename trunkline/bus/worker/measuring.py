@@ -52,4 +52,7 @@ class Measuring:
                 await asyncio.shield(self._under_way)
             except TrunklineError as error:
                 log.warning(self._complaint, reason=str(error))
+            except Exception:
+                # One that is not made any more would leave what it told last, for ever.
+                log.exception(self._complaint)
             await asyncio.sleep(self._every)

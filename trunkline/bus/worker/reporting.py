@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 
 from trunkline.bus.worker.board import Board, Report
 from trunkline.bus.worker.host import PipelineHost
+from trunkline.core.log import get_logger
 
+log = get_logger(__name__)
 REPORT_SECONDS = 5.0
 REPEAT_SECONDS = 15.0
 """Unchanged reports are repeated at this interval: idle pipelines are most of what a large worker has, and a report costs the broker
@@ -44,10 +46,16 @@ class Reporting:
     async def _report_on(self) -> None:
         while True:
             await asyncio.sleep(REPORT_SECONDS)
-            for name, host in self._hosts().items():
-                report, last = host.report(), self._said.get(name)
-                if last is None or report.at - last.at >= REPEAT_SECONDS or not report.says_as(last):
-                    self._say(name, report)
+            for name, host in list(self._hosts().items()):
+                try:
+                    self._say_news(name, host)
+                except Exception:
+                    log.exception("a pipeline can't be reported", pipeline=name)  # the others are
+
+    def _say_news(self, name: str, host: PipelineHost) -> None:
+        report, last = host.report(), self._said.get(name)
+        if last is None or report.at - last.at >= REPEAT_SECONDS or not report.says_as(last):
+            self._say(name, report)
 
     def _say(self, name: str, report: Report) -> None:
         self._said[name] = report
