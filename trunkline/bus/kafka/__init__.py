@@ -13,7 +13,6 @@ from trunkline.bus.kafka.cluster import (
     watermarks,
 )
 from trunkline.bus.kafka.errors import passes, translate
-from trunkline.bus.kafka.following import Following
 from trunkline.bus.kafka.health import KafkaHealth
 from trunkline.bus.kafka.probe import ping
 from trunkline.bus.kafka.producing import (
@@ -46,7 +45,6 @@ __all__ = [
     "UNREADABLE",
     "UNUSED_SECONDS",
     "BoundedCalls",
-    "Following",
     "KafkaHealth",
     "KafkaSettings",
     "KafkaUnusableError",

@@ -39,6 +39,11 @@ class Said:
     listed: bool = False
     """Whether the address is one that the cluster itself gave for a broker."""
 
+    @property
+    def about_connection(self) -> bool:
+        """Whether it may mean that the cluster can't be used: not what is said of a topic or a group."""
+        return self.code == KafkaError._ALL_BROKERS_DOWN or _code_of(self) is not None  # noqa: SLF001
+
     @classmethod
     def of(cls, code: int, line: str) -> Said:
         """Takes a line of librdkafka apart, of its log or of `error_cb`. What has no address has an empty one."""
@@ -269,8 +274,12 @@ def classify(said: Iterable[Said], address: str) -> Refusal | None:
     return max(found, key=lambda one: one.kind.rank, default=None)
 
 
+def _code_of(said: Said) -> str | None:
+    return code_of(said.code, said.text, said.state)
+
+
 def _reason(said: Said, cluster: str) -> Refusal | None:
-    code = code_of(said.code, said.text, said.state)
+    code = _code_of(said)
     return refusal(code, said.address or cluster, said.text) if code is not None else None
 
 

@@ -314,5 +314,5 @@ def _on_client_error(settings: KafkaSettings, error: KafkaError) -> None:
     # librdkafka heals most of these by itself, but a call tells neither that it has to nor why: a wrong password is said only here.
     said = Said.of(error.code(), error.str())
     _CLIENT_ERRORS.tell(said, settings.bootstrap, settings.pipeline)
-    if settings.health is not None:
+    if settings.health is not None and said.about_connection:
         settings.health.heard(said)

@@ -14,7 +14,8 @@ import time
 import orjson
 from confluent_kafka import Consumer, KafkaException, Message
 
-from trunkline.bus.kafka import Following, KafkaSettings, offset_of, read_all
+from trunkline.bus.following import Following
+from trunkline.bus.kafka import KafkaSettings, offset_of, read_all
 from trunkline.bus.names import Names
 
 SWEEP_SECONDS = 60.0

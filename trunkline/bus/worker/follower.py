@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 
 from confluent_kafka import Message
 
-from trunkline.bus.kafka import Following, KafkaSettings, end_offsets, offset_of
+from trunkline.bus.following import Following
+from trunkline.bus.kafka import KafkaSettings, end_offsets, offset_of
 
 Heard = Callable[[str, bytes | None, int], None]
 """Takes a record's key, value and offset."""
