@@ -10,7 +10,7 @@ from confluent_kafka import ConsumerGroupState, KafkaException, Producer, TopicP
 
 from trunkline.bus.accounting.audit import Entry
 from trunkline.bus.commands import Effect, Latest, Write, carry_out
-from trunkline.bus.kafka import BoundedCalls, KafkaSettings, closing, patiently, transactional_producer
+from trunkline.bus.kafka import BoundedCalls, KafkaSettings, answered, closing, patiently, transactional_producer
 from trunkline.bus.names import Names
 from trunkline.bus.worker.wishes import restart
 from trunkline.core.errors import ConfigurationError
@@ -76,7 +76,7 @@ def refuse_attended(settings: KafkaSettings, names: Names, pipeline: str) -> Non
 def _members(settings: KafkaSettings, group: str) -> int:
     admin = settings.admin()
     try:
-        described = admin.describe_consumer_groups([group], request_timeout=TIMEOUT)[group].result(TIMEOUT)
+        described = answered(admin.describe_consumer_groups([group], request_timeout=TIMEOUT)[group], TIMEOUT)
     except KafkaException as error:
         if error.args[0].name() == "GROUP_ID_NOT_FOUND":
             return 0
