@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bus_harness import Bus, Endpoint, bus, http_connection, http_sink, order, topic_manifest
+from bus_harness import Bus, Endpoint, bus, delete_topic, http_connection, http_sink, order, topic_manifest
 
 from trunkline.bus.accounting.commits import committed
 from trunkline.bus.accounting.moves import Target
 from trunkline.bus.accounting.reconcile import PartitionCheck, reconcile
 from trunkline.bus.kafka import end_offsets
-from trunkline.bus.topics import TopicPlan, ensure_topics, topic_identities
+from trunkline.bus.states import Desired, State
+from trunkline.bus.topics import TopicPlan, ensure_topics, grow_topics, topic_identities
 from trunkline.bus.worker.board import Board, Report
 from trunkline.bus.worker.reported import reported_offsets
 
@@ -99,6 +100,16 @@ class Orders:
             lambda: all(self.bus.counts(one).get("delivered") == count for one in ("out", "copy")), f"{count} orders"
         )
 
+    async def until_made_anew(self, pipeline: str) -> Report:
+        """Between the two topics it may have seen none."""
+
+        def made_anew() -> Report | None:
+            report = self.bus.report(pipeline)
+            return report if report.state is State.FAILED and report.code == "topic.made_anew" else None
+
+        found: Report = await self.bus.until(made_anew, f"{pipeline} told of its topic")
+        return found
+
     async def choose(self, target: Target) -> None:
         for pipeline in ("out", "copy"):
             await self.bus.set_offsets(pipeline, target, topics=[self.topic])
@@ -131,6 +142,12 @@ class Orders:
             assert f"trunkline offsets {command} --topic {self.topic}" in report.hint
 
 
+@pytest.fixture(autouse=True)
+def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker looks at its topics ten times as often as usual."""
+    monkeypatch.setattr("trunkline.bus.worker.worker.WATCH_SECONDS", 0.5)
+
+
 @pytest.fixture
 async def orders(kafka: Any, tmp_path: Path, endpoint: Endpoint) -> AsyncIterator[Orders]:
     async with bus(kafka.bootstrap, tmp_path / "home") as made:
@@ -161,10 +178,46 @@ async def test_an_input_made_anew_while_the_worker_was_down_waits_for_a_person(o
 async def test_an_input_made_anew_under_running_pipelines_is_not_read_by_the_old_offset(orders: Orders) -> None:
     await orders.make_anew(100, 120)
     for pipeline in ("out", "copy"):
-        orders.judge(await orders.bus.until_failed(pipeline), read=5)
+        orders.judge(await orders.until_made_anew(pipeline), read=5)
     for pipeline in ("out", "copy"):
         commits = await asyncio.to_thread(committed, orders.bus.settings, orders.bus.names, pipeline)
         found = commits.get((orders.topic, 0))
         assert found is None or found[1].topic_id == orders.ids[0], "an offset of the old topic counts in the new one"
     assert orders.endpoint.ids("/out") == [0, 1, 2, 3, 4]
     assert await orders.copied() == [0, 1, 2, 3, 4]
+
+
+async def test_a_paused_pipeline_says_that_its_input_is_gone_and_then_that_it_is_another_one(orders: Orders) -> None:
+    await orders.bus.wish("out", Desired.PAUSED)
+    await orders.bus.until(lambda: orders.bus.report("out").state is State.PAUSED, "a pause")
+    await delete_topic(orders.bus.settings, orders.topic)
+    for pipeline in ("out", "copy"):
+        report = await orders.bus.until_failed(pipeline)
+        assert (report.code, report.state) == ("topic.missing", State.FAILED)
+        assert orders.topic in (report.reason or "")
+    await orders.bus.create(orders.topic)
+    orders.ids.append(await orders.id())
+    for pipeline in ("out", "copy"):
+        orders.judge(await orders.until_made_anew(pipeline), read=5)
+
+
+async def test_an_output_that_is_made_anew_gets_what_comes_from_then_on(orders: Orders) -> None:
+    await remade(orders.bus, orders.copies)
+    await orders.send(5, 10)
+    await orders.until_done(10)
+    assert await orders.copied() == [5, 6, 7, 8, 9]
+
+
+async def test_partitions_that_are_added_to_an_input_have_their_place_among_the_dead_letters(orders: Orders) -> None:
+    await asyncio.to_thread(grow_topics, orders.bus.settings, {orders.topic: 3})
+    # It can't be read: in a topic of one partition its dead letter had no place.
+    await orders.bus.until(lambda: _has_partitions(orders.bus, orders.bus.names.dead_letters("copy"), 3), "a place")
+    await orders.bus.send(orders.topic, [(b"nonsense", b"k", [])], 2)
+    for pipeline in ("out", "copy"):
+        await orders.bus.until(lambda one=pipeline: orders.bus.counts(one).get("dead") == 1, "a dead letter")  # type: ignore[misc]
+        (letter,) = await orders.bus.dead_letters(pipeline)
+        assert letter.origin == (orders.topic, 2, 0)
+
+
+async def _has_partitions(made: Bus, topic: str, count: int) -> bool:
+    return (await asyncio.to_thread(topic_identities, made.settings, [topic]))[topic].partitions == count

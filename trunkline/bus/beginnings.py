@@ -283,7 +283,7 @@ class Beginnings:
         found = topic_identities(self._settings, asked, admin=self._admin, timeout=CALL_TIMEOUT)
         gone = sorted(asked - found.keys())
         if gone:
-            raise missing_topics(gone)
+            raise missing_topics(self._reading.pipeline, gone)
         return found
 
     def _learn(self, identities: Mapping[str, TopicIdentity]) -> None:
@@ -324,11 +324,12 @@ class Beginnings:
         return starts
 
 
-def missing_topics(topics: Sequence[str]) -> FatalError:
-    """The error for inputs that do not exist."""
+def missing_topics(pipeline: str, topics: Sequence[str]) -> FatalError:
+    """The error for inputs of a pipeline that do not exist."""
     named = f"the topic {topics[0]} does" if len(topics) == 1 else f"the topics {', '.join(topics)} do"
     return FatalError(
         f"{named} not exist",
-        hint="a topic of a manifest is made when a worker starts or manifests are applied; of an `external` one its owner must make it",
+        hint=f"it goes on as soon as it exists; `trunkline restart {pipeline}` makes a topic that a manifest declares anew, an `external`"
+        " one its owner must make",
         code="topic.missing",
     )

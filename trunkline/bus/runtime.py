@@ -58,6 +58,9 @@ class Runtime(Protocol):
     def resume(self) -> None:
         """Goes on."""
 
+    def check_topics(self) -> None:
+        """An input seems to be gone, or made anew: `run` looks, and raises where it is so."""
+
     def report(self) -> RuntimeReport:
         """How it stands now. On the event loop."""
 

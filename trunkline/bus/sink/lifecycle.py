@@ -14,6 +14,7 @@ class Lifecycle:
     def __init__(self) -> None:
         self.stop = threading.Event()
         self.paused = threading.Event()
+        self.topics_in_doubt = threading.Event()
         self.failure: TrunklineError | None = None
         self.on_failure: Callable[[], None] = lambda: None
 

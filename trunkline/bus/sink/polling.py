@@ -48,10 +48,13 @@ class PollingThread:
     def run(self) -> None:
         """Reads until the lifecycle says stop; then ends what is under way. A failure is noted there."""
         intake = self._group.join(self._membership)
-        stop, paused = self._lifecycle.stop, self._lifecycle.paused
+        stop, paused, doubt = self._lifecycle.stop, self._lifecycle.paused, self._lifecycle.topics_in_doubt
         try:
             while not stop.is_set():
                 self._upkeep.serve()
+                if doubt.is_set():
+                    doubt.clear()
+                    intake.check_topics()
                 if self._room.full():
                     stop.wait(ROOM_SECONDS)
                     self._committing.commit_if_due()

@@ -61,6 +61,10 @@ class SinkRuntime:
         self._lifecycle.paused.clear()
         self._loop.post(self._deliveries.pause, False)
 
+    def check_topics(self) -> None:
+        """See `Runtime`."""
+        self._lifecycle.topics_in_doubt.set()
+
     def report(self) -> RuntimeReport:
         """See `Runtime`."""
         positions, counts, left_open = self._summed.look()

@@ -83,6 +83,9 @@ class SourceRuntime:
         """Polls no more; the leases are kept."""
         self._running.clear()
 
+    def check_topics(self) -> None:
+        """See `Runtime`: it reads no topic."""
+
     def resume(self) -> None:
         """Polls on."""
         self._running.set()

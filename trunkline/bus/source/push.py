@@ -122,6 +122,9 @@ class PushRuntime:
         """Answers 503 from now on."""
         self._paused = True
 
+    def check_topics(self) -> None:
+        """See `Runtime`: it reads no topic."""
+
     def resume(self) -> None:
         """Accepts again."""
         self._paused = False

@@ -96,6 +96,7 @@ class StreamRuntime:
         self._producers = RestingProducer(self._new_producer)
         self._stop = threading.Event()
         self._paused = threading.Event()
+        self._topics_in_doubt = threading.Event()
         self._begun: float | None = None
         self._not_before = 0.0
         """When the next commit is due at the earliest, where little comes."""
@@ -123,6 +124,10 @@ class StreamRuntime:
     def pause(self) -> None:
         """Stops reading; partitions stay assigned."""
         self._paused.set()
+
+    def check_topics(self) -> None:
+        """See `Runtime`."""
+        self._topics_in_doubt.set()
 
     def resume(self) -> None:
         """Reads on."""
@@ -168,6 +173,9 @@ class StreamRuntime:
     def _read_on(self) -> None:
         applied_pause = False
         while not self._stop.is_set():
+            if self._topics_in_doubt.is_set():
+                self._topics_in_doubt.clear()
+                self._intake.check_topics()
             if self._needs_rewind:
                 self._needs_rewind = False
                 self._rewind()

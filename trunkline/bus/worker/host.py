@@ -16,6 +16,7 @@ from trunkline.bus.worker.board import Report
 from trunkline.bus.worker.building.bench import Beginning
 from trunkline.bus.worker.opening import Opened, Version
 from trunkline.bus.worker.reported import ReportedOffsets
+from trunkline.bus.worker.topicwatch import TopicNews
 from trunkline.bus.worker.wishes import Wish
 from trunkline.core.cause import Cause
 from trunkline.core.errors import FatalError, HaltError, RetriableError, TrunklineError, UnavailableError
@@ -28,6 +29,8 @@ PROVEN_SECONDS = 60.0
 STAND_BY_SECONDS = 5.0
 """How often a worker that lacks what a pipeline needs looks whether another one has it."""
 _LACKING = ("plugin.", "python.", "secret.")
+_MISSING = "topic.missing"
+"""What the watch over topics tells the end of."""
 """What the codes of errors begin with that may be a matter of this worker alone: another one may have what it lacks."""
 _AT_WORK = frozenset({State.RUNNING, State.PAUSED})
 
@@ -103,6 +106,23 @@ class PipelineHost:
         elif runtime is not None:
             self._apply_pause(runtime)
         self._wake.set()
+
+    def topics_changed(self, news: TopicNews) -> None:
+        """Topics of the pipeline are not as they were."""
+        runtime = self._runtime
+        if runtime is None:
+            if not news.missing and self._error is not None and self._error.code == _MISSING:
+                self._wake.set()
+        elif news.missing or news.replaced:
+            runtime.check_topics()
+        elif news.grown:
+            log.info("the inputs have more partitions: the pipeline begins anew with them", pipeline=self.name)
+            runtime.stop()
+
+    @property
+    def topic_ids(self) -> dict[str, str]:
+        """The ids of the topics that it reads here."""
+        return {topic: id_ for topic, id_ in self._offsets().topic_ids.items() if "/" not in topic}
 
     @property
     def identity(self) -> str:
@@ -224,10 +244,10 @@ class PipelineHost:
             wait = max(getattr(error, "after", None) or 0.0, reconnect_delay(self._failures - 1))
             state = State.RESTARTING
             log.warning("the pipeline restarts soon", pipeline=self.name, wait=wait, reason=str(error), code=error.code)
-        elif isinstance(error, HaltError):
+        elif isinstance(error, HaltError) or error.code == _MISSING:
             wait, state = None, State.FAILED
             log.error(
-                "the pipeline failed, and waits for a person", pipeline=self.name, reason=str(error), code=error.code
+                "the pipeline failed, and is not tried again", pipeline=self.name, reason=str(error), code=error.code
             )
         else:
             wait, state = restart_delay(self._failures), State.FAILED

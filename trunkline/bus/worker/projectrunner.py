@@ -24,6 +24,7 @@ from trunkline.bus.worker.opening import Opener, Version, unfit_version
 from trunkline.bus.worker.remembered import Remembered
 from trunkline.bus.worker.settings import WorkerSettings
 from trunkline.bus.worker.topicmaking import TopicMaker
+from trunkline.bus.worker.topicwatch import TopicNews, Watched
 from trunkline.bus.worker.trial import Trials
 from trunkline.bus.worker.wanted import Wanted, judged_strictly
 from trunkline.bus.worker.wishes import Wish
@@ -116,6 +117,27 @@ class ProjectRunner:
         self._remembered.wishes[pipeline] = wish
         if pipeline in self._hosts:
             self._hosts[pipeline].wish(wish)
+
+    def watched(self) -> dict[str, Watched]:
+        """The topics of the pipelines that run here."""
+        names, found = self._settings.names, {}
+        for name, host in self._hosts.items():
+            manifest = self.project.pipelines.get(name)
+            own, inputs = [names.dead_letters(name)], list(host.inputs)
+            if inputs:
+                inputs.append(names.retry(name))
+                own.append(names.retry(name))
+            outputs = [target.topic for target in manifest.targets] if manifest is not None else []
+            found[name] = Watched(inputs, host.topic_ids if host.at_work else {}, outputs, own)
+        return found
+
+    def topics_changed(self, news: Mapping[str, TopicNews]) -> None:
+        """Topics are not as they were."""
+        for name, one in news.items():
+            if self._topics is not None and (one.gone or one.grown):
+                self._topics.forget(one.gone, grown=name if one.grown else None)
+            if name in self._hosts:
+                self._hosts[name].topics_changed(one)
 
     async def run_project(self, project: Project) -> None:
         """As `run`. Raises `ManifestError` where any manifest has a problem; then the last good project runs on."""

@@ -11,6 +11,7 @@ from trunkline.bus.topics import (
     Difference,
     TopicPlan,
     ensure_topics,
+    grow_topics,
     matching_topics,
     pipeline_topics,
     topic_plan,
@@ -34,6 +35,8 @@ class TopicMaker:
         self._lock = threading.Lock()
         self._made: dict[str, TopicPlan] = {}
         self._levels: dict[str, str] = {}
+        self._ours: set[str] = set()
+        """Topics that belong to one pipeline alone, and follow its inputs."""
         self.differences: dict[str, list[Difference]] = {}
         """In what topics are not as their manifests say, by topic."""
 
@@ -67,22 +70,48 @@ class TopicMaker:
             if not all(name in self._made for name in own):
                 self._ensure(self._own(project, [pipeline]))
 
+    def forget(self, topics: Iterable[str], *, grown: str | None = None) -> None:
+        """These are gone: they are made again where they are asked for. The inputs of the pipeline `grown` have more partitions."""
+        with self._lock:
+            for topic in topics:
+                self._made.pop(topic, None)
+            if grown is not None:
+                self._made.pop(self._names.dead_letters(grown), None)
+
     def _own(self, project: Project, pipelines: list[Pipeline]) -> list[TopicPlan]:
         """Dead-letter and retry topics, which follow their inputs."""
         inputs = {topic for pipeline in pipelines for topic in pipeline.inputs}
         existing = topic_states(self._settings, matching_topics(self._settings, inputs)) if inputs else {}
-        return pipeline_topics(project, self._names, existing, pipelines)
+        plans = pipeline_topics(project, self._names, existing, pipelines)
+        self._ours |= {plan.name for plan in plans}
+        return plans
 
     def _ensure(self, plans: list[TopicPlan]) -> None:
         if not plans:
             return
-        found = ensure_topics(self._settings, plans)
+        found = self._grown(ensure_topics(self._settings, plans))
         for plan in plans:
             self._made[plan.name] = plan
             self.differences.pop(plan.name, None)
         for difference in found:
             self.differences.setdefault(difference.topic, []).append(difference)
             log.warning("topic differs from its manifest", topic=difference.topic, difference=str(difference))
+
+    def _grown(self, differences: list[Difference]) -> list[Difference]:
+        """Gives topics of ours the partitions that their inputs have by now, and gives the differences that are left."""
+        short = {
+            one.topic: int(one.wanted)
+            for one in differences
+            if one.topic in self._ours and one.setting == "partitions" and int(one.wanted) > int(one.found)
+        }
+        try:
+            grow_topics(self._settings, short)
+        except (RetriableError, UnavailableError):
+            raise
+        except TrunklineError as error:
+            log.warning("topics can't follow their inputs", topics=sorted(short), reason=str(error), code=error.code)
+            return differences
+        return [one for one in differences if not (one.topic in short and one.setting == "partitions")]
 
     def _ensure_each(self, plans: list[TopicPlan]) -> None:
         """All at once where Kafka takes them all, else one by one."""

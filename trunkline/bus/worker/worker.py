@@ -41,6 +41,7 @@ from trunkline.bus.worker.remembered import Remembered
 from trunkline.bus.worker.reporting import Reporting
 from trunkline.bus.worker.services import Services
 from trunkline.bus.worker.settings import WorkerSettings
+from trunkline.bus.worker.topicwatch import WATCH_SECONDS, TopicWatch
 from trunkline.bus.worker.wishes import parse_wish
 from trunkline.core.manifests import Project
 from trunkline.core.manifests.check import check
@@ -213,7 +214,16 @@ class Worker:
             positions = self._running_positions()
             return lambda: ledgers.update(positions)
 
+        watch = TopicWatch(self._settings.kafka)
+
+        def watch_topics() -> Callable[[], None]:
+            watched, loop = self._runner.watched(), asyncio.get_running_loop()
+            return lambda: watch.look(
+                watched, lambda news: loop.call_soon_threadsafe(self._runner.topics_changed, news)
+            )
+
         return [
+            Measuring(watch_topics, every=WATCH_SECONDS, first=0.0, complaint="the topics can't be looked at"),
             Measuring(measure_lag, every=LAG_SECONDS, first=0.0, complaint="the lag can't be measured"),
             Measuring(
                 check_ledgers, every=LEDGER_SECONDS, first=LEDGER_SECONDS, complaint="the ledgers can't be checked"

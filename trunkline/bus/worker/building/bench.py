@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from trunkline.bus.beginnings import missing_topics
 from trunkline.bus.intake import Reading
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.knownoffsets import Copy, KnownOffsets
@@ -20,7 +21,6 @@ from trunkline.bus.worker.board import Board
 from trunkline.bus.worker.building.codecs import Topics
 from trunkline.bus.worker.reported import reported_offsets
 from trunkline.core.contracts import PushSource, Sink, Source
-from trunkline.core.errors import ConfigurationError
 from trunkline.core.manifests import Project
 from trunkline.core.manifests import Sink as SinkManifest
 from trunkline.core.manifests import Stream as StreamManifest
@@ -82,12 +82,8 @@ def reading_of(bench: Bench, topics: Topics, manifest: StreamManifest | SinkMani
     )
 
 
-def require(topics: Topics, inputs: Sequence[str]) -> None:
-    """Raises `ConfigurationError` (`topic.missing`) where an input does not exist; members of a family may be still to come."""
-    for topic in inputs:
-        if not topic.endswith(".*") and topic not in topics.limits:
-            raise ConfigurationError(
-                f"the topic {topic} does not exist",
-                hint="create it, or remove `external: true` from its manifest",
-                code="topic.missing",
-            )
+def require(topics: Topics, pipeline: str, inputs: Sequence[str]) -> None:
+    """Raises `FatalError` (`topic.missing`) where an input does not exist; members of a family may be still to come."""
+    missing = [topic for topic in inputs if not topic.endswith(".*") and topic not in topics.limits]
+    if missing:
+        raise missing_topics(pipeline, missing)

@@ -28,7 +28,7 @@ def sink_runtime(bench: Bench, manifest: SinkManifest, beginning: Beginning) -> 
     sink, gates = _sink_and_gates(bench, manifest, account)
     retry = bench.names.retry(name)
     topics = Topics(bench.settings, bench.project, bench.registry, [*manifest.inputs, retry])
-    require(topics, manifest.inputs)
+    require(topics, name, manifest.inputs)
 
     def decode(event: Event) -> tuple[Any, Any]:
         topic = event.topic

@@ -31,7 +31,7 @@ def stream_runtime(bench: Bench, manifest: StreamManifest, beginning: Beginning)
         bench.registry,
         [*manifest.inputs, *targets, retry, bench.names.dead_letters(name)],
     )
-    require(topics, manifest.inputs)
+    require(topics, name, manifest.inputs)
 
     def transform_of(topic: str) -> Transform:
         schema = topics.schema(topic)
