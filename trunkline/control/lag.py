@@ -13,7 +13,7 @@ from trunkline.control.cluster import Cluster
 
 def measure(cluster: Cluster, only: str | None = None) -> dict[str, list[PartitionLag]]:
     """The lag of each partition by pipeline, sources left out. Raises `ConfigurationError` for an unknown pipeline."""
-    readers = [name for name, kind in pipelines.known(cluster, only).items() if kind != "Source"]
+    readers = [name for name, kind in pipelines.present(cluster, only).items() if kind != "Source"]
     commits = all_committed(cluster.kafka, cluster.names, readers)
     known = reported_offsets(cluster.board.reports())
     return lags_behind(cluster.kafka, cluster.names, commits, pipelines.inputs(cluster), known)

@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from trunkline.bus.worker.applied import read_applied
+from trunkline.bus.worker.applied import pipelines_of, read_applied
+from trunkline.bus.worker.board import Report
 from trunkline.control.cluster import Cluster
 from trunkline.core.errors import ConfigurationError, did_you_mean
 from trunkline.core.manifests.kinds import PIPELINE_KINDS
 
 
 def known(cluster: Cluster, only: str | None = None) -> dict[str, str]:
-    """Kinds by name of the pipelines that are applied or were reported. Raises `ConfigurationError` when `only` is none of them."""
-    reported = {report.pipeline: report.kind for report in cluster.board.reports()}
-    return chosen(reported, applied(cluster), only)
+    """Kinds by name of the pipelines that are applied or were reported; with `only` one of them, which may be deleted by now.
+
+    Raises `ConfigurationError` when `only` is none of them.
+    """
+    reports = [one for one in cluster.board.reports() if not one.removed or one.pipeline == only]
+    return chosen({one.pipeline: one.kind for one in reports}, applied(cluster), only)
+
+
+def present(cluster: Cluster, only: str | None = None) -> dict[str, str]:
+    """As `known`, without those that were deleted."""
+    return chosen(reported_kinds(cluster.board.reports()), applied(cluster), only)
+
+
+def reported_kinds(reports: Iterable[Report]) -> dict[str, str]:
+    """Kinds by name of the pipelines that workers have told of, without those that were deleted."""
+    return {one.pipeline: one.kind for one in reports if not one.removed}
 
 
 def applied(cluster: Cluster) -> dict[str, str]:
     """Kinds by name of the applied pipelines."""
-    found = (key.split("/", 1) for key in read_applied(cluster.kafka, cluster.names))
-    return {name: kind for kind, name in found if kind in PIPELINE_KINDS}
+    return pipelines_of(read_applied(cluster.kafka, cluster.names))
 
 
 def inputs(cluster: Cluster) -> dict[str, list[str]]:

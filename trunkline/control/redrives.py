@@ -22,6 +22,7 @@ from trunkline.bus.redrive.plan import Plan
 from trunkline.bus.redrive.runner import has_runner
 from trunkline.bus.source.publish import Publisher
 from trunkline.bus.worker.applied import project_of, read_applied
+from trunkline.bus.worker.attended import attended
 from trunkline.bus.worker.building.sources import source_publisher
 from trunkline.control import pipelines
 from trunkline.control.cluster import Cluster
@@ -58,7 +59,10 @@ def surroundings(
             check(project)
             return source_publisher(kafka, names, registry, project, pipeline, worker)
 
-        yield Surroundings(kafka, names, registry, publisher, executor)
+        def runs(pipeline: str) -> bool:
+            return attended(pipelines.applied(cluster), cluster.board.reports(), pipeline)
+
+        yield Surroundings(kafka, names, registry, publisher, executor, runs)
 
 
 def order_of(

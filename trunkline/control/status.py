@@ -80,7 +80,7 @@ def statuses(cluster: Cluster, only: str | None = None) -> list[PipelineStatus]:
     """The status of each pipeline. Counts are those of commits and positions, which are as true as the offsets."""
     kafka, names = cluster.kafka, cluster.names
     reports = cluster.board.reports()
-    kinds = pipelines.chosen({report.pipeline: report.kind for report in reports}, pipelines.applied(cluster), only)
+    kinds = pipelines.chosen(pipelines.reported_kinds(reports), pipelines.applied(cluster), only)
     readers = [name for name, kind in kinds.items() if kind != "Source"]
     commits = all_committed(kafka, names, readers)
     ledgers = committed_ledgers(names, commits)
@@ -90,7 +90,7 @@ def statuses(cluster: Cluster, only: str | None = None) -> list[PipelineStatus]:
     found = []
     for name, kind in kinds.items():
         counts, left_open = sources.get(name, ({}, 0)) if kind == "Source" else ledgers.get(name, ({}, 0))
-        own = [report for report in reports if report.pipeline == name]
+        own = [report for report in reports if report.pipeline == name and not report.removed]
         lag = summed(name, lags[name]) if name in lags else None
         status = _status(name, kind, own, counts, left_open, lag)
         dead = counts.get("dead", 0) + counts.get("dead_again", 0)

@@ -42,7 +42,7 @@ class Outcome:
 def want(cluster: Cluster, pipeline: str, desired: Desired) -> Requested:
     """Asks for a state. Raises `ConfigurationError` for an unknown pipeline."""
     cluster.ensure_internal_topics()
-    pipelines.known(cluster, pipeline)
+    pipelines.present(cluster, pipeline)
     asked = time.time()
     wishes.want(cluster.kafka, cluster.names, [pipeline], by=cluster.actor, desired=desired)
     expected = _EXPECTED[desired]
@@ -59,7 +59,7 @@ def restart(cluster: Cluster, names: Sequence[str]) -> Requested:
     """Asks for restarts. Raises `ConfigurationError` for an unknown pipeline."""
     cluster.ensure_internal_topics()
     for name in names:
-        pipelines.known(cluster, name)
+        pipelines.present(cluster, name)
     asked = time.time()
     wanted = wishes.want(cluster.kafka, cluster.names, names, by=cluster.actor, restart=True)
 

@@ -6,7 +6,9 @@ A decision and its effect belong together: whoever writes the effect in a transa
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -17,6 +19,7 @@ from trunkline.bus.kafka import KafkaSettings, produce, produce_and_wait, read_a
 from trunkline.bus.names import Names
 from trunkline.core.errors import ConfigurationError
 from trunkline.core.jsonable import note_bytes
+from trunkline.core.secret import redact
 
 VERSION = 1
 LONGEST_SHOWN = 100
@@ -75,7 +78,7 @@ def append(
 
 def write(producer: Producer, names: Names, entry: Entry, *, command: str) -> None:
     """Hands an entry of a command to the producer, as a part of its open transaction. Raises KafkaException."""
-    value = orjson.dumps({"v": VERSION, **replace(entry, command=command).as_dict()})
+    value = note_bytes({"v": VERSION, **replace(entry, command=command).as_dict()})
     produce(producer, names.audit, value, (entry.pipeline or entry.subject).encode(), [])
 
 
@@ -95,6 +98,29 @@ def entries(
         entry = Entry(**data)
         if pipeline is None or entry.pipeline == pipeline:
             yield entry
+
+
+@contextmanager
+def announced(settings: KafkaSettings, names: Names, entry: Entry) -> Iterator[None]:
+    """For what can't be in a transaction with its entry, such as deleting a topic: appends that it is asked for, and what came of it.
+
+    The entry is appended twice: before, with `.asked` behind its action, and after, with an `outcome` in its details. Who was killed on
+    the way left an entry without an outcome. Raises our error for Kafka's; then nothing was begun, or its outcome is not known.
+    """
+    producer, command = settings.producer(), uuid.uuid4().hex[:16]
+
+    def write_down(action: str, outcome: Mapping[str, Any]) -> None:
+        made = replace(entry, at=time.time(), action=action, details={**entry.details, **outcome}, command=command)
+        value = note_bytes({"v": VERSION, **made.as_dict()})
+        produce_and_wait(producer, names.audit, value, (made.pipeline or made.subject).encode())
+
+    write_down(f"{entry.action}.asked", {})
+    try:
+        yield
+    except BaseException as error:
+        write_down(entry.action, {"outcome": "failed", "cause": redact(str(error))})
+        raise
+    write_down(entry.action, {"outcome": "done"})
 
 
 def brief(value: object) -> str:

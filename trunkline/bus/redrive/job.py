@@ -34,13 +34,18 @@ LOOK_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What an executor works with. `publisher` gives that of a source, None where the pipeline is no source that is known here."""
+    """What an executor works with.
+
+    `publisher` gives that of a source, None where the pipeline is no source that is known here. `attended` says whether anybody runs a
+    pipeline, or will: letters of another one would wait in its retry topic for ever.
+    """
 
     settings: KafkaSettings
     names: Names
     registry: RegistryClient
     publisher: Callable[[str], Publisher | None]
     executor: str
+    attended: Callable[[str], bool] = lambda _pipeline: True
 
 
 def way_of(around: Surroundings, pipeline: str, order: RedriveOrder) -> Way:
@@ -49,6 +54,13 @@ def way_of(around: Surroundings, pipeline: str, order: RedriveOrder) -> Way:
     publisher = around.publisher(pipeline)
     if publisher is not None:
         return SourceWay(publisher, edit or Edit())
+    if not around.attended(pipeline):
+        raise ConfigurationError(
+            f"nobody runs {pipeline}: it is not applied, and no worker has told of it lately",
+            where=pipeline,
+            hint="apply its manifest first; letters that were sent again would wait in its retry topic for ever",
+            code="redrive.unattended",
+        )
     return retry_way(
         around.settings, around.names, pipeline, Editor(around.registry, edit) if edit is not None else None
     )

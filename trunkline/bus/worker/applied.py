@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from trunkline.core.errors import ConfigurationError
 from trunkline.core.manifests import Project
 from trunkline.core.manifests.documents import Document
 from trunkline.core.manifests.findings import Findings
-from trunkline.core.manifests.kinds import KINDS
+from trunkline.core.manifests.kinds import KINDS, PIPELINE_KINDS
 from trunkline.core.manifests.load import gather, load_documents
 
 VERSION = 1
@@ -78,6 +78,12 @@ class Applied:
                 )
             manifests[key], versions[key] = data["manifest"], found.version
         return cls(manifests, versions)
+
+
+def pipelines_of(applied: Iterable[str]) -> dict[str, str]:
+    """Kinds by name of the pipelines among what is applied, which is named as `Kind/name`."""
+    found = (key.partition("/") for key in applied)
+    return {name: kind for kind, _, name in found if kind in PIPELINE_KINDS}
 
 
 def project_of(applied: Mapping[str, dict[str, Any]]) -> Project:

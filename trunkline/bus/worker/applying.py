@@ -34,13 +34,14 @@ def write_changes(
     by: str,
     seen: Applied,
     replan: Replan,
-    beside: Sequence[Write] = (),
 ) -> None:
     """Writes the changed manifests and their audit entries in one transaction: all of them are applied, or none.
 
+    What is wanted of a pipeline (paused, stopped) goes with its manifest.
+
     `seen` is what `changes` were made for and what was shown to whoever confirmed them. Where one of these manifests has another
     version by now, nothing is written, except that what is already as wanted is left alone. Where only others have moved,
-    `replan` says whether the changes are still the same ones. `beside` is written with them. Raises `ConflictError`, what
+    `replan` says whether the changes are still the same ones. Raises `ConflictError`, what
     `replan` raises, and our error for Kafka's.
     """
 
@@ -57,7 +58,9 @@ def write_changes(
             _refuse_moved(other, latest, now, seen)
         at = time.time()
         records = [Write(names.manifests, change.key.encode(), _record(change, after, by, at)) for change in left]
-        return Effect(None, [*records, *beside], [_entry(change, now, after, by, at) for change in left])
+        gone = [change.name for change in left if change.action == "delete" and change.kind in PIPELINE_KINDS]
+        records += [Write(names.control, name.encode(), None) for name in gone]
+        return Effect(None, records, [_entry(change, now, after, by, at) for change in left])
 
     carry_out(settings, names, names.manifests, decide, by=by, what="the manifests can't be applied")
 

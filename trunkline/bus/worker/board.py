@@ -55,6 +55,13 @@ class Report:
     """The identity of the version that runs, or ran last; empty while none has been opened."""
     wanted: str = ""
     """The identity of the version that the manifests ask for: another one while it can't be opened, or is being opened."""
+    removed: bool = False
+    """Whether it is the last word on a pipeline that is not to be run any more: it is told of no longer, but its positions stay."""
+
+    @property
+    def lives(self) -> bool:
+        """Whether its worker is there and has the pipeline."""
+        return not (self.removed or self.stale) and self.state is not State.UNASSIGNED
 
     @property
     def stale(self) -> bool:

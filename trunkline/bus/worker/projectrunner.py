@@ -61,7 +61,10 @@ class _Plan:
 
 
 class ProjectRunner:
-    """Runs the pipelines of one project at a time. `changed` hears of every new state, `left` of every host that was closed."""
+    """Runs the pipelines of one project at a time.
+
+    `changed` hears of every new state, `left` of every host that was closed, and whether its pipeline is not to be run any more.
+    """
 
     def __init__(
         self,
@@ -70,7 +73,7 @@ class ProjectRunner:
         shared: Shared,
         *,
         changed: Callable[[PipelineHost], None],
-        left: Callable[[PipelineHost], None],
+        left: Callable[[PipelineHost, bool], None],
     ) -> None:
         self._settings = settings
         self._worker = worker
@@ -88,6 +91,7 @@ class ProjectRunner:
         self._leaving: dict[str, tuple[str, asyncio.Task[None]]] = {}
         """Kind and end of pipelines that are closed and settle what is under way."""
         self._changes = asyncio.Lock()
+        self._is_first = True
         self.project = Project()
 
     def prepare(self, registry: RegistryClient, remembered: Remembered) -> None:
@@ -109,6 +113,10 @@ class ProjectRunner:
     def reports(self) -> list[Report]:
         """How the pipelines stand on this worker."""
         return [host.report() for host in self._hosts.values()]
+
+    def unwish(self, pipeline: str) -> None:
+        """Nobody wants anything special of it any more. If it still runs here it is about to end, and goes on as it was wanted."""
+        self._remembered.wishes.pop(pipeline, None)
 
     def wish(self, pipeline: str, wish: Wish) -> None:
         """Someone wants something of a pipeline, which may not run here yet. What was read at the start, or is older, is no news."""
@@ -154,12 +162,13 @@ class ProjectRunner:
             assert self._topics is not None
             anew = [name for name, one in wanted.identities.items() if self._identity(name) != one]
             await loop.run_in_executor(self._threads, self._topics.make, wanted.project, anew)
+            await self._learn(loop, [name for name in (*anew, *wanted.unfit) if name not in self._remembered.started_at])
             begun = [name for name in (*anew, *wanted.unfit) if name not in self._remembered.started_at]
             await self._note_starts(loop, begun)
             self.project = wanted.project
             plans = self._plans(wanted, self._opener(wanted.project, loop))
             for name in [one for one, host in self._hosts.items() if one not in plans or plans[one].kind != host.kind]:
-                self._leave(name)
+                self._leave(name, removed=name not in plans)
             for number, (name, plan) in enumerate(plans.items(), start=1):
                 if self._identity(name) != plan.version.identity:
                     self._take(name, plan, new=name in begun)
@@ -212,6 +221,14 @@ class ProjectRunner:
             plans[name] = _Plan(unfit.kind, inputs, unfit_version(unfit))
         return plans
 
+    async def _learn(self, loop: asyncio.AbstractEventLoop, names: Sequence[str]) -> None:
+        """Of pipelines that were never here, or were removed, others may know more by now than was remembered at the start."""
+        if names and not self._is_first:
+            kafka, own, board = self._settings.kafka, self._settings.names, self._shared.board
+            newer = await loop.run_in_executor(self._threads, Remembered.read, kafka, own, board)
+            self._remembered.learn(newer, names)
+        self._is_first = False
+
     async def _note_starts(self, loop: asyncio.AbstractEventLoop, names: Sequence[str]) -> None:
         """When pipelines run for the first time is remembered: `start: latest` means that moment."""
         now = dict.fromkeys(names, time.time())
@@ -250,19 +267,21 @@ class ProjectRunner:
             await asyncio.wait(before)
         await host.run()
 
-    def _leave(self, name: str) -> None:
-        """Closes a pipeline, which settles what is under way and then is gone."""
+    def _leave(self, name: str, *, removed: bool = False) -> None:
+        """Closes a pipeline, which settles what is under way and then is gone; `removed` where it is not to be run any more at all."""
         host, running = self._hosts.pop(name), self._tasks.pop(name)
         host.close()
-        ending = asyncio.create_task(self._end(host, running), name=f"leave {name}")
+        if removed:
+            self._remembered.forget(name)
+        ending = asyncio.create_task(self._end(host, running, removed), name=f"leave {name}")
         self._leaving[name] = (host.kind, ending)
 
-    async def _end(self, host: PipelineHost, running: asyncio.Task[None]) -> None:
+    async def _end(self, host: PipelineHost, running: asyncio.Task[None], removed: bool) -> None:
         _, late = await asyncio.wait([running], timeout=CLOSE_SECONDS)
         if late:
             log.error("a pipeline did not end in time", pipeline=host.name)
             running.cancel()
-        self._left(host)
+        self._left(host, removed)
         if self._leaving.get(host.name, (None, None))[1] is asyncio.current_task():
             del self._leaving[host.name]
 

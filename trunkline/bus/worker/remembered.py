@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from trunkline.bus.kafka import KafkaSettings
@@ -20,9 +21,25 @@ class Remembered:
     started_at: dict[str, float] = field(default_factory=dict)
     known: dict[str, KnownOffsets] = field(default_factory=dict)
 
+    def forget(self, pipeline: str) -> None:
+        """It is not to be run any more. Should it come back, what is known of it by then counts."""
+        for one in (self.wishes, self.started_at, self.known):
+            one.pop(pipeline, None)
+
+    def learn(self, newer: Remembered, pipelines: Iterable[str]) -> None:
+        """Takes over what is known of these pipelines by now."""
+        for name in pipelines:
+            if name in newer.wishes:
+                self.wishes[name] = newer.wishes[name]
+            if name in newer.started_at:
+                self.started_at[name] = newer.started_at[name]
+            if name in newer.known:
+                self.known[name] = newer.known[name]
+
     @classmethod
     def read(cls, kafka: KafkaSettings, names: Names, board: Board) -> Remembered:
         """Blocks. Raises our error for Kafka's."""
+        board.flush()
         started_at, wishes = board.started_at(), read_wishes(kafka, names)
         reported = reported_offsets(board.reports())
         return cls(wishes, started_at, {name: KnownOffsets(copy) for name, copy in reported.items()})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from trunkline.bus.worker.board import Board, Report
 from trunkline.bus.worker.host import PipelineHost
@@ -38,9 +39,9 @@ class Reporting:
         """A pipeline's state changed: that is said at once."""
         self._say(host.name, host.report())
 
-    def left(self, host: PipelineHost) -> None:
-        """A pipeline does not run here any more: its last word."""
-        self._board.report(host.report())
+    def left(self, host: PipelineHost, removed: bool) -> None:
+        """A pipeline does not run here any more: its last word. `removed` says that it is not to be run any more at all."""
+        self._board.report(replace(host.report(), removed=removed))
         self._said.pop(host.name, None)
 
     async def _report_on(self) -> None:

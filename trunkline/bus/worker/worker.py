@@ -28,7 +28,8 @@ from trunkline.bus.source.deliveries import AcceptedDeliveries
 from trunkline.bus.source.ingress import Ingress
 from trunkline.bus.source.publish import Publisher
 from trunkline.bus.topics import Difference, ensure_topics, internal_topics
-from trunkline.bus.worker.applied import project_of, read_applied
+from trunkline.bus.worker.applied import pipelines_of, project_of, read_applied
+from trunkline.bus.worker.attended import attended
 from trunkline.bus.worker.board import Board, Report, positions_in
 from trunkline.bus.worker.building.sources import source_publisher
 from trunkline.bus.worker.follower import Follower, Heard
@@ -135,7 +136,7 @@ class Worker:
         # What was decided after a pipeline had looked and before anybody followed.
         for decision in await loop.run_in_executor(None, waiting_decisions, kafka, names):
             self._decisions.hand(decision)
-        self._jobs = JobRunner(Surroundings(kafka, names, self._registry, self._publisher, self.id))
+        self._jobs = JobRunner(Surroundings(kafka, names, self._registry, self._publisher, self.id, self._attended))
         self._jobs.start()
         self._reporting.start()
         for one in self._measured:
@@ -183,6 +184,8 @@ class Worker:
     def _wished(self, key: str, value: bytes | None, offset: int) -> None:
         if value is not None:
             self._runner.wish(key, parse_wish(value, offset))
+        else:
+            self._runner.unwish(key)
 
     def _decided(self, key: str, value: bytes | None, _offset: int) -> None:
         if value is not None:
@@ -196,6 +199,13 @@ class Worker:
             project = project_of(read_applied(kafka, names))
             check(project)
         return source_publisher(kafka, names, self._registry, project, pipeline, self.id)
+
+    def _attended(self, pipeline: str) -> bool:
+        """Whether anybody runs a pipeline, or will as soon as a worker is there."""
+        if pipeline in self.project.pipelines:
+            return True
+        applied = read_applied(self._settings.kafka, self._settings.names)
+        return attended(pipelines_of(applied), self._board.reports(), pipeline)
 
     def _not_ready(self) -> list[str]:
         return [host.name for host in self._runner.hosts.values() if not host.ready]
