@@ -20,8 +20,10 @@ from trunkline.cli.command import (
     shared_options,
 )
 from trunkline.cli.commands import (
+    audit,
     budget,
     connector,
+    delete,
     demo,
     dlq,
     doctor,
@@ -74,6 +76,7 @@ for noun in (
     demo,
     run,
     manifest,
+    delete,
     pipeline,
     offsets,
     topic,
@@ -83,6 +86,7 @@ for noun in (
     parked,
     job,
     budget,
+    audit,
     mock,
     doctor,
 ):

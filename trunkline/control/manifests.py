@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from trunkline.bus.accounting.audit import Entry, announced
 from trunkline.bus.topics import Difference, declared_topics, ensure_topics, internal_topics, topic_states
 from trunkline.bus.worker.applied import Applied, Change, as_data, plan, project_of
 from trunkline.bus.worker.applying import read_state, write_changes
+from trunkline.bus.worker.firstreads import Begins, FirstRead, first_reads
+from trunkline.bus.worker.remains import Remains, mark_removed, remains_of
 from trunkline.control.cluster import Cluster
 from trunkline.core.manifests import ManifestError, Problem, Project, Sink, Stream
 from trunkline.core.manifests.check import check
@@ -33,6 +37,10 @@ class Proposal:
     new_schemas: list[str]
     schemas: Mapping[str, Schema]
     differences: list[Difference]
+    reads: list[FirstRead]
+    """What new pipelines, and pipelines with new inputs, read first."""
+    leaves: list[Remains]
+    """What pipelines that are deleted leave on the cluster."""
 
     @property
     def empty(self) -> bool:
@@ -49,6 +57,8 @@ class Proposal:
                 {"topic": one.topic, "setting": one.setting, "wanted": one.wanted, "found": one.found}
                 for one in self.differences
             ],
+            "reads": [one.as_dict() for one in self.reads],
+            "leaves": [one.as_dict() for one in self.leaves],
         }
 
 
@@ -74,6 +84,8 @@ def propose(cluster: Cluster, registry: RegistryClient, project: Project, *, pru
         new_schemas,
         schemas,
         ensure_topics(cluster.kafka, [one for one in plans if one.name in existing]),
+        _reads(cluster, project, changes),
+        remains_of(cluster.kafka, cluster.names, _deleted(changes)),
     )
 
 
@@ -86,7 +98,7 @@ def carry_out(cluster: Cluster, registry: RegistryClient, proposal: Proposal) ->
     ensure_topics(cluster.kafka, [*internal_topics(cluster.names), *declared_topics(proposal.project)])
     for name, topic in proposal.project.topics.items():
         if topic.spec.compatibility is not None and not name.endswith(".*"):
-            registry.set_level(f"{name}-value", topic.spec.compatibility)
+            _set_level(cluster, registry, f"{name}-value", topic.spec.compatibility)
     for subject, schema in proposal.schemas.items():
         registry.register(subject, schema)
     if proposal.changes:
@@ -103,6 +115,38 @@ def carry_out(cluster: Cluster, registry: RegistryClient, proposal: Proposal) ->
             seen=proposal.seen,
             replan=replan,
         )
+        mark_removed(cluster.kafka, cluster.names, _deleted(proposal.changes))
+
+
+def _set_level(cluster: Cluster, registry: RegistryClient, subject: str, level: str) -> None:
+    before = registry.level(subject)
+    if before == level:
+        return
+    details = {"before": before, "after": level}
+    entry = Entry(time.time(), cluster.actor, "schema.level", "", details, subject=f"Subject/{subject}")
+    with announced(cluster.kafka, cluster.names, entry):
+        registry.set_level(subject, level)
+
+
+def _deleted(changes: Sequence[Change]) -> dict[str, str]:
+    """Kinds by name of the pipelines that these changes delete."""
+    gone = (change for change in changes if change.action == "delete")
+    return {change.name: change.kind for change in gone if change.kind in PIPELINE_KINDS}
+
+
+def _reads(cluster: Cluster, project: Project, changes: Sequence[Change]) -> list[FirstRead]:
+    """What the pipelines read first that are new, or have an input that is."""
+    beginning = [
+        change.name
+        for change in changes
+        if change.action == "create" or any(field == "spec.from" for field, _, _ in change.fields)
+    ]
+    known = {name: one for name, one in project.pipelines.items() if name in beginning}
+    if not known:
+        return []
+    found = first_reads(cluster.kafka, cluster.names, known.values(), cluster.board.reports())
+    created = {change.name for change in changes if change.action == "create"}
+    return [one for one in found if one.pipeline in created or one.begins is not Begins.COMMITTED]
 
 
 def _planned(

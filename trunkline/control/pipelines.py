@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from trunkline.bus.topics import topic_identities
 from trunkline.bus.worker.applied import pipelines_of, read_applied
 from trunkline.bus.worker.board import Report
 from trunkline.control.cluster import Cluster
@@ -14,10 +15,13 @@ from trunkline.core.manifests.kinds import PIPELINE_KINDS
 def known(cluster: Cluster, only: str | None = None) -> dict[str, str]:
     """Kinds by name of the pipelines that are applied or were reported; with `only` one of them, which may be deleted by now.
 
-    Raises `ConfigurationError` when `only` is none of them.
+    Of one that was forgotten but left its dead letters the kind is empty. Raises `ConfigurationError` when `only` is none of them.
     """
     reports = [one for one in cluster.board.reports() if not one.removed or one.pipeline == only]
-    return chosen({one.pipeline: one.kind for one in reports}, applied(cluster), only)
+    kinds = {one.pipeline: one.kind for one in reports}
+    if only is not None and topic_identities(cluster.kafka, [cluster.names.dead_letters(only)]):
+        kinds.setdefault(only, "")
+    return chosen(kinds, applied(cluster), only)
 
 
 def present(cluster: Cluster, only: str | None = None) -> dict[str, str]:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from trunkline.bus.kafka import KafkaSettings, topics_of, watermarks
+from confluent_kafka import KafkaException
+
+from trunkline.bus.accounting.audit import Entry, announced
+from trunkline.bus.kafka import KafkaSettings, topics_of, translate, watermarks
 from trunkline.bus.names import Names
 from trunkline.bus.topics import TopicState, topic_states
-from trunkline.bus.worker.applied import project_of, read_applied
+from trunkline.bus.worker.applied import pipelines_of, project_of, read_applied
+from trunkline.bus.worker.attended import attended
+from trunkline.bus.worker.remains import Count, records_in
 from trunkline.control.cluster import Cluster
-from trunkline.core.errors import ConfigurationError, did_you_mean
+from trunkline.core.errors import ConfigurationError, ConflictError, did_you_mean
 from trunkline.core.manifests import Project, Sink, Source, Stream
+from trunkline.core.manifests.kinds import PIPELINE_KINDS
 from trunkline.registry.client import RegistryClient
 
+_TIMEOUT = 15.0
 _OWN_ENDS = (".dlq", ".retry", ".parked")
 
 
@@ -110,6 +118,117 @@ def describe_topic(cluster: Cluster, registry: RegistryClient, topic: str) -> To
         partitions,
         dict(sorted(state.config.items())),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class TopicDeletion:
+    """A topic that would be deleted: its records, about so many where they are not `exact`, and the groups that read it now."""
+
+    topic: str
+    id: str
+    partitions: int
+    records: int
+    exact: bool
+    read_by: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The deletion as data."""
+        return asdict(self)
+
+
+def propose_deletion(cluster: Cluster, topic: str) -> TopicDeletion:
+    """What deleting a topic would take away.
+
+    Raises `ConfigurationError`: for an unknown topic, one of the bus's own (`topic.internal`), one that a pipeline reads, writes or keeps
+    for itself (`topic.in_use`), and one whose manifest is applied, since workers would make it anew (`topic.declared`).
+    """
+    state = require_topic(cluster, topic)
+    _refuse_used(cluster, topic)
+    count = records_in(cluster.kafka, [topic]).get(topic, Count())
+    return TopicDeletion(topic, state.id, state.partitions, count.records, count.exact, _reading_groups(cluster, topic))
+
+
+def delete_topic(cluster: Cluster, deletion: TopicDeletion) -> None:
+    """Deletes a topic and what is in it. Raises as `propose_deletion`, and `ConflictError` where it was made anew since."""
+    topic = deletion.topic
+    cluster.ensure_internal_topics()
+    _refuse_used(cluster, topic)
+    if require_topic(cluster, topic).id != deletion.id:
+        raise ConflictError(
+            f"the topic {topic} was deleted and made anew since it was looked at",
+            moved=[{"key": topic}],
+            hint="look at it as it is now, and ask again; nothing was changed",
+        )
+    details = {"records": deletion.records, "exact": deletion.exact, "id": deletion.id}
+    entry = Entry(time.time(), cluster.actor, "topic.delete", "", details, subject=f"topic/{topic}")
+    with announced(cluster.kafka, cluster.names, entry):
+        admin = cluster.kafka.admin()
+        try:
+            admin.delete_topics([topic], operation_timeout=_TIMEOUT)[topic].result(_TIMEOUT)
+        except KafkaException as error:
+            raise translate(error, f"the topic {topic} can't be deleted") from error
+
+
+def _refuse_used(cluster: Cluster, topic: str) -> None:
+    names = cluster.names
+    bare = topic.removeprefix(f"{names.namespace}.") if names.namespace else topic
+    if topic.startswith("_") or bare.startswith("_") or "._" in topic:
+        raise ConfigurationError(
+            f"{topic} is one of the bus's own topics",
+            where=topic,
+            hint="it is never deleted by hand",
+            code="topic.internal",
+        )
+    applied = read_applied(cluster.kafka, names)
+    reports = cluster.board.reports()
+    owner = next((bare.removesuffix(end) for end in _OWN_ENDS if bare.endswith(end)), None)
+    if owner is not None and attended(pipelines_of(applied), reports, owner):
+        raise ConfigurationError(
+            f"{topic} belongs to {owner}, which is applied or runs",
+            where=topic,
+            hint=f"delete that first: `trunkline delete` and its kind and name, such as sink/{owner}",
+            code="topic.in_use",
+        )
+    users = sorted(
+        key
+        for key, data in applied.items()
+        if _covers([*(data["spec"].get("from") or ()), *(one["topic"] for one in data["spec"].get("to") or ())], topic)
+        and key.partition("/")[0] in PIPELINE_KINDS
+    )
+    if users:
+        raise ConfigurationError(
+            f"{topic} is used by {', '.join(users)}",
+            where=topic,
+            hint="delete or change those first",
+            code="topic.in_use",
+        )
+    if f"Topic/{topic}" in applied:
+        raise ConfigurationError(
+            f"the manifest of {topic} is applied: workers would make the topic anew",
+            where=topic,
+            hint=f"run `trunkline delete topic/{topic}` first",
+            code="topic.declared",
+        )
+
+
+def _reading_groups(cluster: Cluster, topic: str) -> list[str]:
+    """The consumer groups of which a member has a partition of the topic now. Groups that this principal may not see are left out."""
+    admin = cluster.kafka.admin()
+    try:
+        listed = admin.list_consumer_groups(request_timeout=_TIMEOUT).result(_TIMEOUT)
+        groups = [one.group_id for one in listed.valid]
+        described = admin.describe_consumer_groups(groups, request_timeout=_TIMEOUT) if groups else {}
+    except KafkaException as error:
+        raise translate(error, "the consumer groups can't be listed") from error
+    found = []
+    for group, future in described.items():
+        try:
+            members = future.result(_TIMEOUT).members
+        except KafkaException:
+            continue  # it went away since it was listed, or is not to be seen
+        if any(part.topic == topic for one in members for part in one.assignment.topic_partitions):
+            found.append(group)
+    return sorted(found)
 
 
 def require_topic(cluster: Cluster, topic: str) -> TopicState:

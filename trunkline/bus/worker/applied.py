@@ -18,13 +18,14 @@ from trunkline.core.manifests.documents import Document
 from trunkline.core.manifests.findings import Findings
 from trunkline.core.manifests.kinds import KINDS, PIPELINE_KINDS
 from trunkline.core.manifests.load import gather, load_documents
+from trunkline.core.secret import without_secrets
 
 VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One line of a plan. `fields` names what differs, with the old and the new value."""
+    """One line of a plan. `fields` names what differs, with the old and the new value, without secrets."""
 
     action: Literal["create", "change", "delete"]
     kind: str
@@ -107,7 +108,7 @@ def plan(
         if key not in before:
             changes.append(Change("create", kind, name))
         elif before[key] != data:
-            changes.append(Change("change", kind, name, tuple(differences(before[key], data))))
+            changes.append(Change("change", kind, name, tuple(shown_differences(before[key], data))))
     if prune:
         for key in before:
             if key not in after:
@@ -116,11 +117,20 @@ def plan(
     return changes
 
 
-def differences(before: Any, after: Any, path: str = "") -> list[tuple[str, Any, Any]]:
-    """The fields in which two manifests differ, each with what it was and is; None where it is not there."""
+def shown_differences(before: Any, after: Any) -> list[tuple[str, Any, Any]]:
+    """The fields in which two manifests differ, each with what it was and is, None where it is not there, without secrets."""
+    found = []
+    for field, old, new in _differences(before, after):
+        name = field.rpartition(".")[2]
+        was, now = without_secrets(old, name), without_secrets(new, name)
+        found.append((field, was, f"{now} (another)" if was == now else now))
+    return found
+
+
+def _differences(before: Any, after: Any, path: str = "") -> list[tuple[str, Any, Any]]:
     if isinstance(before, dict) and isinstance(after, dict):
         found = []
         for name in sorted({*before, *after}):
-            found += differences(before.get(name), after.get(name), f"{path}.{name}" if path else name)
+            found += _differences(before.get(name), after.get(name), f"{path}.{name}" if path else name)
         return found
     return [] if before == after else [(path, before, after)]

@@ -12,7 +12,7 @@ from trunkline.bus.accounting.audit import Entry
 from trunkline.bus.commands import ABSENT, Effect, Latest, Write, carry_out, conflict, read_latest
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
-from trunkline.bus.worker.applied import VERSION, Applied, Change, differences
+from trunkline.bus.worker.applied import VERSION, Applied, Change, shown_differences
 from trunkline.core.manifests.kinds import PIPELINE_KINDS
 from trunkline.core.secret import without_secrets
 
@@ -63,16 +63,6 @@ def write_changes(
         return Effect(None, records, [_entry(change, now, after, by, at) for change in left])
 
     carry_out(settings, names, names.manifests, decide, by=by, what="the manifests can't be applied")
-
-
-def shown_differences(before: Any, after: Any) -> list[tuple[str, Any, Any]]:
-    """The fields in which manifests differ, as they may be shown: without secrets."""
-    found = []
-    for field, old, new in differences(before, after):
-        name = field.rpartition(".")[2]
-        was, now = without_secrets(old, name), without_secrets(new, name)
-        found.append((field, was, f"{now} (another)" if was == now else now))
-    return found
 
 
 def _refuse_moved(keys: Sequence[str], latest: Latest, now: Applied, seen: Applied) -> None:

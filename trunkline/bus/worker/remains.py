@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from confluent_kafka import KafkaException
 
 from trunkline.bus.accounting.audit import Entry, announced
 from trunkline.bus.accounting.backlog import Backlogs
-from trunkline.bus.accounting.commits import all_committed
+from trunkline.bus.accounting.commits import Commits, all_committed
 from trunkline.bus.accounting.reconcile import parked_now
 from trunkline.bus.commands import Effect, Latest, Write, carry_out
 from trunkline.bus.intake import Partition
@@ -93,6 +93,24 @@ def remains_of(settings: KafkaSettings, names: Names, pipelines: Mapping[str, st
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Count:
+    """A number of records, about so many where it is not `exact`."""
+
+    records: int = 0
+    exact: bool = True
+
+
+def records_in(settings: KafkaSettings, topics: Iterable[str]) -> dict[str, Count]:
+    """How many records topics have; those that do not exist are left out. Raises our error for Kafka's."""
+    there = topic_identities(settings, topics)
+    places: dict[Partition, Commits] = {
+        (topic, number): {} for topic, one in there.items() for number in range(one.partitions)
+    }
+    counted = _counted(settings, places)
+    return {topic: Count(*_sum(counted, topic)) for topic in there}
+
+
 def mark_removed(settings: KafkaSettings, names: Names, pipelines: Collection[str]) -> None:
     """Notes in the reports of workers that are gone that these pipelines are deleted: they end nowhere else.
 
@@ -141,9 +159,7 @@ def _delete_group(settings: KafkaSettings, names: Names, pipeline: str) -> None:
         raise translate(error, f"the offsets of {pipeline} can't be forgotten") from error
 
 
-def _counted(
-    settings: KafkaSettings, places: Mapping[Partition, Mapping[Partition, tuple[int, Any]]]
-) -> dict[Partition, tuple[int, bool]]:
+def _counted(settings: KafkaSettings, places: Mapping[Partition, Commits]) -> dict[Partition, tuple[int, bool]]:
     """How many records each partition has from its commit on, or from its beginning, and whether that is exact."""
     firsts, _ = offset_of_each(settings, places, EARLIEST, timeout=TIMEOUT)
     ends, _ = offset_of_each(settings, places, LATEST, timeout=TIMEOUT)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from trunkline.cli.command import command
+from trunkline.cli.confirming import YesOption, confirmed
 from trunkline.cli.session import Session
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def apply(
     session: Session,
     file: FilesOption,
     prune: PruneOption = False,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: YesOption = False,
 ) -> None:
     """Make these manifests the applied ones: all of them, or none where there is any problem."""
     from trunkline.control.manifests import carry_out, propose
@@ -71,12 +71,7 @@ def apply(
         _show(session, proposal)
         if proposal.empty:
             return
-        if not yes:
-            if not sys.stdin.isatty():
-                raise ConfigurationError(
-                    "nobody is there to be asked whether to apply this", hint="pass --yes", code="apply.unconfirmed"
-                )
-            typer.confirm("Apply?", abort=True)
+        confirmed(session, "Apply?", yes=yes)
         carry_out(cluster, registry, proposal)
     session.out.line("applied")
 
@@ -86,24 +81,24 @@ def _show(session: Session, proposal: Proposal) -> None:
     if not out.for_people:
         out.data(proposal.as_dict())
         return
+    from trunkline.bus.accounting.audit import brief
+    from trunkline.cli.recordcounts import leaving_lines, reading_lines
+
     signs = {"create": "+", "change": "~", "delete": "-"}
     for change in proposal.changes:
         out.line(f"{signs[change.action]} {change.kind} {change.name}")
         for field, old, new in change.fields:
-            out.line(f"    {field}: {_brief(old)} → {_brief(new)}")
+            out.line(f"    {field}: {brief(old)} → {brief(new)}")
     for name in proposal.new_topics:
         out.line(f"+ topic {name}")
     for subject in proposal.new_schemas:
         out.line(f"+ schema {subject}")
+    for line in [*reading_lines(proposal.reads), *leaving_lines(proposal.leaves)]:
+        out.line(line)
     for difference in proposal.differences:
         out.note(f"warning: topic {difference}; it is not changed")
     if proposal.empty:
         out.line("nothing to change")
-
-
-def _brief(value: object) -> str:
-    text = "unset" if value is None else str(value)
-    return text if len(text) <= 100 else f"{text[:100]}…"
 
 
 def _counts(project: Project) -> dict[str, int]:

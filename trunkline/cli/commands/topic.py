@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from trunkline.cli.command import command, group
+from trunkline.cli.confirming import DryRunOption, YesOption, confirmed
 from trunkline.cli.session import Session
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def register(app: typer.Typer) -> None:
     command(noun, "ls")(ls)
     command(noun, "describe")(describe)
     command(noun, "tail")(tail)
+    command(noun, "delete")(delete)
 
 
 def ls(
@@ -113,6 +115,25 @@ def _print(out: Output, record: TopicRecord, form: str | None) -> None:
         sys.stdout.write("---\n")
         out.data(record.as_dict())
     sys.stdout.flush()
+
+
+def delete(session: Session, topic: TopicArgument, yes: YesOption = False, dry_run: DryRunOption = False) -> None:
+    """Delete a topic that no applied pipeline uses, with all its records: what a deleted pipeline left, or a topic without a manifest."""
+    from trunkline.cli.recordcounts import counted
+    from trunkline.control import topics
+
+    cluster = session.cluster()
+    proposal = topics.propose_deletion(cluster, topic)
+    records = counted(proposal.records, "record", exact=proposal.exact)
+    session.out.line(f"- topic {topic}: {records} in {counted(proposal.partitions, 'partition')}")
+    for reader in proposal.read_by:
+        session.out.note(f"warning: the consumer group {reader} reads it now")
+    if not dry_run:
+        confirmed(session, f"Delete {topic} with {records}?", yes=yes)
+        topics.delete_topic(cluster, proposal)
+        session.out.line("deleted")
+    if not session.out.for_people:
+        session.out.data({**proposal.as_dict(), "deleted": not dry_run})
 
 
 def _joined(value: object) -> object:
