@@ -314,7 +314,7 @@ def test_of_two_who_apply_at_once_one_wins_and_the_other_sees_the_difference(des
     with pytest.raises(ConflictError, match="Sink/out was changed by ada"):
         manifests.carry_out(bob, client, theirs)
     manifests.carry_out(bob, client, other)
-    with pytest.raises(ConflictError, match="Sink/out was changed by ada .* Sink/other was changed by bob"):
+    with pytest.raises(ConflictError, match=r"Sink/out was changed by ada .* Sink/other was changed by bob"):
         manifests.carry_out(bob, client, cleared)
     assert {"Sink/out", "Sink/other"} < set(read_applied(desk.kafka, desk.names))
     # What would not go with what is applied by now is refused for that.

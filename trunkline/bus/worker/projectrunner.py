@@ -162,7 +162,9 @@ class ProjectRunner:
             assert self._topics is not None
             anew = [name for name, one in wanted.identities.items() if self._identity(name) != one]
             await loop.run_in_executor(self._threads, self._topics.make, wanted.project, anew)
-            await self._learn(loop, [name for name in (*anew, *wanted.unfit) if name not in self._remembered.started_at])
+            await self._learn(
+                loop, [name for name in (*anew, *wanted.unfit) if name not in self._remembered.started_at]
+            )
             begun = [name for name in (*anew, *wanted.unfit) if name not in self._remembered.started_at]
             await self._note_starts(loop, begun)
             self.project = wanted.project
