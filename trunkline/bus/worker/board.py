@@ -61,7 +61,8 @@ class Report:
     @property
     def lives(self) -> bool:
         """Whether its worker is there and has the pipeline."""
-        return not (self.removed or self.stale) and self.state is not State.UNASSIGNED
+        silent = time.time() - self.at > STALE_SECONDS
+        return not (self.removed or silent) and self.state is not State.UNASSIGNED
 
     @property
     def stale(self) -> bool:

@@ -118,7 +118,7 @@ def mark_removed(settings: KafkaSettings, names: Names, pipelines: Collection[st
     """
     board = Board(settings, names)
     for report in board.reports():
-        if report.pipeline in pipelines and report.stale and not report.removed:
+        if report.pipeline in pipelines and not (report.lives or report.removed):
             board.report(replace(report, removed=True))
     board.flush()
 
