@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from trunkline.core.http import HttpClient, HttpResponse, NoAnswerError, TokenAu
 Row = Sequence[Any]
 
 _FULL = "above the limit"
+_LIMIT = re.compile(r"limit '([^']+)'")
+"""How Google names the limit of a quota that is used up."""
 _MISPLACED = ("Unable to parse range", "exceeds grid limits")
 
 
@@ -137,11 +140,18 @@ class SheetsClient:
         if status == 400 and _FULL not in reason:
             raise RejectedError(f"Google Sheets refused the row: {reason}", code="google_sheets.refused")
         if status in (429, 503):
-            raise RetriableError(f"Google Sheets answered {status}: {reason}", after=response.retry_after())
+            named = _LIMIT.search(reason)
+            raise RetriableError(
+                f"Google Sheets answered {status}: {reason}",
+                after=response.retry_after(),
+                code="google_sheets.quota" if status == 429 else "google_sheets.unavailable",
+                limit=named[1] if named is not None else None,
+            )
         if status >= 500 or status == 408:
             # Other server errors don't say whether the write took place.
             text = f"Google Sheets answered {status}: {reason}"
-            raise NoAnswerError(text) if writes else RetriableError(text, after=response.retry_after())
+            code = "google_sheets.unavailable"
+            raise NoAnswerError(text) if writes else RetriableError(text, after=response.retry_after(), code=code)
         raise FatalError(
             f"Google Sheets answered {status} for spreadsheet {self._spreadsheet}: {reason}",
             hint=_ADVICE.get(status, "mend the spreadsheet or the connection, then restart the pipeline"),

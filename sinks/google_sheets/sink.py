@@ -95,7 +95,7 @@ class GoogleSheetsSink(Sink):
                     await self._index.look(identity for identity, _, _ in made)
             except RetriableError as error:
                 # Only reading failed, so that nothing has happened, whatever became of the answer.
-                waiting = Retry(str(error), after=error.after)
+                waiting = Retry.of(error)
                 return [verdicts.get(index, waiting) for index in range(len(batch.events))]
             await self._deliver(self._planned(made, verdicts), batch.events, verdicts)
             if self._client is not None and self._context is not None:
@@ -166,7 +166,8 @@ class GoogleSheetsSink(Sink):
         """Sends rows in one request; refused ones again in halves, until the bad row stands alone. Returns a failure that may pass."""
         if failure is not None:
             after = failure.after if isinstance(failure, Retry) else None
-            return _all(rows, verdicts, Retry(f"not sent after: {failure.reason}", after=after), failure)
+            unsent = Retry(f"not sent after: {failure.reason}", after=after, code=failure.code)
+            return _all(rows, verdicts, unsent, failure)
         try:
             await send(rows)
         except MisplacedRangeError as error:
@@ -188,9 +189,9 @@ class GoogleSheetsSink(Sink):
         except NoAnswerError as error:
             if self._index is not None:
                 self._index.forget()
-            return _all(rows, verdicts, Unknown(str(error)), Retry(str(error)))
+            return _all(rows, verdicts, Unknown.of(error), Retry.of(error))
         except RetriableError as error:
-            waiting = Retry(str(error), after=error.after)
+            waiting = Retry.of(error)
             return _all(rows, verdicts, waiting, waiting)
         for row in rows:
             verdicts.update(dict.fromkeys(row.events, Ok(self._reference(row.number))))

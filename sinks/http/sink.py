@@ -69,7 +69,7 @@ class HttpSink(Sink):
             if not response.ok:
                 verdict = classify_status(response.status, response.summary, response.retry_after())
                 if isinstance(verdict, Retry):
-                    raise RetriableError(f"the probe failed: {verdict.reason}", after=verdict.after)
+                    raise RetriableError(f"the probe failed: {verdict.reason}", after=verdict.after, code=verdict.code)
                 raise FatalError(
                     f"the probe failed: {response.summary}", hint="look at config.probe", code="http.probe"
                 )
@@ -106,11 +106,11 @@ class HttpSink(Sink):
         except UnicodeEncodeError:
             return Dead("the record holds text that is no UTF-8 (a lone surrogate)", code="record.not_utf8")
         except NotSentError as error:
-            return Retry(str(error), after=error.after)
+            return Retry.of(error)
         except AnswerTooLargeError as error:
             return self._judged(error.status, str(error))
         except NoAnswerError as error:
-            return Unknown(str(error))
+            return Unknown.of(error)
         except AddressRefusedError as error:
             if self._plan.varies:
                 return Dead(str(error), code=error.code)
@@ -137,7 +137,7 @@ class HttpSink(Sink):
             return Ok()
         reason, after = (answer, None) if isinstance(answer, str) else (answer.summary, answer.retry_after())
         if found == "retry":
-            return Retry(reason, after=after)
+            return Retry(reason, after=after, code=f"http.{status}")
         if found == "dead":
             return Dead(reason, code=f"http.{status}")
         verdict = classify_status(status, reason, after)

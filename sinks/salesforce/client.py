@@ -121,7 +121,9 @@ class SalesforceClient:
                 self.usage = Usage(total - int(daily["Remaining"]), total, time.monotonic())
             except (ValueError, KeyError, TypeError) as error:
                 raise RetriableError(
-                    "Salesforce's answer on its limits can't be read", where=self._connection.url
+                    "Salesforce's answer on its limits can't be read",
+                    where=self._connection.url,
+                    code="salesforce.unreadable",
                 ) from error
         return self.usage
 
@@ -176,10 +178,15 @@ class SalesforceClient:
             response = await self._http.request("POST", url, headers=_FORM, content=urlencode(self._grant()).encode())
         except NoAnswerError as error:
             # A lost token costs nothing, and the records themselves were never sent.
-            raise RetriableError(f"no answer to the request for a token: {error}", where=url) from error
+            raise RetriableError(
+                f"no answer to the request for a token: {error}", where=url, code="salesforce.sign_in_later"
+            ) from error
         if response.status == 429 or response.status >= 500:
             raise RetriableError(
-                f"Salesforce gives no token now: status {response.status}", after=response.retry_after(), where=url
+                f"Salesforce gives no token now: status {response.status}",
+                after=response.retry_after(),
+                where=url,
+                code="salesforce.sign_in_later",
             )
         answer = json_of(response)
         if response.status != 200:

@@ -44,7 +44,7 @@ class Collections:
             held = await self._headroom.missing()
         except RetriableError as error:
             # Whatever became of the question for the limits, the records were not sent.
-            return _for_all(rows, Retry(str(error), after=error.after))
+            return _for_all(rows, Retry.of(error))
         except (FatalError, ConfigurationError) as error:
             return _for_all(rows, _stopping(error))
         if held is not None:
@@ -63,9 +63,9 @@ class Collections:
                 traceparent=rows[0].traceparent,
             )
         except NoAnswerError as error:
-            return _for_all(rows, Unknown(str(error)))
+            return _for_all(rows, Unknown.of(error))
         except RetriableError as error:
-            return _for_all(rows, Retry(str(error), after=error.after))
+            return _for_all(rows, Retry.of(error))
         except (FatalError, ConfigurationError) as error:
             return _for_all(rows, _stopping(error))
         return self._judged(rows, response)
@@ -80,16 +80,17 @@ class Collections:
             )
             if isinstance(outcome, Retry) and may_have_worked(response.status):
                 # The engine sends an unknown record again where that makes no second one, and asks its settings elsewhere.
-                return _for_all(rows, outcome if self._upsert else Unknown(outcome.reason))
+                return _for_all(rows, outcome if self._upsert else Unknown(outcome.reason, outcome.code))
             if isinstance(outcome, Verdict | Refused):
                 return _for_all(rows, outcome)
             return Answered(outcome)
         answer = json_of(response)
         if not isinstance(answer, list) or len(answer) != len(rows):
             found = f"{len(answer)} results" if isinstance(answer, list) else "no list of results"
-            return _for_all(rows, Unknown(f"Salesforce answered {len(rows)} records with {found}"), stop=False)
+            reason = f"Salesforce answered {len(rows)} records with {found}"
+            return _for_all(rows, Unknown(reason, "salesforce.unreadable"), stop=False)
         found_outcomes = [row_outcome(item, limit_pause=self._settings.limit_pause) for item in answer]
-        unreadable = Unknown("Salesforce's result for this record can't be read")
+        unreadable = Unknown("Salesforce's result for this record can't be read", "salesforce.unreadable")
         return Answered([unreadable if outcome is None else outcome for outcome in found_outcomes])
 
 

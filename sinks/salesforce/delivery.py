@@ -120,4 +120,4 @@ def _settled(refused: dict[int, Refused], verdicts: dict[int, Verdict]) -> dict[
             hint="check the permissions of the app's user, and the object and fields of the sink",
             code="salesforce.refused",
         )
-    return {place: Retry(refusal.reason) for place, refusal in refused.items()}
+    return {place: Retry(refusal.reason, code="salesforce.refused") for place, refusal in refused.items()}

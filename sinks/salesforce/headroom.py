@@ -6,6 +6,7 @@ import asyncio
 import time
 
 from sinks.salesforce.client import SalesforceClient
+from sinks.salesforce.outcomes import DAILY
 from sinks.salesforce.settings import SalesforceSettings
 from trunkline.core.verdicts import Retry
 
@@ -36,4 +37,6 @@ class Headroom:
         return Retry(
             f"{usage} of the org's daily API requests are used, more than the share of {settings.limit_reserve:g}",
             after=wait,
+            code="salesforce.limit_reserve",
+            limit=DAILY,
         )

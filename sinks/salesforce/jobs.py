@@ -57,7 +57,7 @@ class IngestJobs:
         }
         answer = json_of(await self._asked("POST", "jobs/ingest", content=orjson.dumps(wanted)))
         if not isinstance(answer, dict) or not answer.get("id"):
-            raise RetriableError("Salesforce's answer to a new job can't be read")
+            raise RetriableError("Salesforce's answer to a new job can't be read", code="salesforce.unreadable")
         return str(answer["id"])
 
     async def upload(self, job: str, table: bytes) -> None:
@@ -79,7 +79,7 @@ class IngestJobs:
             return None
         answer = json_of(self._judged(response))
         if not isinstance(answer, dict) or not isinstance(answer.get("state"), str):
-            raise RetriableError(f"Salesforce's answer on the job {job} can't be read")
+            raise RetriableError(f"Salesforce's answer on the job {job} can't be read", code="salesforce.unreadable")
         failed = answer.get("numberRecordsFailed")
         return JobState(
             answer["state"], failed if isinstance(failed, int) else 0, str(answer.get("errorMessage") or "")
@@ -116,7 +116,9 @@ class IngestJobs:
         try:
             return await asyncio.to_thread(lambda: list(read_results(response.content, key)))
         except ValueError as error:
-            raise RetriableError(f"the {kind} of the job {job} can't be read: {error}") from error
+            raise RetriableError(
+                f"the {kind} of the job {job} can't be read: {error}", code="salesforce.unreadable"
+            ) from error
 
     async def under_way(self) -> list[str]:
         """The jobs of our user on our object and external id that Salesforce has still to work on."""
@@ -125,7 +127,7 @@ class IngestJobs:
         while path:
             answer = json_of(await self._asked("GET", path))
             if not isinstance(answer, dict):
-                raise RetriableError("Salesforce's list of jobs can't be read")
+                raise RetriableError("Salesforce's list of jobs can't be read", code="salesforce.unreadable")
             found += [str(job["id"]) for job in answer.get("records", []) if self._is_ours(job)]
             following = urlsplit(str(answer.get("nextRecordsUrl") or ""))
             path = f"jobs/ingest?{following.query}" if following.query and not answer.get("done") else ""
@@ -158,7 +160,7 @@ class IngestJobs:
             response.status, refusals(response), limit_pause=self._settings.limit_pause, after=response.retry_after()
         )
         if isinstance(outcome, Retry):
-            raise RetriableError(outcome.reason, after=outcome.after)
+            raise RetriableError(outcome.reason, after=outcome.after, code=outcome.code, limit=outcome.limit)
         raise FatalError(
             f"Salesforce refuses a bulk job: {describe_refusal(response)}",
             hint="the app's user needs the right to use the Bulk API and to edit the object and its mapped fields",

@@ -71,6 +71,14 @@ TABLE: Mapping[str, Kind] = {
     "DUPLICATE_EXTERNAL_ID": "data",
 }
 
+DAILY = "daily API requests"
+LIMITS: Mapping[str, str] = {
+    "REQUEST_LIMIT_EXCEEDED": DAILY,
+    "EXCEEDED_QUOTA": "quota",
+    "STORAGE_LIMIT_EXCEEDED": "data storage",
+}
+"""What is used up where Salesforce says so (Salesforce Developer Limits and Allocations Quick Reference)."""
+
 FATAL_REQUESTS = frozenset({"INVALID_TYPE", "NOT_FOUND", "METHOD_NOT_ALLOWED"})
 """Codes of a refused request that say it can't be right for any record: no such object, or no such address."""
 
@@ -142,14 +150,19 @@ def outcome(failure: Failure, reason: str, *, limit_pause: float, after: float |
     """What one error means for a record; `reason` is the text that goes with it."""
     match failure.kind:
         case "transient":
-            return Retry(reason, after=after)
+            return Retry(reason, after, _code(failure))
         case "limit":
-            return Retry(reason, after=after if after is not None else limit_pause)
+            limit = LIMITS.get(failure.code, failure.code)
+            return Retry(reason, after if after is not None else limit_pause, _code(failure), limit)
         case "fatal":
             return Refused(reason)
         case "access":
-            return Dead(reason, code=f"salesforce.{failure.code.lower()}", access=True)
-    return Dead(reason, code=f"salesforce.{failure.code.lower()}")
+            return Dead(reason, code=_code(failure), access=True)
+    return Dead(reason, code=_code(failure))
+
+
+def _code(failure: Failure) -> str:
+    return f"salesforce.{failure.code.lower()}"
 
 
 def request_outcome(
@@ -167,7 +180,7 @@ def request_outcome(
     if first.code in TABLE and first.kind in {"limit", "fatal", "transient"}:
         return outcome(first, text, limit_pause=limit_pause, after=after)
     if status in {408, 425, 429} or status >= 500:
-        return Retry(text, after=after)
+        return Retry(text, after, f"http.{status}")
     if status in {401, 403, 404, 405, 410, 415} or status < 400 or first.code in FATAL_REQUESTS:
         # The object, the address or the permission is wrong, and so for every record.
         return Refused(text)

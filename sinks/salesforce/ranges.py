@@ -79,7 +79,7 @@ class Ranges:
         try:
             begun = await self._range(place, batch)
         except RetriableError as error:
-            return [Retry(str(error), error.after)] * len(batch.events)
+            return [Retry.of(error)] * len(batch.events)
         open_: dict[int, Verdict] = {}
         lines = await asyncio.to_thread(self._lines, batch.events, begun.settled)
         held: set[object] = set()
@@ -108,7 +108,8 @@ class Ranges:
             found = await self._jobs.ended(job)
             if found is not None and found.state in UNDER_WAY:
                 raise RetriableError(
-                    f"the job {job} on {self._settings.object} does not end: it may hold these records"
+                    f"the job {job} on {self._settings.object} does not end: it may hold these records",
+                    code="salesforce.job_pending",
                 )
 
     def _lines(self, events: Sequence[Event], settled: dict[int, Verdict]) -> list[Line]:
@@ -175,7 +176,7 @@ class Ranges:
             await self._jobs.upload(job.id, content)
         except RetriableError as error:
             # Not closed, so without effect; the job that is left is aborted when its range comes again.
-            return dict.fromkeys((line.place for line in lines), Retry(str(error), error.after))
+            return dict.fromkeys((line.place for line in lines), Retry.of(error))
         try:
             await self._jobs.close(job.id)
         except RetriableError as error:
@@ -212,16 +213,17 @@ class Ranges:
                 return await self._forgotten(place, begun, job)
             if state.state in UNDER_WAY or state.state == "Open":
                 reason = f"the job {job.id} is {state.state} after {self._settings.job_timeout:g} s"
-                return {line.place: Unknown(reason) for line in waiting}
+                return {line.place: Unknown(reason, "salesforce.job_pending") for line in waiting}
             found = await self._verdicts(job.id, state, waiting)
         except _RefusedJobError:
             await self._forgotten(place, begun, job)
             raise
         except RetriableError as error:
-            return {line.place: Unknown(f"the job {job.id} can't be followed: {error}") for line in waiting}
+            unknown = Unknown(f"the job {job.id} can't be followed: {error}", error.code)
+            return {line.place: unknown for line in waiting}
         begun.read.add(job.id)
         if ours:
-            lost = Unknown(f"the results of the job {job.id} do not tell of this record")
+            lost = Unknown(f"the results of the job {job.id} do not tell of this record", "salesforce.unreadable")
             for line in waiting:
                 found.setdefault(line.place, lost)
         begun.settled.update({at: one for at, one in found.items() if isinstance(one, Ok | Dead)})
@@ -276,8 +278,12 @@ class Ranges:
         reason = f"the job {job} ended as {state.state} before it came to this record: {redact(state.error)[:500]}"
         if state.state == "Failed" and state.error.replace(" ", "").startswith("InvalidBatch:"):
             raise _RefusedJobError(reason, hint="check the fields of the sink", code="salesforce.job")
-        limited = Failure(state.error.partition(":")[0].strip(), state.error).kind == "limit"
-        return Retry(reason, after=self._settings.limit_pause if limited else None)
+        failure = Failure(state.error.partition(":")[0].strip(), state.error)
+        if failure.kind != "limit":
+            return Retry(reason, code="salesforce.job_unfinished")
+        found = outcome(failure, reason, limit_pause=self._settings.limit_pause)
+        assert isinstance(found, Retry)
+        return found
 
 
 def waves_of(lines: Sequence[Line]) -> list[list[Line]]:

@@ -11,7 +11,7 @@ from sinks.salesforce.headroom import Headroom
 from sinks.salesforce.jobs import IngestJobs
 from sinks.salesforce.mapping import FieldMapping
 from sinks.salesforce.notes import JobNotes
-from sinks.salesforce.outcomes import request_outcome
+from sinks.salesforce.outcomes import DAILY, request_outcome
 from sinks.salesforce.ranges import Ranges
 from sinks.salesforce.settings import MAX_COLLECTION, SalesforceConnection, SalesforceSettings
 from trunkline.core.contracts import Batch, PluginContext, Promises, Sink
@@ -93,7 +93,9 @@ class SalesforceSink(Sink):
         """One verdict for each event; what can't become a record is `Dead` and not sent."""
         client, collections, context = self._opened()
         if self._ranges is not None:
-            return await self._ranges.write(batch)
+            found = await self._ranges.write(batch)
+            self._tell(client, context)
+            return found
         verdicts: dict[int, Verdict] = {}
         rows: list[Row] = []
         for place, event in enumerate(batch.events):
@@ -103,8 +105,7 @@ class SalesforceSink(Sink):
                 verdicts[place] = Dead(str(error), code=error.code)
         if rows:
             verdicts.update(await collections.deliver(rows))
-        if client.usage is not None:
-            context.quota.used(client.usage.used, client.usage.total)
+        self._tell(client, context)
         context.log.debug("salesforce batch", records=len(batch.events), sent=len(rows), usage=str(client.usage))
         return [verdicts[place] for place in range(len(batch.events))]
 
@@ -112,6 +113,12 @@ class SalesforceSink(Sink):
         """Closes the connections."""
         if self._client is not None:
             await self._client.close()
+
+    def _tell(self, client: SalesforceClient, context: PluginContext) -> None:
+        """What the org said of its daily limit counts for every worker. It counts a moving day: it is asked again after `limit_pause`."""
+        if client.usage is not None:
+            ask_again = self.settings.limit_pause
+            context.quota.used(client.usage.used, client.usage.total, name=DAILY, ask_again=ask_again)
 
     # --- opening ---
 
@@ -149,7 +156,8 @@ class SalesforceSink(Sink):
         )
         if isinstance(outcome, Retry) or response.status < 300:
             after = outcome.after if isinstance(outcome, Retry) else None
-            return RetriableError(text, after=after, where=self.connection.url)
+            code = outcome.code if isinstance(outcome, Retry) else "salesforce.unreadable"
+            return RetriableError(text, after=after, where=self.connection.url, code=code)
         return FatalError(
             text,
             where=self.connection.url,

@@ -78,7 +78,7 @@ class SftpSink(Sink):
                 await self._sweep(session, batch, file.name)
                 await self._place(session, path, file)
         except RetriableError as error:
-            return file.retry(str(error), error.after)
+            return file.retry(str(error), error.after, error.code)
         except (
             ConfigurationError
         ) as error:  # while connecting again: the name now leads to an address that is not allowed
@@ -87,11 +87,13 @@ class SftpSink(Sink):
             raise self._refused(error) from error
         except LOST as error:
             await self._client.drop(session)
-            return file.retry(f"the connection to {self._client.server} was lost: {describe(error)}")
+            lost = f"the connection to {self._client.server} was lost: {describe(error)}"
+            return file.retry(lost, code="sftp.lost")
         except asyncssh.SFTPError as error:
             if isinstance(error, _GONE):
                 await self._check_folders(error)
-            return file.retry(f"{self._client.server} can't take {path}: {describe(error)}")
+            unwritable = f"{self._client.server} can't take {path}: {describe(error)}"
+            return file.retry(unwritable, code="sftp.unwritable")
         return file.verdicts(path)
 
     async def close(self) -> None:

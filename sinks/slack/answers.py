@@ -105,11 +105,13 @@ def _status_verdict(response: HttpResponse) -> Verdict | None:
     if response.status == 401:
         raise _refused("unauthorized", "")
     if response.status == 429:
-        return Retry("Slack asks to slow down (429)", after=response.retry_after())
+        return Retry(
+            "Slack asks to slow down (429)", response.retry_after(), "slack.rate_limited", "messages a channel"
+        )
     if response.status == 503:
-        return Retry("Slack is unavailable (503)", after=response.retry_after())
+        return Retry("Slack is unavailable (503)", response.retry_after(), "slack.unavailable")
     if response.status >= 500 or response.status == 408:
-        return Unknown(f"Slack answered {response.status}, which leaves open whether it posted")
+        return Unknown(f"Slack answered {response.status}, which leaves open whether it posted", "slack.doubtful")
     return None
 
 
@@ -118,9 +120,9 @@ def _code_verdict(code: str, details: str, after: float | None, *, fatal: frozen
     if code in fatal:
         raise _refused(code, details)
     if code in _PASSING:
-        return Retry(reason, after=after)
+        return Retry(reason, after, f"slack.{code}", code if "limit" in code else None)
     if code in _DOUBTFUL:
-        return Unknown(reason)
+        return Unknown(reason, f"slack.{code}")
     access = code in _CHANNEL or code.startswith(_CHANNEL_PREFIXES)
     # What stands in the code goes into headers and statistics; a page of a proxy must not.
     known = code.isascii() and code.replace("_", "").isalnum()

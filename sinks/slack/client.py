@@ -50,7 +50,8 @@ class SlackClient:
             raise FatalError(f"{verdict.reason} (auth.test)", code=verdict.code)
         after = verdict.after if isinstance(verdict, Retry) else None
         reason = "Slack gave no receipt" if isinstance(verdict, Ok) else verdict.reason
-        raise RetriableError(f"{reason} (auth.test)", after=after)
+        code = "slack.no_receipt" if isinstance(verdict, Ok) else verdict.code
+        raise RetriableError(f"{reason} (auth.test)", after=after, code=code)
 
     async def post(self, message: dict[str, Any], event: Event) -> Verdict:
         """Posts a message and says what became of it. Raises `FatalError` when the connection is refused for good."""
@@ -66,9 +67,9 @@ class SlackClient:
         except RejectedError as error:
             return Dead(error.message, code=error.code)
         except NoAnswerError as error:
-            return Unknown(str(error))
+            return Unknown.of(error)
         except RetriableError as error:
-            return Retry(str(error), after=error.after)
+            return Retry.of(error)
         except AddressRefusedError as error:
             raise FatalError(error.message, hint=error.hint, code=error.code) from error
         return webhook_verdict(response) if self._webhook else api_verdict(response)

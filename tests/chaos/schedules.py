@@ -329,7 +329,7 @@ class Schedule(RuleBasedStateMachine):
 
     def _join(self) -> None:
         def make() -> None:
-            gates = (NamedWait(clock=self.loop.time),)
+            gates = (NamedWait("account", clock=self.loop.time),)
             self.out = Delivering(self.sink, self.spec, ROUTE, loop=self.loop, gates=gates, failed=self.errors.append)
             self.out.open()
 

@@ -117,6 +117,8 @@ class Endpoint:
         self._times: dict[str, int] = {}
         self._runner: web.ServerRunner | None = None
         self.url = ""
+        self.hold: asyncio.Event | None = None
+        """While it is there, no request is answered before it is set."""
 
     async def start(self) -> None:
         server = web.Server(self._handle, access_log=None)
@@ -133,6 +135,8 @@ class Endpoint:
         body = await request.read()
         asked = Asked(request.path, dict(request.headers), body, json.loads(body) if body else None)
         self.asked.append(asked)
+        if self.hold is not None:
+            await self.hold.wait()
         key = request.headers.get("Idempotency-Key", "")
         self._times[key] = self._times.get(key, 0) + 1
         decide = self.answers.get(request.path)

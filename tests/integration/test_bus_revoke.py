@@ -74,7 +74,7 @@ def test_while_the_event_loop_is_blocked_a_partition_is_given_away_and_no_delive
             DeliverySpec.model_validate({"exhausted": "dead-letter"}),
             lambda event: (None, event.raw),
             {topic: "T"},
-            account := AccountGates(NamedWait(), Breaker("account", BreakerSpec())),
+            account := AccountGates(NamedWait("account"), Breaker("account", BreakerSpec())),
             account.all,
             DeadLetterThreshold(DeadLetterSpec(), "out"),
         )

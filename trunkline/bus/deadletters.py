@@ -63,6 +63,14 @@ class Failure:
     first_failed_at: float | None = None
     """Unix seconds."""
     place: str | None = None
+    last: tuple[str, str] | None = None
+    """Code and reason of the last attempt, where the attempts are used up."""
+
+    @classmethod
+    def exhausted(cls, attempts: int, last: tuple[str, str], first_failed_at: float | None) -> Failure:
+        """That a delivery was tried so often; `last` is code and reason of the last attempt."""
+        reason = f"{attempts} attempts failed; the last: {last[1]}"
+        return cls("SINK", "sink.exhausted", reason, attempts, first_failed_at, last=last)
 
 
 def dead_letter_headers(

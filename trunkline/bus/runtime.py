@@ -38,6 +38,8 @@ class RuntimeReport:
     progress: Sequence[SplitProgress] = ()
     parked_records: int = 0
     parked_keys: int = 0
+    fallback: int = 0
+    """Records of this run that a sink's fallback took."""
     breaker: str = ""
     """How the breaker of a sink's account stands; empty where there is none."""
     cause: Cause | None = None

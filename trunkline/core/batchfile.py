@@ -131,9 +131,9 @@ class BatchFile:
                 found.append(Dead(wrong.message, code=wrong.code))
         return found
 
-    def retry(self, reason: str, after: float | None = None) -> list[Verdict]:
+    def retry(self, reason: str, after: float | None = None, code: str = "file.unwritable") -> list[Verdict]:
         """The file is not in place. Also records that can't be written are kept: the range must be built again as it is."""
-        return [Retry(reason, after)] * self.total
+        return [Retry(reason, after, code)] * self.total
 
 
 def build_file(batch: Batch, settings: BatchFileSettings, pipeline: str) -> BatchFile:

@@ -78,7 +78,10 @@ class HaltError(FatalError):
 
 
 class RetriableError(TrunklineError):
-    """The same call may succeed later; `after` is the least wait in seconds, where the other side named one."""
+    """The same call may succeed later; `after` is the least wait in seconds, where the other side named one.
+
+    `limit` is which of its limits is used up, as the other side calls it, where that is the reason.
+    """
 
     code = "call.retriable"
     exit_code = 3
@@ -91,9 +94,11 @@ class RetriableError(TrunklineError):
         where: str | None = None,
         hint: str | None = None,
         code: str | None = None,
+        limit: str | None = None,
     ) -> None:
         super().__init__(message, where=where, hint=hint, code=code)
         self.after = after
+        self.limit = limit
 
 
 class BackpressureError(RetriableError):

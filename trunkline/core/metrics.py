@@ -55,6 +55,7 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         "trunkline_held_bytes", "gauge", "Bytes of the records that a sink has read and not settled.", ("pipeline",)
     ),
+    Metric("trunkline_fallback_records_total", "counter", "Records that the fallback of a sink took.", ("pipeline",)),
     Metric(
         "trunkline_transaction_seconds",
         "histogram",
@@ -73,6 +74,12 @@ TABLE: tuple[Metric, ...] = (
         "gauge",
         "1 for the state that the pipeline is in, 0 for the others.",
         ("pipeline", "state"),
+    ),
+    Metric(
+        "trunkline_pipeline_cause",
+        "gauge",
+        "1 while the pipeline fails, waits or stands still because of this; no series while it does its work.",
+        ("pipeline", "code"),
     ),
     Metric("trunkline_pipeline_restarts_total", "counter", "Automatic restarts after a failure.", ("pipeline",)),
     Metric(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from trunkline.core.errors import RetriableError
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,10 +16,22 @@ class Ok:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """The record had no effect, and the same call may succeed later: after `after` seconds, where the other side said so."""
+    """The record had no effect, and the same call may succeed later: after `after` seconds, where the other side said so.
+
+    `code` is stable and dotted, and tells people why a pipeline waits. `limit` is which limit of the account is used up, as the
+    account calls it, where that is the reason.
+    """
 
     reason: str
     after: float | None = None
+    # For people: two verdicts that mean the same for the record are equal.
+    code: str = field(default="sink.retry", compare=False)
+    limit: str | None = field(default=None, compare=False)
+
+    @classmethod
+    def of(cls, error: RetriableError) -> Retry:
+        """What an error means that left no effect."""
+        return cls(str(error), error.after, error.code, error.limit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +49,15 @@ class Dead:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """The record was sent and no answer came: it may have taken effect. Retried where the sink is idempotent."""
+    """The record was sent and no answer came: it may have taken effect. Retried where the sink is idempotent. `code` as in `Retry`."""
 
     reason: str
+    code: str = field(default="sink.no_answer", compare=False)
+
+    @classmethod
+    def of(cls, error: RetriableError) -> Unknown:
+        """What an error means that leaves open whether there was an effect."""
+        return cls(str(error), error.code)
 
 
 Verdict = Ok | Retry | Dead | Unknown

@@ -134,7 +134,7 @@ def ok(_event: Event, _times: int) -> Verdict:
 def gates(**breaker: Any) -> list[Gate]:
     """The gates of an account whose breaker waits for milliseconds."""
     values = {"wait": 0.01, "longest": 0.05, **breaker}
-    return [NamedWait(), Breaker("account", BreakerSpec.model_validate(values))]
+    return [NamedWait("account"), Breaker("account", BreakerSpec.model_validate(values))]
 
 
 def breaker_of(passed: Sequence[Gate]) -> Breaker:

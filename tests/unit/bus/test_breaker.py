@@ -192,7 +192,7 @@ def test_the_metric_shows_its_state() -> None:
 
 def test_a_named_wait_holds_calls_back_as_long_as_it_says_and_at_most_five_minutes() -> None:
     clock = Clock()
-    wait = NamedWait(clock=clock)
+    wait = NamedWait("account", clock=clock)
     assert wait.delay(1) == 0.0
     wait.ended([Event(None), Event(None)], [Retry("slow down", after=7), Retry("slow down", after=3)])
     assert wait.delay(1) == 7

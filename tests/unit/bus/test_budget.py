@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import time
 
 import pytest
 from budget_world import START, Call, Load, World
@@ -13,11 +14,14 @@ from hypothesis import strategies as st
 from trunkline.bus.budget.account import Account, Identity
 from trunkline.bus.budget.claim import Claim, Limits, Statement, Want
 from trunkline.bus.budget.forecast import seconds_left
-from trunkline.bus.budget.gate import BudgetGate
+from trunkline.bus.budget.gate import AccountQuota, BudgetGate
 from trunkline.bus.budget.sharing import Demand, shares
 from trunkline.bus.budget.spending import Spending
 from trunkline.bus.budget.standing import COOLING, DAY, Standing, day_of
 from trunkline.core.errors import ConfigurationError
+from trunkline.core.event import Event
+from trunkline.core.quota import Notice
+from trunkline.core.verdicts import Retry
 
 GIVEN = [Phase.explicit, Phase.reuse, Phase.generate]
 """Without shrinking: a seed is as small as another."""
@@ -273,10 +277,53 @@ def test_a_pipeline_says_what_it_waits_for_and_until_when() -> None:
     gate = BudgetGate(account, account.turns.of("posts", 2))
     account.turns.of("posts", 2).opened.append(lambda: None)
     assert gate.delay(1) == 0.0
-    assert gate.waiting == ""
-    account.hold(60.0)
+    assert gate.cause() is None
+    refused = Retry(
+        "REQUEST_LIMIT_EXCEEDED: 15000 of 15000", 60.0, "salesforce.request_limit_exceeded", "daily API requests"
+    )
+    gate.ended([Event(None)], [refused])
     assert gate.delay(1) > 0.0
-    assert gate.waiting.startswith("waiting for the budget of crm until ")
+    cause = gate.cause()
+    assert cause is not None
+    assert cause.reason.startswith("waiting for the budget of crm until ")
+    assert "15000 of 15000" in cause.reason
+    assert (cause.code, cause.limit, cause.account) == (refused.code, refused.limit, "crm")
+    assert cause.next_try == pytest.approx(time.time() + 60, abs=30)
+
+
+def test_the_other_workers_know_why_an_account_is_held() -> None:
+    written: list[Claim] = []
+    refusing, other = (Account("crm", Identity(name, "1"), written.append) for name in ("w", "v"))
+    for one in (refusing, other):
+        one.begin_at(0.0)
+    refusing.hold(60.0, Notice("slack.rate_limited", "slow down", "messages a channel"))
+    other.heard(Claim.from_record(written[-1].to_record()), at=100.0, received=time.monotonic())
+    assert other.reason() == Notice("slack.rate_limited", "slow down", "messages a channel")
+
+
+def test_a_day_that_the_account_says_is_used_up_is_asked_for_again_when_the_sink_says_so() -> None:
+    written: list[Claim] = []
+    now = [1000.0]
+    account = Account("crm", Identity("w", "1"), written.append, clock=lambda: now[0])
+    account.begin_at(now[0])
+    turn = account.turns.of("posts", 2)
+    turn.opened.append(lambda: None)
+
+    def heard() -> None:
+        for claim in written:
+            account.heard(claim, at=now[0], received=now[0])
+        written.clear()
+
+    AccountQuota(account).used(15_000, 15_000, name="daily API requests", ask_again=5.0)
+    heard()
+    assert account.delay(turn) > 0.0
+    reason = account.reason()
+    assert (reason.code, reason.limit) == ("budget.exhausted", "daily API requests")
+    assert "15000 of 15000" in reason.reason
+    assert account.wait() == pytest.approx(5.0, abs=0.5)
+    now[0] += 5.1
+    account.tick()  # as it is called several times a second
+    assert account.delay(turn) == 0.0, "it is asked again after limit_pause, not after a minute"
 
 
 def test_a_claim_is_the_same_after_its_way_through_the_topic_and_one_of_a_newer_version_is_refused() -> None:

@@ -15,6 +15,7 @@ from trunkline.bus.budget.planning import Planner
 from trunkline.bus.budget.spending import Short, Spending
 from trunkline.bus.budget.standing import LATE, SKEW, Granted, Standing
 from trunkline.bus.budget.turns import Turn, Turns
+from trunkline.core.quota import Notice
 
 SLICE = 5.0
 """Seconds that a slice lasts from when it was claimed."""
@@ -78,6 +79,8 @@ class Account:
         self._wanted_at = -math.inf
         self._released = True
         self._held_until = -math.inf
+        self._notice: Notice | None = None
+        """Why it is held."""
         self._news: Statement | None = None
         """What the account said and the log does not have yet."""
         self._counted = False
@@ -146,21 +149,21 @@ class Account:
         """A call made so many requests besides its first."""
         self._spending.besides(requests, self._clock())
 
-    def hold(self, seconds: float) -> None:
+    def hold(self, seconds: float, notice: Notice | None = None) -> None:
         """The account asked for a pause: nobody sends anything before it is over, on no worker."""
         now = self._clock()
         if now + seconds <= self._held_until + SKEW:
             return  # what came back from calls begun before it says nothing new
-        self._held_until = now + seconds
+        self._held_until, self._notice = now + seconds, notice
         self._claim(now, hold=seconds)
 
-    def state(self, used: int, limit: int, reset: float | None) -> None:
+    def state(self, used: int, limit: int, reset: float | None, name: str = "") -> None:
         """The account said how much of its day is used."""
         now = self._clock()
         mine = self.standing.holders.get(self._who.worker)
         others = self.standing.total(self.broker_time(now)) - (mine.spent if mine is not None else 0)
         total = max(0, others) + self._spending.spent - self._spending.in_flight
-        self._news = Statement(used, limit, reset, total)
+        self._news = Statement(used, limit, reset, total, name)
         self._wanted_at = now
         if not self._counted:
             self._claim(now)
@@ -187,6 +190,30 @@ class Account:
             wait = self.standing.refills_in(self.now) if short == "requests" else TICK
         return max(self._held_until - now, wait)
 
+    def reason(self) -> Notice:
+        """Why the account can't be used now: what it said itself, else which of the manifest's limits is used up."""
+        now = self._clock()
+        if now < self._held_until:
+            return self._notice or Notice("budget.held", "the account asked for a pause")
+        short = self._spending.wait(now)[1] if self._limited() else None
+        if short == "requests":
+            return self._used_up()
+        limit = {"second": "per_second", "concurrent": "concurrent"}.get(short or "")
+        at_most = getattr(self.limits, limit) if limit is not None else None
+        return Notice("budget.exhausted", f"its limit of {at_most} is used up ({limit})", limit)
+
+    def _used_up(self) -> Notice:
+        """Which length of time has no requests left."""
+        left = self.standing.left(self.now)
+        said = self.standing.said(self.now)
+        if left.get("day", 1) <= 0 and said is not None:
+            limit = said.name or "requests of a day"
+            return Notice(
+                "budget.exhausted", f"the account says that {said.used} of {said.limit} {limit} are used", limit
+            )
+        limit = "per_day" if left.get("day", 1) <= 0 else "per_minute"
+        return Notice("budget.exhausted", f"its limit of {getattr(self.limits, limit)} is used up ({limit})", limit)
+
     # --- the log ---
 
     def heard(self, claim: Claim, at: float, received: float) -> None:
@@ -195,7 +222,8 @@ class Account:
         granted = self.standing.apply(claim, at)
         if self.synced:
             now = self._clock()
-            self._held_until = max(self._held_until, received + self.standing.held_until - at)
+            if received + self.standing.held_until - at > self._held_until:
+                self._held_until, self._notice = received + self.standing.held_until - at, self.standing.notice
             self._timed = self._timed or claim.run == self._who.run
             self._refit(now)
             if claim.run == self._who.run and claim.seq in self._pending:
@@ -289,6 +317,7 @@ class Account:
             day=plan.day,
             before=plan.before,
             hold=hold,
+            notice=self._notice if hold else None,
             said=self._news,
         )
         self._news = None

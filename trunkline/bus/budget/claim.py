@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from trunkline.core.errors import ConfigurationError
+from trunkline.core.quota import Notice
 
 VERSION = 1
 
@@ -36,7 +37,8 @@ class Want:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What the account itself says: `used` of `limit` requests, counted anew in `reset` seconds (None: it did not say).
+    """What the account itself says: `used` of `limit` requests, counted anew, or to be asked for again, in `reset` seconds (None: it
+    did not say). `name` is what the account calls this limit.
 
     `total` is how many requests all workers together had spent by then, as far as the one who asked knew: the difference to what
     they spend later is what the account will have counted since.
@@ -46,6 +48,7 @@ class Statement:
     limit: int
     reset: float | None
     total: int
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ class Claim:
 
     `second` and `concurrent` are shares of those limits. `spent` and `allow` count requests since the worker's first: it has begun
     `spent` and may begin `allow`. `before` is `spent` at the beginning of the day that starts at `day` (Unix seconds). `timeout` is
-    how long a call may take. `hold` asks everyone to send nothing for so many seconds.
+    how long a call may take. `hold` asks everyone to send nothing for so many seconds; `notice` is why.
     """
 
     account: str
@@ -74,6 +77,7 @@ class Claim:
     day: float = 0.0
     before: int = 0
     hold: float = 0.0
+    notice: Notice | None = None
     said: Statement | None = None
 
     @property
@@ -93,6 +97,12 @@ class Claim:
             raise ConfigurationError(
                 "the budget was claimed by a newer Trunkline", hint="run that version", code="budget.version"
             )
-        said = data.pop("said")
+        said, notice = data.pop("said"), data.pop("notice")
         limits, want = Limits(**data.pop("limits")), Want(**data.pop("want"))
-        return cls(**data, limits=limits, want=want, said=Statement(**said) if said is not None else None)
+        return cls(
+            **data,
+            limits=limits,
+            want=want,
+            said=Statement(**said) if said is not None else None,
+            notice=Notice(**notice) if notice is not None else None,
+        )

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from trunkline.bus.budget.claim import Claim, Limits, Statement
+from trunkline.core.quota import Notice
 
 LATE = 1.0
 """A request reaches the account within so many seconds after it began, or before its answer, whichever is sooner."""
@@ -115,6 +116,8 @@ class Standing:
         self.limits = Limits()
         self.holders: dict[str, Holder] = {}
         self.held_until = -math.inf
+        self.notice: Notice | None = None
+        """Why the account is held, as it said itself."""
         self._said: tuple[float, Statement] | None = None
 
     def apply(self, claim: Claim, at: float) -> Granted:
@@ -123,8 +126,8 @@ class Standing:
         holder = self.holders.get(claim.worker)
         if holder is None:
             holder = self.holders[claim.worker] = Holder(claim, at, history=deque([(at, claim.spent)]))
-        if claim.hold > 0:
-            self.held_until = max(self.held_until, at + claim.hold)
+        if claim.hold > 0 and at + claim.hold > self.held_until:
+            self.held_until, self.notice = at + claim.hold, claim.notice
         if claim.said is not None:
             self._said = (at, claim.said)
         # I17: what holds of a claim never makes the sum of all slices exceed a limit.

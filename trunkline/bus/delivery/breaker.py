@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 from enum import IntEnum
 
 from trunkline.bus.delivery.gates import Bell
+from trunkline.core.cause import Cause
 from trunkline.core.event import Event
 from trunkline.core.log import get_logger
 from trunkline.core.manifests.models import BreakerSpec
 from trunkline.core.metrics import gauge
-from trunkline.core.verdicts import Dead, Ok, Retry, Verdict
+from trunkline.core.secret import redact
+from trunkline.core.verdicts import Dead, Ok, Retry, Unknown, Verdict
 
 log = get_logger(__name__)
 MIN_RECORDS = 5
@@ -54,6 +56,10 @@ class Breaker:
         self._calls: deque[tuple[float, str | None]] = deque()
         """When a call ended, and for a failed one the place of its first record."""
         self._failed = 0
+        self._last: Retry | Unknown | None = None
+        """What the call that failed last was answered."""
+        self._opened_at = 0.0
+        """Since when it is not closed, in Unix seconds."""
         self._wait = spec.wait
         self._until = 0.0
         self._probing = False
@@ -83,8 +89,11 @@ class Breaker:
                 return False
             failed = not any(map(_answered, verdicts))
             self._note(events[0].place if failed else None)
-            if failed and self._fails():
-                self._open()
+            if failed:
+                self._remember(verdicts[0])
+                if self._fails():
+                    self._opened_at = time.time()
+                    self._open()
             return self.state is not BreakerState.CLOSED
         if not verdicts:
             self._probing = False
@@ -92,6 +101,7 @@ class Breaker:
         elif any(map(_answered, verdicts)):
             self._close()
         elif self._probing:
+            self._remember(verdicts[0])
             # Calls that began before it opened end now too: any of them may be taken for the probe, and says the same.
             self._wait = min(self._wait * 2, self._spec.longest)
             self._open()
@@ -100,6 +110,25 @@ class Breaker:
     def watch(self, opened: Callable[[], None]) -> Callable[[], None]:
         """See `Gate`."""
         return self._bell.watch(opened)
+
+    def cause(self) -> Cause | None:
+        """See `Gate`."""
+        if self.state is BreakerState.CLOSED:
+            return None
+        last = redact(self._last.reason) if self._last is not None else "no call was answered"
+        return Cause(
+            "breaker.open",
+            f"the breaker of {self._account} is {self.state.word}, since too many calls failed; the last: {last}",
+            hint="nothing is lost: one call at a time probes, and all go on by themselves when one is answered; mend the other system",
+            since=self._opened_at,
+            next_try=time.time() + max(0.0, self._until - self._clock()),
+            error_code=self._last.code if self._last is not None else None,
+            breaker=self.state.word,
+            account=self._account,
+        )
+
+    def _remember(self, verdict: Verdict) -> None:
+        self._last = verdict if isinstance(verdict, (Retry, Unknown)) else None
 
     def _note(self, failed: str | None) -> None:
         now = self._clock()
@@ -133,7 +162,8 @@ class Breaker:
         self.state = state
         self._gauge.set(state)
         say = log.info if state is BreakerState.CLOSED else log.warning
-        say("breaker", connection=self._account, state=state.word, wait=self._wait, failed=self._failed)
+        last = redact(self._last.reason) if self._last is not None and state is not BreakerState.CLOSED else None
+        say("breaker", connection=self._account, state=state.word, wait=self._wait, failed=self._failed, last=last)
 
 
 def _answered(verdict: Verdict) -> bool:

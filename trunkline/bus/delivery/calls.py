@@ -21,15 +21,16 @@ async def verdicts_of(sink: Sink, batch: Batch, pipeline: str) -> Sequence[Verdi
     except RejectedError as error:
         return [Dead(str(error), error.code)] * len(batch.events)
     except RetriableError as error:
-        return [Retry(str(error), error.after)] * len(batch.events)
+        return [Retry.of(error)] * len(batch.events)
     except TimeoutError:
-        return [Unknown("no answer in time")] * len(batch.events)
+        return [Unknown("no answer in time", "sink.timeout")] * len(batch.events)
     except TrunklineError as error:
         raise FatalError(error.message, where=error.where, hint=error.hint, code=error.code) from error
     except Exception as error:
         log.exception("the sink raised", pipeline=pipeline)
-        return [Unknown(f"{type(error).__name__}: {error}")] * len(batch.events)
+        return [Unknown(f"{type(error).__name__}: {error}", "sink.raised")] * len(batch.events)
     if len(verdicts) != len(batch.events):
         # I2: one verdict for each record, or none of them counts.
-        return [Unknown(f"the sink gave {len(verdicts)} verdicts for {len(batch.events)} records")] * len(batch.events)
+        reason = f"the sink gave {len(verdicts)} verdicts for {len(batch.events)} records"
+        return [Unknown(reason, "sink.verdicts")] * len(batch.events)
     return verdicts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 
 from trunkline.bus.deadletters import Failure
 from trunkline.bus.delivery import suspects
@@ -15,7 +16,9 @@ from trunkline.bus.delivery.gates import HOLD_LIMIT, Gate, Passage
 from trunkline.bus.delivery.lanes import Lanes
 from trunkline.bus.delivery.outgoing import Delivery, Ticket
 from trunkline.bus.delivery.retry import backoff
+from trunkline.bus.delivery.trouble import UNANSWERED_SECONDS, Trouble, no_answer
 from trunkline.bus.intake import Assigned, Partition
+from trunkline.core.cause import Cause
 from trunkline.core.contracts import Batch, Sink
 from trunkline.core.errors import FatalError, TrunklineError
 from trunkline.core.log import get_logger
@@ -69,13 +72,15 @@ class Delivering:
         self._timer: asyncio.TimerHandle | None = None
         self._resting: dict[Delivery, asyncio.TimerHandle] = {}
         """What failed and waits to be tried again."""
+        self._trouble = Trouble(spec.retry.attempts)
+        self._answered_at = 0.0
+        """When a call ended last, on the monotonic clock."""
         self._closing = False
         self._paused = False
         self._frozen = False
         attempts = counter("trunkline_delivery_attempts_total")
         self._attempts = {kind: attempts.labels(pipeline, kind.__name__.lower()) for kind in (Ok, Retry, Dead, Unknown)}
         self._seconds = histogram("trunkline_delivery_seconds").labels(pipeline)
-        gauge("trunkline_in_flight").labels(pipeline).set_function(lambda: self._in_flight)
 
     @property
     def held(self) -> int:
@@ -89,6 +94,8 @@ class Delivering:
 
     def open(self) -> None:
         """See `Deliveries`."""
+        # Not before: a version may be made while the one before it still delivers.
+        gauge("trunkline_in_flight").labels(self._pipeline).set_function(lambda: self._in_flight)
         self._passage.open(self._pump)
 
     def assigned(self, partitions: Sequence[Assigned]) -> None:
@@ -129,6 +136,7 @@ class Delivering:
             self._resting.pop(delivery).cancel()
         # First what waits behind them: else a lane would go on with it.
         self._lanes.forget(gone)
+        self._trouble.forget(gone)
         for delivery in [*resting, *self._suspects.forget(gone)]:
             self._lanes.release(delivery)
         self._frozen = False
@@ -137,6 +145,25 @@ class Delivering:
     def under_way(self, of: Callable[[Ticket], bool]) -> bool:
         """Whether a call is under way for one of these tickets."""
         return self._flights.under_way(of)
+
+    def cause(self) -> Cause | None:
+        """See `Deliveries`."""
+        if not self.held:
+            return None
+        found, failing = self._passage.cause(), self._trouble.cause()
+        if found is None:
+            return failing or self._unanswered()
+        return found if failing is None else replace(found, records=failing.records)
+
+    def _unanswered(self) -> Cause | None:
+        """That a call has no answer for long, while no other one ends either."""
+        oldest = self._flights.oldest
+        if oldest is None:
+            return None
+        quiet = time.monotonic() - max(oldest, self._answered_at)
+        if quiet < UNANSWERED_SECONDS:
+            return None
+        return no_answer(quiet, self._spec.timeout, self._in_flight)
 
     # --- calls ---
 
@@ -223,12 +250,13 @@ class Delivering:
             if not flight.overdue:
                 raise
             flight.task.uncancel()
-            verdicts = [Unknown(f"no answer within {self._spec.timeout:g} s")] * len(batch)
+            verdicts = [Unknown(f"no answer within {self._spec.timeout:g} s", "sink.timeout")] * len(batch)
         except TrunklineError:
             self._closing = True  # at once: no other flight begins a call before this one has landed
             raise
         excused = self._ended(flight, verdicts)
-        self._seconds.observe(time.monotonic() - begun)
+        self._answered_at = time.monotonic()
+        self._seconds.observe(self._answered_at - begun)
         for delivery, verdict in zip(batch, verdicts, strict=True):
             delivery.attempts += 1
             self._judge(delivery, verdict, excused)
@@ -259,6 +287,8 @@ class Delivering:
         if isinstance(verdict, Ok):
             if self._suspects:
                 self._clear_suspects()
+            if delivery.first_failed_at is not None:
+                self._trouble.settled(delivery)
             delivery.ticket.settle("delivered", detail=verdict.reference)
             self._lanes.release(delivery)
             return
@@ -284,16 +314,15 @@ class Delivering:
     def _again(self, delivery: Delivery, verdict: Retry | Unknown, reason: str, excused: bool) -> None:
         """The record is tried again, or its attempts are used up."""
         if not delivery.ticket.stays:
-            self._lanes.release(delivery)  # whoever has its partition next reads it again
+            self._drop(delivery)  # whoever has its partition next reads it again
             return
         after = verdict.after if isinstance(verdict, Retry) else None
         if excused or after is not None:
             # I23: while an account is at fault no attempt is used up. Whoever names a time means the account, not the record.
             delivery.attempts -= 1
         if delivery.attempts >= self._spec.retry.attempts:
-            failure = self._failure(
-                delivery, "sink.exhausted", f"{delivery.attempts} attempts failed; the last: {reason}"
-            )
+            failure = Failure.exhausted(delivery.attempts, (verdict.code, reason), delivery.first_failed_at)
+            self._trouble.settled(delivery)
             self._exhausted(delivery, failure)
             if self._exhausted.holding:
                 self._lanes.divert(delivery, self._exhausted.takes)
@@ -307,6 +336,7 @@ class Delivering:
             wait=round(wait, 3),
             reason=reason,
         )
+        self._trouble.failed(delivery, verdict, reason, at=time.time(), wait=wait)
         self._resting[delivery] = self._loop.call_later(wait, self._retry_now, delivery)
 
     def _retry_now(self, delivery: Delivery) -> None:
@@ -318,6 +348,11 @@ class Delivering:
     def _bury(self, delivery: Delivery, code: str, reason: str) -> None:
         if delivery.ticket.current:  # else whoever has its partition now finds out for himself
             delivery.ticket.save_dead(self._failure(delivery, code, reason))
+        self._drop(delivery)
+
+    def _drop(self, delivery: Delivery) -> None:
+        """Nothing more is done about it here."""
+        self._trouble.settled(delivery)
         self._lanes.release(delivery)
 
     @staticmethod
@@ -330,13 +365,14 @@ class Delivering:
 
     def _suspect(self, delivery: Delivery, verdict: Dead) -> None:
         if not delivery.ticket.stays:
-            self._lanes.release(delivery)
+            self._drop(delivery)
             return
         error = self._suspects.add(delivery, verdict)
         if error is not None:
             self._closing = True
             self._failed(error)
             return
+        self._trouble.settled(delivery)
         # Its own key goes on: whatever the suspicion comes to, this record will not be delivered in this run.
         self._lanes.step_aside(delivery)
         if self._suspect_timer is not None:

@@ -10,6 +10,7 @@ from trunkline.bus.delivery.calls import verdicts_of
 from trunkline.bus.delivery.gates import Gate, Passage
 from trunkline.core.contracts import Batch, PluginContext, Promises, Sink
 from trunkline.core.event import Event
+from trunkline.core.metrics import counter
 from trunkline.core.settings import Settings
 from trunkline.core.verdicts import Ok, Retry, Unknown, Verdict
 
@@ -42,6 +43,8 @@ class FallbackSink(Sink):
         self._other_passage = Passage(other_gates)
         self._failures: WeakKeyDictionary[Event, int] = WeakKeyDictionary()
         self._pipeline = ""
+        self.taken = 0
+        """Records that the other one took."""
 
     async def open(self, context: PluginContext) -> None:
         """Opens both."""
@@ -75,7 +78,7 @@ class FallbackSink(Sink):
         if breaker.delay(len(batch.events)) > 0.0:
             for event in batch.events:
                 self._failures[event] = self._after
-            return [Retry("the breaker is open")] * len(batch.events)
+            return [Retry("the breaker is open", code="breaker.open")] * len(batch.events)
         verdicts: Sequence[Verdict] = ()
         breaker.started(len(batch.events))
         try:
@@ -95,13 +98,20 @@ class FallbackSink(Sink):
         passage = self._other_passage
         wait = passage.delay(len(batch.events))
         if wait > 0.0:
-            return [Retry("the fallback's account takes nothing now either")] * len(batch.events)
+            why = passage.cause()
+            reason = f": {why.reason}" if why is not None else ""
+            return [Retry(f"the fallback's account takes nothing now either{reason}", code="fallback.held")] * len(
+                batch.events
+            )
         verdicts: Sequence[Verdict] = ()
         passage.started(len(batch.events))
         try:
             verdicts = await verdicts_of(self._other, batch, self._pipeline)
         finally:
             passage.ended(batch.events, verdicts)
+        taken = sum(isinstance(verdict, Ok) for verdict in verdicts)
+        self.taken += taken
+        counter("trunkline_fallback_records_total").labels(self._pipeline).inc(taken)
         return [
             Ok(DETAIL if verdict.reference is None else f"{DETAIL}: {verdict.reference}")
             if isinstance(verdict, Ok)

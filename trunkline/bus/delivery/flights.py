@@ -7,6 +7,7 @@ task and no timer for each record.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -55,6 +56,15 @@ class Flights:
         flight.overdue = False
         if self._timer is None:
             self._timer = self._loop.call_at(flight.deadline, self._sweep)
+
+    @property
+    def oldest(self) -> float | None:
+        """When the oldest of the calls under way began, on the monotonic clock; None where there is none."""
+        deadlines = [flight.deadline for flight in self._flights.values() if flight.calling]
+        if not deadlines:
+            return None
+        # The loop's clock and ours need not be the same.
+        return time.monotonic() - (self._loop.time() - (min(deadlines) - self._timeout))
 
     def under_way(self, of: Callable[[Ticket], bool]) -> bool:
         """Whether a call is under way for one of these tickets."""

@@ -8,13 +8,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Protocol
 
+from trunkline.core.cause import Cause
 from trunkline.core.event import Event
+from trunkline.core.secret import redact
 from trunkline.core.verdicts import Retry, Verdict
 
 HOLD_LIMIT = 300.0
 """Seconds that another system may make us wait at most: what names a longer time is asked again after these."""
+
+
+def clock_time(moment: float) -> str:
+    """A Unix time as people read it: `12:30:05Z`."""
+    return datetime.fromtimestamp(round(moment), UTC).strftime("%H:%M:%SZ")
 
 
 class Gate(Protocol):
@@ -34,6 +42,9 @@ class Gate(Protocol):
 
     def watch(self, opened: Callable[[], None]) -> Callable[[], None]:
         """Has `opened` called whenever a call may begin earlier than `delay` said. Returns what ends that."""
+
+    def cause(self) -> Cause | None:
+        """Why it holds calls back now; None while it lets them begin."""
 
 
 class Bell:
@@ -56,9 +67,13 @@ class Bell:
 class NamedWait:
     """Holds every call back until the time that another system named (`Retry-After`): it means the account, not the record."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, account: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._account = account
         self._clock = clock
         self._until = 0.0
+        self._since = 0.0
+        self._named: Retry | None = None
+        """The verdict that named the time."""
 
     def delay(self, records: int) -> float:
         """See `Gate`."""
@@ -71,8 +86,33 @@ class NamedWait:
         """See `Gate`. A record whose verdict names a time has used up no attempt anyway."""
         for verdict in verdicts:
             if isinstance(verdict, Retry) and verdict.after is not None:
-                self._until = max(self._until, self._clock() + min(verdict.after, HOLD_LIMIT))
+                self._hold(verdict, verdict.after)
         return False
+
+    def _hold(self, verdict: Retry, seconds: float) -> None:
+        now = self._clock()
+        until = now + min(seconds, HOLD_LIMIT)
+        if until <= self._until:
+            return
+        if now >= self._until:
+            self._since = time.time()
+        self._until, self._named = until, verdict
+
+    def cause(self) -> Cause | None:
+        """See `Gate`."""
+        left = self.delay(1)
+        if left <= 0.0 or self._named is None:
+            return None
+        until = time.time() + left
+        return Cause(
+            self._named.code,
+            redact(f"{self._account} asks for a pause until {clock_time(until)}: {self._named.reason}"),
+            hint="nothing is lost, and it goes on by itself then; fewer or larger calls (`limits` of its Connection, `batch`) avoid it",
+            since=self._since,
+            next_try=until,
+            account=self._account,
+            limit=self._named.limit,
+        )
 
     def watch(self, opened: Callable[[], None]) -> Callable[[], None]:
         """See `Gate`."""
@@ -108,6 +148,10 @@ class Passage:
         for gate in self._gates:
             excused = gate.ended(events, verdicts) or excused
         return excused
+
+    def cause(self) -> Cause | None:
+        """Why a gate holds calls back now: the breaker before the budget, the budget before a wait that was named."""
+        return next((found for gate in reversed(self._gates) if (found := gate.cause()) is not None), None)
 
     def close(self) -> None:
         """Waits at the gates no more."""

@@ -16,7 +16,7 @@ from trunkline.bus.ledger import Outcome
 from trunkline.bus.names import Names
 from trunkline.bus.parking.decisions import Decision
 from trunkline.bus.parking.lot import Lot
-from trunkline.bus.parking.orders import Carry, Hold, Key, Settle
+from trunkline.bus.parking.orders import Carry, Hold, Key, Note, Settle
 from trunkline.bus.parking.records import ParkedRecord
 from trunkline.bus.parking.writing import Outgoing
 from trunkline.core.log import get_logger
@@ -45,6 +45,13 @@ class Batch:
         """Where the parked records were read that are settled now, and how they ended."""
         self.decided: list[tuple[Key, int, bool]] = []
         """By decision: the key, how many records it settled, and whether the head is to be tried now."""
+
+    def note(self, lot: Lot, order: Note) -> None:
+        """Adds why a head failed again. One that was settled meanwhile needs no note, and its value may be another by now."""
+        wanted = order.ticket.record
+        for record in lot.first(wanted.key, 1):
+            if record.sequence == wanted.sequence:
+                lot.put(record.failed_again(order.failure))
 
     def add(self, lot: Lot, order: Hold | Settle | Carry) -> None:
         """Adds an order."""

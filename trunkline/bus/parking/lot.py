@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import islice
 
+from trunkline.bus.deadletters import Failure
 from trunkline.bus.intake import Partition
 from trunkline.bus.ledger import Outcome
 from trunkline.bus.parking.orders import Tenure
@@ -48,22 +49,30 @@ class Lot:
         else:
             self._changelog.catch_up(self._store)
 
-    def take_stock(self, positions: Mapping[Partition, int]) -> Counter[bytes]:
-        """How many records of each key are parked. What was read from its position on and is known here is noted."""
+    def take_stock(self, positions: Mapping[Partition, int]) -> tuple[Counter[bytes], dict[bytes, Failure]]:
+        """How many records of each key are parked, and why the first of each waits.
+
+        What was read from its position on and is known here is noted.
+        """
         counts: Counter[bytes] = Counter()
+        heads: dict[bytes, Failure] = {}
         if self._store is None:
-            return counts
+            return counts, heads
         for store_key, entry in self._store.items():
             if is_record(store_key):
                 record = ParkedRecord.of(store_key, entry)
                 counts[record.key] += 1
+                if record.key not in heads:
+                    heads[record.key] = Failure(
+                        "SINK", record.code, record.reason, record.attempts, record.first_failed_at or record.at
+                    )
                 self._sequence = max(self._sequence, record.sequence)
                 self._note(record.origin, "parked", positions)
             elif (origin := marked(store_key)) is not None:
                 self._marks[store_key] = origin
                 self._note(origin, outcome_of(entry), positions)
         self._next = self._sequence
-        return counts
+        return counts, heads
 
     def _note(self, origin: Origin, outcome: Outcome, positions: Mapping[Partition, int]) -> None:
         partition = (origin.topic, origin.partition)

@@ -102,6 +102,18 @@ class Carry:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Note:
+    """A parked record was tried once more and failed: it is written down why, when there is something else to write or after a moment.
+
+    `failure` has the attempts in all.
+    """
+
+    number: int
+    ticket: ParkTicket
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Load:
     """Bring the first records of a key, at most so many, ready for delivery."""
 
@@ -110,4 +122,4 @@ class Load:
     most: int
 
 
-Order = Hold | Settle | Carry | Load
+Order = Hold | Settle | Carry | Note | Load

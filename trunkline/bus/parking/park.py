@@ -22,7 +22,7 @@ from trunkline.bus.ledger import Outcome
 from trunkline.bus.parking.batch import Batch
 from trunkline.bus.parking.decisions import waiting
 from trunkline.bus.parking.lot import Lot
-from trunkline.bus.parking.orders import Carry, Hold, Load, Order, ParkTicket, Settle
+from trunkline.bus.parking.orders import Carry, Hold, Load, Note, Order, ParkTicket, Settle
 from trunkline.bus.parking.parking import Parking
 from trunkline.bus.parking.writing import Writer
 from trunkline.bus.state import Changelog
@@ -31,6 +31,7 @@ from trunkline.core.event import Event
 
 AGAIN_SECONDS = 0.2
 """How long to wait after a transaction was refused."""
+NOTE_SECONDS = 1.0
 PURGE_SECONDS = 1.0
 """How often marks that a commit has passed are looked for when nothing else is written."""
 
@@ -83,6 +84,9 @@ class Park:
         self._lots: dict[int, Lot] = {}
         self._orders = orders
         self._backlog: list[Hold | Settle | Carry] = []
+        self._notes: dict[tuple[int, int], Note] = {}
+        """By partition number and sequence, what is to be noted of a parked record."""
+        self._note_at = 0.0
         self._loads: list[Load] = []
         self._not_before = 0.0
         self._purge_at = 0.0
@@ -107,12 +111,13 @@ class Park:
         for number in numbers:
             lot = self._lots.setdefault(number, Lot(number, self._changelog, self._topic_ids))
             positions = {one.partition: one.position for one in partitions if one.partition[1] == number}
-            known = lot.take_stock(positions)
+            known = lot.take_stock(positions)[0]
             if number in used:
                 # Open already: another input of its number came from a worker that may have parked here until now.
                 lot.open()
             mine = [decision for decision in decisions if decision.partition == number]
-            self._around.post(self._parking.opened, number, lot.take_stock(positions) - known, mine)
+            counts, heads = lot.take_stock(positions)
+            self._around.post(self._parking.opened, number, counts - known, heads, mine)
 
     def became(self, partition: Partition, offset: int) -> Outcome | None:
         """What became of a record that is read again after a crash: it is in the park still, or ended there. None of any other record."""
@@ -136,6 +141,7 @@ class Park:
         dropped = [order for order in self._backlog if order.number in numbers]
         self._backlog = [order for order in self._backlog if order.number not in numbers]
         self._loads = [load for load in self._loads if load.number not in numbers]
+        self._notes = {place: note for place, note in self._notes.items() if note.number not in numbers}
         self._say_saved(dropped)
 
     def close(self) -> None:
@@ -154,7 +160,7 @@ class Park:
         if now < self._not_before:
             return
         try:
-            if (self._backlog or self._purge_is_due(now)) and not self._write():
+            if (self._backlog or self._notes_are_due(now) or self._purge_is_due(now)) and not self._write():
                 self._not_before = now + AGAIN_SECONDS
                 return
             loads, self._loads = self._loads, []
@@ -172,8 +178,17 @@ class Park:
                     self._say_saved([order])
             elif isinstance(order, Load):
                 self._loads.append(order)
+            elif isinstance(order, Note):
+                self._notes[order.number, order.ticket.record.sequence] = order
             else:
                 self._backlog.append(order)
+
+    def _notes_are_due(self, now: float) -> bool:
+        """Notes alone are written no more often than once in NOTE_SECONDS: a transaction costs as much as dozens of records."""
+        if not self._notes or now < self._note_at:
+            return False
+        self._note_at = now + NOTE_SECONDS
+        return True
 
     def _purge_is_due(self, now: float) -> bool:
         if now < self._purge_at:
@@ -186,16 +201,18 @@ class Park:
         """One transaction with the whole backlog. False where it was refused, and has to be tried again."""
         # A commit of the consumer that is still under way could overtake the transaction's and take the group back.
         self._around.commit_now()
-        numbers = {order.number for order in self._backlog} or set(self._lots)
+        orders, notes = list(self._backlog), dict(self._notes)
+        numbers = {order.number for order in (*orders, *notes.values())} or set(self._lots)
         offsets = self._tickets.standing(numbers)
         if not offsets:
             return False  # the partitions are about to go
         passed = {(part.topic, part.partition): part.offset for part in offsets}
         batch = Batch(self._names, self._pipeline, self._worker, self._tickets, passed)
         lots = [self._lots[number] for number in numbers]
-        orders = list(self._backlog)
         for order in orders:
             batch.add(self._lots[order.number], order)
+        for note in notes.values():
+            batch.note(self._lots[note.number], note)
         batch.complete(self._changelog.topic, lots)
         if batch.ended:
             offsets = self._tickets.standing(numbers, batch.ended)
@@ -212,6 +229,7 @@ class Park:
         for say in batch.committed:
             say()
         self._backlog = self._backlog[len(orders) :]
+        self._notes = {place: note for place, note in self._notes.items() if notes.get(place) is not note}
         self._say_saved(orders)
         for key, settled, again in batch.decided:
             self._around.post(self._parking.decided, key, settled, again)

@@ -7,6 +7,7 @@ that is read of a held key goes behind the others, also while the last of them i
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,11 +17,13 @@ from trunkline.bus.deadletters import Failure
 from trunkline.bus.delivery.outgoing import Delivery
 from trunkline.bus.delivery.retry import backoff
 from trunkline.bus.parking.decisions import Decision
-from trunkline.bus.parking.orders import Carry, Hold, Key, Load, Order, ParkTicket, Settle
+from trunkline.bus.parking.orders import Carry, Hold, Key, Load, Note, Order, ParkTicket, Settle
 from trunkline.bus.parking.records import BEHIND
+from trunkline.core.cause import Cause
 from trunkline.core.log import get_logger
 from trunkline.core.manifests.models import DeliverySpec
 from trunkline.core.metrics import counter, gauge
+from trunkline.core.secret import redact
 
 log = get_logger(__name__)
 AHEAD = 32
@@ -53,7 +56,18 @@ class _Held:
     """Its records that are parked, or on their way to be."""
     busy: bool = False
     """Whether its head is being brought, tried or decided on: it has one such thing at a time."""
+    since: float = 0.0
+    """Since when it is held back, in Unix seconds, as far as that is known."""
     tries: int = 0
+    """How often its head was tried here, for the next wait."""
+    head: int = -1
+    """The sequence of the head that `attempts` are of."""
+    attempts: int = 0
+    """How often its head was tried in all."""
+    failure: Failure | None = None
+    """Why its head failed last."""
+    next_try: float | None = None
+    """When its head is tried again, in Unix seconds."""
     healing: bool = False
     """Whether the last thing that happened to it was a success."""
     timer: Timer | None = None
@@ -93,20 +107,47 @@ class Parking:
         self._busy = 0
         self._closing = False
         self._leaving: frozenset[int] = frozenset()
+        self._told: Key | None = None
+        """The key whose head failed last."""
         self._heard: dict[str, int] = {}
         """The partition of each decision that was heard of: they come by two ways."""
         self.pending = 0
         """Records that are on their way into the park, and not saved yet."""
         self.records = 0
         """Records that wait, those on their way included."""
-        gauge("trunkline_parked_records").labels(pipeline).set_function(lambda: self.records)
-        gauge("trunkline_parked_keys").labels(pipeline).set_function(lambda: len(self._keys))
         self._settled = counter("trunkline_parked_settled_total")
 
     @property
     def keys(self) -> int:
         """How many keys are held back."""
         return len(self._keys)
+
+    def cause(self) -> Cause | None:
+        """That keys are held back, and the last error of a head; None where none is."""
+        if not self._keys:
+            return None
+        key = self._told if self._told in self._keys else next(iter(self._keys))
+        assert key is not None
+        held, failure = self._keys[key], self._keys[key].failure
+        name = key[1].decode("utf-8", "backslashreplace")
+        last = f"; of {name!r} {redact(failure.reason)}" if failure is not None else ""
+        oldest = next(iter(self._keys.values()))
+        return Cause(
+            "parked.keys",
+            f"{len(self._keys)} keys are held back, with {self.records} records{last}",
+            hint=f"other keys flow; `trunkline parked ls {self._pipeline}` lists them, `parked retry`, `drop` and `edit` decide",
+            since=oldest.since,
+            attempt=held.attempts or None,
+            next_try=held.next_try,
+            error_code=failure.last[0] if failure is not None and failure.last is not None else None,
+            parked_keys=len(self._keys),
+            parked_records=self.records,
+        )
+
+    def open(self) -> None:
+        """The pipeline runs: from now on its metrics tell of these keys."""
+        gauge("trunkline_parked_records").labels(self._pipeline).set_function(lambda: self.records)
+        gauge("trunkline_parked_keys").labels(self._pipeline).set_function(lambda: len(self._keys))
 
     def attach(self, deliver: Callable[[Sequence[Delivery]], None]) -> None:
         """Says where records that are tried again go."""
@@ -129,7 +170,7 @@ class Parking:
         """See `Exhausted`: the key is held back from now on. A record without a key has nothing to hold back: a dead letter."""
         ticket = delivery.ticket
         if isinstance(ticket, ParkTicket):
-            self._failed_again(ticket)
+            self._failed_again(ticket, failure)
         elif delivery.event.raw_key is None:
             ticket.save_dead(failure)
         else:
@@ -151,7 +192,8 @@ class Parking:
     def _hold(self, key: Key, delivery: Delivery, failure: Failure) -> None:
         held = self._keys.get(key)
         if held is None:
-            held = self._keys[key] = _Held()
+            held = self._keys[key] = _Held(since=time.time(), failure=failure, attempts=failure.attempts)
+            self._told = key
             self._wait(key, held)
         held.count += 1
         self.records += 1
@@ -164,11 +206,20 @@ class Parking:
         """So many records are in the park now, or their partition went away before."""
         self.pending -= count
 
-    def opened(self, number: int, counts: Mapping[bytes, int], decisions: Sequence[Decision] = ()) -> None:
+    def opened(
+        self,
+        number: int,
+        counts: Mapping[bytes, int],
+        heads: Mapping[bytes, Failure],
+        decisions: Sequence[Decision] = (),
+    ) -> None:
         """A partition came to this worker with these keys parked, each with so many records more. Their heads are tried at once."""
         for raw_key, count in counts.items():
-            key = (number, raw_key)
-            self._less(self._keys.setdefault(key, _Held()), -count)
+            key, head = (number, raw_key), heads.get(raw_key)
+            if key not in self._keys:
+                since = head.first_failed_at if head is not None else None
+                self._keys[key] = _Held(since=since or time.time(), failure=head)
+            self._less(self._keys[key], -count)
             self._begin(key)
         for decision in decisions:
             self.decide(decision)
@@ -241,7 +292,7 @@ class Parking:
     def buried(self, ticket: ParkTicket, failure: Failure) -> None:
         """See `Desk`."""
         held = self._keys.get(ticket.key)
-        attempts = ticket.record.attempts + (held.tries if held is not None else 0) + 1
+        attempts = self._attempts(held, ticket) if held is not None else ticket.record.attempts + 1
         whole = replace(
             failure, attempts=attempts, first_failed_at=ticket.record.first_failed_at or failure.first_failed_at
         )
@@ -254,14 +305,25 @@ class Parking:
         self._ask(order)
         self._settled.labels(self._pipeline, order.outcome).inc()
         self._less(held, 1)
-        held.tries, held.healing = 0, True
+        held.tries, held.healing, held.failure = 0, True, None
         self._on(ticket.key, held)
 
-    def _failed_again(self, ticket: ParkTicket) -> None:
+    def _attempts(self, held: _Held, ticket: ParkTicket) -> int:
+        """How often a head was tried in all, now that it was tried once more."""
+        if held.head != ticket.record.sequence:
+            held.head, held.attempts = ticket.record.sequence, ticket.record.attempts
+        held.attempts += 1
+        return held.attempts
+
+    def _failed_again(self, ticket: ParkTicket, failure: Failure) -> None:
         held = self._keys.get(ticket.key)
         if held is None or not ticket.current:
             return
         held.tries += 1
+        attempts, last = self._attempts(held, ticket), failure.last or (failure.code, failure.reason)
+        held.failure = Failure.exhausted(attempts, last, ticket.record.first_failed_at or failure.first_failed_at)
+        self._told = ticket.key
+        self._ask(Note(ticket.number, ticket, held.failure))
         held.healing = False
         held.rest()
         if held.decisions:
@@ -299,6 +361,7 @@ class Parking:
             retry = self._spec.retry
             seconds = max(backoff(retry, retry.attempts + held.tries), min(retry.min_delay, retry.max_delay))
             held.timer = self._later(seconds, lambda: self._begin(key))
+            held.next_try = time.time() + seconds
 
     def _begin(self, key: Key) -> None:
         """The key's head is due."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from trunkline.bus.deadletters import MAX_REASON, Failure
@@ -25,9 +25,11 @@ TIMESTAMP = PREFIX + "timestamp"
 """The timestamp of the record that was read, in milliseconds."""
 AT = PREFIX + "at"
 REASON = PREFIX + "reason"
+FIRST_REASON = PREFIX + "first.reason"
 CODE = PREFIX + "code"
 ATTEMPTS = PREFIX + "attempts"
 FIRST_FAILED = PREFIX + "first.failed.at"
+LAST_FAILED = PREFIX + "last.failed.at"
 EDITED_BY = PREFIX + "edited.by"
 BEHIND = "parked.behind"
 """The code of a record that did not fail itself: one of its key before it waits."""
@@ -64,7 +66,11 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class ParkedRecord:
-    """A record that waits. `sequence` orders the records of a partition as they were parked; times are Unix seconds."""
+    """A record that waits. `sequence` orders the records of a partition as they were parked; times are Unix seconds.
+
+    `reason` and `code` are those of its last try, `first_reason` is why it was parked; `attempts` counts every try. A record stays
+    equal to itself however often it is tried.
+    """
 
     key: bytes
     sequence: int
@@ -72,30 +78,46 @@ class ParkedRecord:
     headers: Headers
     origin: Origin
     at: float
-    reason: str
-    code: str
-    attempts: int
+    reason: str = field(compare=False)
+    code: str = field(compare=False)
+    attempts: int = field(compare=False)
     timestamp: int
     first_failed_at: float | None = None
     edited_by: str = ""
+    first_reason: str = ""
+    last_failed_at: float | None = field(default=None, compare=False)
 
     @classmethod
     def parked(cls, event: Event, sequence: int, headers: Headers, failure: Failure) -> ParkedRecord:
         """The record of an event that is parked now; `headers` are those it was read with."""
         assert event.raw is not None
         assert event.raw_key is not None
+        now, reason = time.time(), redact(failure.reason)[:MAX_REASON]
         return cls(
             event.raw_key,
             sequence,
             event.raw,
             headers,
             Origin(event.topic, event.topic_id, event.partition, event.offset),
-            time.time(),
-            redact(failure.reason)[:MAX_REASON],
+            now,
+            reason,
             failure.code,
             failure.attempts,
             event.timestamp,
             failure.first_failed_at,
+            first_reason=reason,
+            last_failed_at=now if failure.attempts else None,
+        )
+
+    def failed_again(self, failure: Failure) -> ParkedRecord:
+        """The same record after one more try; `failure` has the attempts in all."""
+        return replace(
+            self,
+            reason=redact(failure.reason)[:MAX_REASON],
+            code=failure.code,
+            attempts=failure.attempts,
+            first_failed_at=self.first_failed_at or failure.first_failed_at,
+            last_failed_at=time.time(),
         )
 
     def edited(self, value: bytes, by: str) -> ParkedRecord:
@@ -116,11 +138,14 @@ class ParkedRecord:
             TIMESTAMP: str(self.timestamp),
             AT: str(int(self.at * 1000)),
             REASON: self.reason,
+            FIRST_REASON: self.first_reason,
             CODE: self.code,
             ATTEMPTS: str(self.attempts),
         }
         if self.first_failed_at is not None:
             own[FIRST_FAILED] = str(int(self.first_failed_at * 1000))
+        if self.last_failed_at is not None:
+            own[LAST_FAILED] = str(int(self.last_failed_at * 1000))
         if self.edited_by:
             own[EDITED_BY] = self.edited_by
         added = [(name, text if isinstance(text, bytes) else text.encode()) for name, text in own.items()]
@@ -136,7 +161,7 @@ class ParkedRecord:
                 hint="run a newer Trunkline",
                 code="parked.version",
             )
-        failed = own.get(FIRST_FAILED)
+        failed, again = own.get(FIRST_FAILED), own.get(LAST_FAILED)
         return cls(
             own[KEY],
             _SEQUENCE.unpack(store_key[-_SEQUENCE.size :])[0],
@@ -150,6 +175,8 @@ class ParkedRecord:
             int(own[TIMESTAMP]),
             int(failed) / 1000 if failed is not None else None,
             own.get(EDITED_BY, b"").decode("utf-8", "replace"),
+            own[FIRST_REASON].decode("utf-8", "replace"),
+            int(again) / 1000 if again is not None else None,
         )
 
     def event(self) -> Event:

@@ -77,4 +77,4 @@ class Gates:
 
 def _gates(account: str, spec: ConnectionSpec | None) -> AccountGates:
     """The gates that the pipelines of an account share on a worker; its budget has one for each pipeline."""
-    return AccountGates(NamedWait(), Breaker(account, spec.breaker if spec is not None else BreakerSpec()))
+    return AccountGates(NamedWait(account), Breaker(account, spec.breaker if spec is not None else BreakerSpec()))

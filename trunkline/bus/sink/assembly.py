@@ -54,6 +54,8 @@ class SinkPlan:
     account: AccountGates
     gates: Sequence[Gate]
     threshold: DeadLetterThreshold
+    taken: Callable[[], int] = lambda: 0
+    """How many records the sink's fallback took."""
     when: Callable[[Any, Any], Any] | None = None
     parked: Changelog | None = None
 
@@ -100,7 +102,7 @@ def assembled(plan: SinkPlan, loop: asyncio.AbstractEventLoop, decisions: Decisi
         parked=park.became if park is not None else None,
     )
     polling = PollingThread(parts, group, Membership(parts), arrivals, _room(plan, parts))
-    return SinkRuntime(parts, polling, plan.account, decisions)
+    return SinkRuntime(parts, polling, plan.account, decisions, plan.taken)
 
 
 def _deliveries(

@@ -16,6 +16,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException
 from trunkline.bus.delivery.tickets import Tickets, Work
 from trunkline.bus.intake import Partition
 from trunkline.bus.kafka import LazyProducer, translate
+from trunkline.core.cause import Cause
 from trunkline.core.errors import RetriableError, TrunklineError
 from trunkline.core.log import get_logger
 
@@ -49,6 +50,13 @@ class Committing:
         self._plans: queue.SimpleQueue[tuple[Partition, int, int, Future[bool]]] = queue.SimpleQueue()
         self._last = 0.0
         self._refused_since: float | None = None
+        self._refusal: Cause | None = None
+        """Why no commit is taken now."""
+
+    @property
+    def cause(self) -> Cause | None:
+        """Why offsets can't be committed now; None where they can. From any thread."""
+        return self._refusal
 
     # --- what is settled ---
 
@@ -61,10 +69,13 @@ class Committing:
         if now - self._last >= COMMIT_SECONDS:
             try:
                 self.commit(all_of_them=False)
-                self._refused_since = None
+                self._refused_since = self._refusal = None
             except KafkaException as error:
-                if not isinstance(translate(error, ""), RetriableError):
+                refusal = translate(error, "offsets can't be committed now")
+                if not isinstance(refusal, RetriableError):
                     raise
+                if self._refusal is None:
+                    self._refusal = Cause.of(refusal, since=time.time())
                 self._refused_since = self._refused_since if self._refused_since is not None else now
                 if time.monotonic() - self._refused_since > REFUSED_SECONDS:
                     raise RetriableError(

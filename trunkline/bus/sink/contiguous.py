@@ -18,7 +18,9 @@ from trunkline.bus.delivery.calls import verdicts_of
 from trunkline.bus.delivery.gates import HOLD_LIMIT, Gate, Passage
 from trunkline.bus.delivery.outgoing import Delivery, Ticket
 from trunkline.bus.delivery.retry import backoff
+from trunkline.bus.delivery.trouble import UNANSWERED_SECONDS, Trouble, no_answer
 from trunkline.bus.intake import Assigned, Partition
+from trunkline.core.cause import Cause
 from trunkline.core.contracts import Batch, Sink
 from trunkline.core.errors import FatalError, TrunklineError
 from trunkline.core.log import get_logger
@@ -51,6 +53,8 @@ class _Lane:
     timer: asyncio.TimerHandle | None = None
     calling: bool = False
     """Whether its range is being written, up to its settlement; not while the range waits."""
+    called_at: float = 0.0
+    """When the call that is under way began, on the monotonic clock."""
     gone: bool = False
     ending: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a range that waits need not wait any more."""
@@ -80,6 +84,9 @@ class ContiguousDelivering:
         self._closing = False
         self._opened = asyncio.Event()
         self._passage = Passage(gates)
+        self._trouble = Trouble(spec.retry.attempts)
+        self._answered_at = 0.0
+        """When a call ended last, on the monotonic clock."""
         self._paused = False
         self._frozen = False
         self._leaving: set[_Lane] = set()
@@ -134,8 +141,9 @@ class ContiguousDelivering:
         """See `Deliveries`."""
         self._frozen = True
 
-    def forget(self, _gone: Callable[[Ticket], bool], partitions: Collection[Partition], /) -> None:
+    def forget(self, gone: Callable[[Ticket], bool], partitions: Collection[Partition], /) -> None:
         """See `Deliveries`. A range that is being written is written to its end."""
+        self._trouble.forget(gone)
         for partition in partitions:
             if partition in self._lanes:
                 self._drop(partition)
@@ -147,6 +155,19 @@ class ContiguousDelivering:
         """See `Deliveries`."""
         lanes = [*list(self._lanes.values()), *list(self._leaving)]
         return any(lane.calling and lane.waiting and of(lane.waiting[0].ticket) for lane in lanes)
+
+    def cause(self) -> Cause | None:
+        """See `Deliveries`. A call may take as long as the sink says that its jobs take."""
+        if not self.held:
+            return None
+        found, failing = self._passage.cause(), self._trouble.cause()
+        if found is not None or failing is not None:
+            return found or failing
+        begun = [lane.called_at for lane in self._lanes.values() if lane.calling]
+        if not begun or self._patience > self._spec.timeout:
+            return None
+        quiet = time.monotonic() - max(min(begun), self._answered_at)
+        return no_answer(quiet, self._patience, self.held) if quiet >= UNANSWERED_SECONDS else None
 
     async def drain(self, deadline: float) -> None:
         """Starts nothing more and waits for the ranges under way, at most `deadline` seconds."""
@@ -232,13 +253,14 @@ class ContiguousDelivering:
             if not await self._passed(lane, size):
                 return
             attempt += 1
-            lane.calling = True
+            lane.calling, lane.called_at = True, time.monotonic()
             verdicts, excused = await self._called(batch, name, attempt, rebuilt)
             counted += not excused
             waits = [verdict for verdict in verdicts if isinstance(verdict, (Retry, Unknown))]
             for verdict in verdicts:
                 self._attempts.labels(self._pipeline, type(verdict).__name__.lower()).inc()
             if not waits:
+                self._trouble.settled(batch[0])
                 self._settle(lane, batch, verdicts, attempt)
                 return
             reason = redact(waits[0].reason)
@@ -252,8 +274,16 @@ class ContiguousDelivering:
             log.info(
                 "range will be tried again", pipeline=self._pipeline, name=name, wait=round(wait, 3), reason=reason
             )
+            self._note(batch[0], waits[0], reason, counted, wait)
             lane.calling = False
             await _set_within(lane.ending, wait)
+
+    def _note(self, first: Delivery, verdict: Retry | Unknown, reason: str, attempts: int, wait: float) -> None:
+        """The range that begins with a record failed, and is tried again."""
+        now = time.time()
+        first.attempts = attempts
+        first.first_failed_at = first.first_failed_at if first.first_failed_at is not None else now
+        self._trouble.failed(first, verdict, reason, at=now, wait=wait)
 
     async def _passed(self, lane: _Lane, size: int) -> bool:
         """Waits until the gates let a call begin, and tells them that it does. False when it must not begin any more."""
@@ -277,10 +307,11 @@ class ContiguousDelivering:
             async with asyncio.timeout(self._patience):
                 verdicts = await verdicts_of(self._sink, Batch(events, name, attempt, rebuilt), self._pipeline)
         except TimeoutError:
-            verdicts = [Unknown(f"no answer within {self._patience:g} s")] * len(batch)
+            verdicts = [Unknown(f"no answer within {self._patience:g} s", "sink.timeout")] * len(batch)
         finally:
             excused = self._passage.ended(events, verdicts)
-        self._seconds.observe(time.monotonic() - begun)
+        self._answered_at = time.monotonic()
+        self._seconds.observe(self._answered_at - begun)
         return verdicts, excused
 
     def _settle(self, lane: _Lane, batch: list[Delivery], verdicts: Sequence[Verdict], attempt: int) -> None:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from trunkline.bus.delivery.outgoing import Delivery, Ticket
 from trunkline.bus.intake import Assigned, Partition
+from trunkline.core.cause import Cause
 
 
 class Deliveries(Protocol):
@@ -40,6 +41,9 @@ class Deliveries(Protocol):
 
     def under_way(self, of: Callable[[Ticket], bool]) -> bool:
         """Whether a call is under way for one of these tickets. From any thread."""
+
+    def cause(self) -> Cause | None:
+        """Why records that are held do not go; None while they do, or where there are none."""
 
     async def drain(self, deadline: float) -> None:
         """Begins nothing more and waits for the calls under way, at most `deadline` seconds; what is left is cancelled."""

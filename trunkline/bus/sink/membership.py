@@ -77,7 +77,7 @@ class Membership:
         def of_these(ticket: Ticket) -> bool:
             return ticket.belongs(mine)
 
-        # I30: no call of a partition begins once it is being given away: what waits is dropped, what fails is not tried again.
+        # I33: no call of a partition begins once it is being given away: what waits is dropped, what fails is not tried again.
         self._tickets.withdraw(mine)
         numbers = {number for _, number in mine}
         if self._park is not None:

@@ -6,6 +6,9 @@ settled comes back through tickets into an offset tracker a partition, and `comm
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 from trunkline.bus.parking.desk import DecisionDesk
 from trunkline.bus.runtime import LedgerCounts, RuntimeReport
 from trunkline.bus.sink.accounts import AccountGates
@@ -19,15 +22,24 @@ from trunkline.core.metrics import gauge
 class SinkRuntime:
     """Runs one sink on one worker. See `Runtime`."""
 
-    def __init__(self, parts: Parts, polling: PollingThread, account: AccountGates, decisions: DecisionDesk) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        polling: PollingThread,
+        account: AccountGates,
+        decisions: DecisionDesk,
+        taken: Callable[[], int],
+    ) -> None:
         self._pipeline = parts.pipeline
         self._deliveries = parts.deliveries
         self._loop = parts.loop
         self._lifecycle = parts.lifecycle
+        self._committing = parts.committing
         self._parking = parts.parking
         self._polling = polling
         self._account = account
         self._decisions = decisions
+        self._taken = taken
         tickets = parts.tickets
         self._summed = LedgerCounts(lambda: tickets.positions, lambda: tickets.ledgers)
         parts.lifecycle.on_failure = self._rest
@@ -39,6 +51,7 @@ class SinkRuntime:
         gauge("trunkline_held_records").labels(self._pipeline).set_function(lambda: deliveries.held)
         gauge("trunkline_held_bytes").labels(self._pipeline).set_function(lambda: deliveries.held_bytes)
         if parking is not None:
+            parking.open()
             self._decisions.attend(self._pipeline, parking.decide)
         try:
             await in_own_thread(self._polling.run, f"sink-{self._pipeline}")
@@ -68,20 +81,27 @@ class SinkRuntime:
     def report(self) -> RuntimeReport:
         """See `Runtime`."""
         positions, counts, left_open = self._summed.look()
+        parking = self._parking
+        parked_records, parked_keys = (parking.records, parking.keys) if parking is not None else (0, 0)
+        breaker = self._account.breaker.state.word
+        cause = self._cause()
+        if cause is not None:
+            cause = replace(cause, breaker=breaker, parked_records=parked_records, parked_keys=parked_keys)
         return RuntimeReport(
             counts=counts,
             open=left_open,
             positions=positions,
-            parked_records=self._parking.records if self._parking is not None else 0,
-            parked_keys=self._parking.keys if self._parking is not None else 0,
-            breaker=self._account.breaker.state.word,
-            cause=self._cause(),
+            parked_records=parked_records,
+            parked_keys=parked_keys,
+            fallback=self._taken(),
+            breaker=breaker,
+            cause=cause,
         )
 
     def _cause(self) -> Cause | None:
-        budget = self._account.budget
-        waiting = budget.waiting if budget is not None else ""
-        return Cause("budget.waiting", waiting) if waiting else None
+        """What keeps all of its records comes before what keeps some keys."""
+        parked = self._parking.cause() if self._parking is not None else None
+        return self._committing.cause or self._deliveries.cause() or parked
 
     def _rest(self) -> None:
         """No call begins any more; those under way end, and count."""

@@ -12,6 +12,7 @@ import threading
 import time
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
@@ -26,6 +27,7 @@ from trunkline.bus.source.splitwriter import SplitWriter
 from trunkline.bus.states import reconnect_delay
 from trunkline.bus.threads import in_own_thread
 from trunkline.bus.topics import LEASE_PARTITIONS
+from trunkline.core.cause import Cause
 from trunkline.core.contracts import Progress, Source
 from trunkline.core.errors import FatalError, RetriableError, TrunklineError
 from trunkline.core.log import get_logger
@@ -61,6 +63,8 @@ class SourceRuntime:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._positions: dict[str, SplitPosition] = {}
         self._paces: dict[str, tuple[Pace, Progress]] = {}
+        self._causes: dict[str, Cause] = {}
+        """By split, why it is not polled now."""
         self._leave = threading.Event()
 
     def report(self) -> RuntimeReport:
@@ -70,10 +74,15 @@ class SourceRuntime:
             counts=summed(positions),
             finished=bool(positions) and all(position.finished for position in positions),
             progress=[
-                SplitProgress(known.done, known.total, known.what, pace.seconds_for(known.total - known.done))
-                for pace, known in self._paces.values()
+                SplitProgress(known.done, known.total, known.what, self._left(split, pace, known))
+                for split, (pace, known) in self._paces.items()
             ],
+            cause=min(self._causes.values(), key=lambda one: one.since, default=None),
         )
+
+    def _left(self, split: str, pace: Pace, known: Progress) -> float | None:
+        """How long the rest takes; nobody can tell of a split that stands still."""
+        return None if split in self._causes else pace.seconds_for(known.total - known.done)
 
     def stop(self) -> None:
         """Asks `run` to finish the transaction under way and return."""
@@ -159,6 +168,7 @@ class SourceRuntime:
         for split in splits:
             self._positions.pop(split, None)
             self._paces.pop(split, None)
+            self._causes.pop(split, None)
 
     async def _run_split(self, split: str) -> None:
         failures = 0
@@ -169,6 +179,7 @@ class SourceRuntime:
                 log.info("split begins", pipeline=self._pipeline, split=split, position=self._positions[split].position)
                 while True:
                     failures = await self._poll_once(split, writer, failures)
+                    self._causes.pop(split, None)
             except asyncio.CancelledError:
                 raise
             except RetriableError as error:
@@ -177,6 +188,7 @@ class SourceRuntime:
                 log.warning(
                     "the source will go on later", pipeline=self._pipeline, split=split, wait=wait, reason=str(error)
                 )
+                self._stand_still(split, error, failures, wait)
                 await asyncio.sleep(wait)
             except TrunklineError as error:
                 self._fail(error)
@@ -187,6 +199,15 @@ class SourceRuntime:
                 return
             finally:
                 await asyncio.shield(writer.close())
+
+    def _stand_still(self, split: str, error: RetriableError, failures: int, wait: float) -> None:
+        """A split failed and goes on later."""
+        now, before = time.time(), self._causes.get(split)
+        since = before.since if before is not None else now
+        cause = Cause.of(error, since=since, attempt=failures, next_try=now + wait)
+        self._causes[split] = replace(
+            cause, hint=cause.hint or f"the position of {split} is held, and it goes on by itself"
+        )
 
     async def _poll_once(self, split: str, writer: SplitWriter, failures: int) -> int:
         """One poll and its transaction. Returns the count of failures in a row: 0, because this one went well."""

@@ -29,6 +29,7 @@ from trunkline.bus.source.deliveries import AcceptedDeliveries, digest
 from trunkline.bus.source.ingress import Ingress
 from trunkline.bus.source.positions import SplitPosition, position_key, read_positions, summed
 from trunkline.bus.source.publish import Publisher
+from trunkline.core.cause import Cause
 from trunkline.core.contracts import PushSource, Reception, Request
 from trunkline.core.errors import RetriableError, TrunklineError, UnavailableError
 from trunkline.core.log import get_logger
@@ -87,6 +88,8 @@ class PushRuntime:
         self._stop = asyncio.Event()
         self._paused = False
         self._ready = False
+        self._cause: Cause | None = None
+        """Why senders are refused now."""
         self._under_way: dict[str, asyncio.Future[Answer]] = {}
         self._requests = counter("trunkline_requests_total")
         self._refused = counter("trunkline_requests_refused_total")
@@ -101,7 +104,7 @@ class PushRuntime:
 
     def report(self) -> RuntimeReport:
         """See `Runtime`. A push source never ends by itself."""
-        return RuntimeReport(counts=summed([self._position]), ready=self.ready)
+        return RuntimeReport(counts=summed([self._position]), ready=self.ready, cause=self._cause)
 
     @property
     def ready(self) -> bool:
@@ -195,7 +198,7 @@ class PushRuntime:
                 try:
                     if not self._ready:
                         await loop.run_in_executor(self._thread, self._open)
-                    self._ready = True
+                    self._ready, self._cause = True, None
                     await self._woken(loop)
                     while self._waiting:
                         begun = loop.time()
@@ -207,6 +210,7 @@ class PushRuntime:
                     self._ready = False
                     wait = RECONNECT_SECONDS if failures else 0.0
                     failures += 1
+                    self._refuse(error, failures, wait)
                     log.warning("the broker did not acknowledge", pipeline=self._pipeline, wait=wait, reason=str(error))
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._stop.wait(), wait)
@@ -215,6 +219,13 @@ class PushRuntime:
             self._ready = False
             self._refuse_waiting("the source stops")
             self._thread.shutdown(wait=False)
+
+    def _refuse(self, error: RetriableError | UnavailableError, failures: int, wait: float) -> None:
+        """Senders are told to come again until the broker acknowledges."""
+        now, before = time.time(), self._cause
+        since = before.since if before is not None else now
+        cause = Cause.of(error, since=since, attempt=failures, next_try=now + wait)
+        self._cause = replace(cause, hint=cause.hint or "senders are answered 503 until the broker acknowledges")
 
     async def _woken(self, loop: asyncio.AbstractEventLoop) -> None:
         """Returns when there is something to publish or to end; meanwhile the producer may rest."""

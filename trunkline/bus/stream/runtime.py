@@ -25,6 +25,7 @@ from trunkline.bus.runtime import LedgerCounts, RuntimeReport
 from trunkline.bus.stream.hotloop import HotLoop, TransformLike
 from trunkline.bus.threads import in_own_thread
 from trunkline.bus.threshold import DeadLetterThreshold
+from trunkline.core.cause import Cause
 from trunkline.core.errors import FatalError, HaltError, TrunklineError
 from trunkline.core.log import get_logger
 from trunkline.core.metrics import counter, histogram
@@ -106,6 +107,8 @@ class StreamRuntime:
         self._watching = False
         self._delivery_failure: KafkaError | None = None
         self._summed = LedgerCounts(lambda: self.positions, lambda: self.ledgers)
+        self._cause: Cause | None = None
+        """Why its transactions do not commit now."""
         self._read = counter("trunkline_records_in_total").labels(pipeline)
         self._settled = counter("trunkline_records_settled_total")
         self._seconds = histogram("trunkline_transaction_seconds").labels(pipeline)
@@ -136,7 +139,7 @@ class StreamRuntime:
     def report(self) -> RuntimeReport:
         """See `Runtime`."""
         positions, counts, left_open = self._summed.look()
-        return RuntimeReport(counts=counts, open=left_open, positions=positions)
+        return RuntimeReport(counts=counts, open=left_open, positions=positions, cause=self._cause)
 
     @property
     def ledgers(self) -> Mapping[Partition, Ledger]:
@@ -311,6 +314,7 @@ class StreamRuntime:
             self._states[partition].accept(ledger)
         self._in_transaction = 0
         self._watching = False
+        self._cause = None
         ended = time.monotonic()
         self._not_before = ended + min(ended - asked, GATHER_SECONDS)
         self._seconds.observe(ended - begun)
@@ -336,6 +340,7 @@ class StreamRuntime:
         """
         cause = error.args[0]
         self._aborted.inc()
+        self._tell(cause)
         log.warning("transaction undone", pipeline=self._pipeline, error=cause.str())
         self._producers.current.poll(0)
         failure = self._delivery_failure
@@ -353,6 +358,13 @@ class StreamRuntime:
         if cause.fatal() and not self._exactly_once:
             raise translate(error, "the producer can't go on")
         self._needs_rewind = True
+
+    def _tell(self, cause: KafkaError) -> None:
+        """People are told from now on why its transactions are undone, until one commits."""
+        before, now = self._cause, time.time()
+        found = translate(cause, "a transaction was undone and is done again")
+        attempt = (before.attempt or 0) + 1 if before is not None else 1
+        self._cause = Cause.of(found, since=before.since if before is not None else now, attempt=attempt)
 
     def _aborts(self, cause: KafkaError) -> bool:
         """Aborts the transaction; False where it may not be aborted, or could not be."""

@@ -36,6 +36,9 @@ class Report:
     failures: int = 0
     finished: bool = False
     counts: dict[str, int] = field(default_factory=dict)
+    """Records by what became of them; `fallback` are those of the delivered ones that a sink's fallback took since the worker began."""
+    open: int = 0
+    """Records read that the ledgers can't account for."""
     positions: dict[str, int] = field(default_factory=dict)
     topic_ids: dict[str, str] = field(default_factory=dict)
     """Of which topics the positions are, and `epochs` of which epochs of their ledgers: see `ReportedOffsets`."""
@@ -92,6 +95,11 @@ class Report:
     def says_as(self, other: Report) -> bool:
         """Whether it says what an earlier one said, but for when."""
         return replace(self, at=other.at) == other
+
+    def stands_as(self, other: Report) -> bool:
+        """Whether it tells of the same state and cause as an earlier one, however often something was tried since."""
+        same = self.cause is other.cause or (self.cause is not None and self.cause.says_as(other.cause))
+        return self.state is other.state and same
 
 
 _FIELDS = tuple(one.name for one in fields(Report))

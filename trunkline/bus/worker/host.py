@@ -21,7 +21,7 @@ from trunkline.bus.worker.wishes import Wish
 from trunkline.core.cause import Cause
 from trunkline.core.errors import FatalError, HaltError, RetriableError, TrunklineError, UnavailableError
 from trunkline.core.log import get_logger
-from trunkline.core.metrics import counter, gauge
+from trunkline.core.metrics import counter
 
 log = get_logger(__name__)
 PROVEN_SECONDS = 60.0
@@ -33,6 +33,7 @@ _MISSING = "topic.missing"
 """What the watch over topics tells the end of."""
 """What the codes of errors begin with that may be a matter of this worker alone: another one may have what it lacks."""
 _AT_WORK = frozenset({State.RUNNING, State.PAUSED})
+_WANTED_SO = {State.PAUSED: "pipeline.paused", State.STOPPED: "pipeline.stopped"}
 
 
 class PipelineHost:
@@ -84,6 +85,8 @@ class PipelineHost:
         self._wake = asyncio.Event()
         self._closing = asyncio.Event()
         self._pace = Pace()
+        self._fallback = 0
+        """Records that the fallbacks of earlier runs took."""
         self._seen = RuntimeReport()
         """What the runtime said last."""
         # What was reported last is reported on until there is something newer: it is the second copy of the offsets.
@@ -169,6 +172,7 @@ class PipelineHost:
     def report(self) -> Report:
         """How it stands now."""
         found, offsets = self._look(), self._offsets()
+        fallback = self._fallback + found.fallback
         return Report(
             pipeline=self.name,
             kind=self.kind,
@@ -179,7 +183,8 @@ class PipelineHost:
             cause=self._cause(found),
             failures=self._failures,
             finished=found.finished,
-            counts=dict(found.counts),
+            counts={**found.counts, **({"fallback": fallback} if fallback else {})},
+            open=found.open,
             positions=offsets.positions,
             topic_ids=offsets.topic_ids,
             epochs=offsets.epochs,
@@ -285,7 +290,7 @@ class PipelineHost:
             self._apply_pause(runtime)
             await runtime.run()
         finally:
-            self._look()
+            self._fallback += self._look().fallback
             self._runtime = None
             await opened.close()
 
@@ -382,8 +387,6 @@ class PipelineHost:
             return
         log.info("state", pipeline=self.name, state=state, before=self.state)
         self.state, self.since = state, time.time()
-        for one in State:
-            gauge("trunkline_pipeline_state").labels(self.name, one).set(1 if one is state else 0)
         self._changed(self)
 
     async def _wait(self, seconds: float | None) -> bool:
@@ -408,7 +411,6 @@ class PipelineHost:
             self._beginning.known.advance(found.positions)
         if found.counts:
             self._pace.note(found.counts.get("read", 0))
-            gauge("trunkline_ledger_open").labels(self.name).set(found.open)
         else:
             found = replace(found, counts=seen.counts, open=seen.open)
         self._seen = found if found.positions else replace(found, positions=seen.positions)
@@ -418,7 +420,9 @@ class PipelineHost:
         return ReportedOffsets.of(self._beginning.known, self._places)
 
     def _cause(self, found: RuntimeReport) -> Cause | None:
-        """Why it does not do its work now: it failed, what its runtime says, or why a new version can't run."""
+        """Why it does not do its work now: a person wanted it so, it failed, what its runtime says, or why a new version can't run."""
+        if self.state in _WANTED_SO:
+            return self._wanted_so()
         if self._error is not None:
             return Cause.of(
                 self._error, since=self._failed_at, attempt=self._failures or None, next_try=self._restart_at
@@ -431,4 +435,14 @@ class PipelineHost:
             code="version.refused",
             error_code=cause.code,
             reason=f"the manifest that is applied now can't run, so the version before runs on: {cause.reason}",
+        )
+
+    def _wanted_so(self) -> Cause:
+        wish = self._wish
+        return Cause(
+            _WANTED_SO[self.state],
+            f"{self.state.lower()} by {wish.by or 'somebody'}",
+            hint=f"`trunkline resume {self.name}` lets it go on",
+            since=wish.at or self.since,
+            by=wish.by or None,
         )

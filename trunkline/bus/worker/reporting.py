@@ -1,4 +1,4 @@
-"""What a worker says of its pipelines, written to `_trunkline.status`."""
+"""What a worker says of its pipelines: to `_trunkline.status`, to the metrics and to the log, all of it from the same reports."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from dataclasses import replace
 
 from trunkline.bus.worker.board import Board, Report
 from trunkline.bus.worker.host import PipelineHost
+from trunkline.bus.worker.telling import Telling
 from trunkline.core.log import get_logger
 
 log = get_logger(__name__)
+LOOK_SECONDS = 2.0
+"""A cause that begins or ends is told within this time, and a new state at once."""
 REPORT_SECONDS = 5.0
+"""Counts and offsets that moved are written at this interval."""
 REPEAT_SECONDS = 15.0
 """Unchanged reports are repeated at this interval: idle pipelines are most of what a large worker has, and a report costs the broker
 too."""
@@ -24,6 +28,7 @@ class Reporting:
         self._board = board
         self._hosts = hosts
         self._said: dict[str, Report] = {}
+        self._told: dict[str, Telling] = {}
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -37,27 +42,42 @@ class Reporting:
 
     def changed(self, host: PipelineHost) -> None:
         """A pipeline's state changed: that is said at once."""
-        self._say(host.name, host.report())
+        report = host.report()
+        self._tell(report)
+        self._say(report)
 
     def left(self, host: PipelineHost, removed: bool) -> None:
         """A pipeline does not run here any more: its last word. `removed` says that it is not to be run any more at all."""
         self._board.report(replace(host.report(), removed=removed))
         self._said.pop(host.name, None)
+        self._told.pop(host.name, None)
 
     async def _report_on(self) -> None:
         while True:
-            await asyncio.sleep(REPORT_SECONDS)
+            await asyncio.sleep(LOOK_SECONDS)
             for name, host in list(self._hosts().items()):
                 try:
-                    self._say_news(name, host)
+                    self._look_at(host)
                 except Exception:
                     log.exception("a pipeline can't be reported", pipeline=name)  # the others are
 
-    def _say_news(self, name: str, host: PipelineHost) -> None:
-        report, last = host.report(), self._said.get(name)
-        if last is None or report.at - last.at >= REPEAT_SECONDS or not report.says_as(last):
-            self._say(name, report)
+    def _look_at(self, host: PipelineHost) -> None:
+        report = host.report()
+        self._tell(report)
+        if _is_due(report, self._said.get(host.name)):
+            self._say(report)
 
-    def _say(self, name: str, report: Report) -> None:
-        self._said[name] = report
+    def _tell(self, report: Report) -> None:
+        self._told.setdefault(report.pipeline, Telling(report.pipeline)).tell(report)
+
+    def _say(self, report: Report) -> None:
+        self._said[report.pipeline] = report
         self._board.report(report)
+
+
+def _is_due(report: Report, last: Report | None) -> bool:
+    """Whether a report is written, after the one that was written last."""
+    if last is None or not report.stands_as(last):
+        return True
+    age = report.at - last.at
+    return age >= REPEAT_SECONDS or (age >= REPORT_SECONDS and not report.says_as(last))

@@ -107,7 +107,7 @@ def classify_status(status: int, reason: str, retry_after: float | None = None) 
     if status == 401:
         raise FatalError(reason, hint="check the connection's credentials", code="http.unauthorized")
     if status in _RETRIED or status >= 500:
-        return Retry(reason, after=retry_after)
+        return Retry(reason, after=retry_after, code=f"http.{status}")
     if status in _MAYBE_OURS:
         return Dead(reason, code=f"http.{status}", access=True)
     return Dead(reason, code=f"http.{status}")

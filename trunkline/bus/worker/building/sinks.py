@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from trunkline.bus.deadletters import origin_topic
 from trunkline.bus.delivery.fallback import FallbackSink
-from trunkline.bus.delivery.gates import Gate
 from trunkline.bus.parking.partitions import fit_parked_topic
 from trunkline.bus.sink.accounts import AccountGates
 from trunkline.bus.sink.assembly import SinkPlan, assembled
@@ -15,7 +13,6 @@ from trunkline.bus.state import Changelog
 from trunkline.bus.threshold import DeadLetterThreshold
 from trunkline.bus.worker.building.bench import Beginning, Bench, Built, reading_of, require
 from trunkline.bus.worker.building.codecs import Topics
-from trunkline.core.contracts import Sink
 from trunkline.core.event import Event
 from trunkline.core.manifests import Sink as SinkManifest
 from trunkline.core.manifests.build import build_fallback, build_sink, sink_filter
@@ -25,7 +22,8 @@ def sink_runtime(bench: Bench, manifest: SinkManifest, beginning: Beginning) -> 
     """The runtime of a sink. Raises `ConfigurationError` for what validation could not see."""
     name = manifest.metadata.name
     account = bench.gates.for_pipeline(manifest, bench.project)
-    sink, gates = _sink_and_gates(bench, manifest, account)
+    fallback = _with_fallback(bench, manifest, account)
+    sink = fallback if fallback is not None else build_sink(bench.project, manifest)
     retry = bench.names.retry(name)
     topics = Topics(bench.settings, bench.project, bench.registry, [*manifest.inputs, retry])
     require(topics, name, manifest.inputs)
@@ -43,8 +41,10 @@ def sink_runtime(bench: Bench, manifest: SinkManifest, beginning: Beginning) -> 
         decode,
         topics.ids,
         account,
-        gates,
+        # With a fallback the breaker is asked by the two sinks themselves: open, it sends records to the other one.
+        account.all if fallback is None else account.but_breaker,
         DeadLetterThreshold(manifest.spec.dead_letters, name),
+        taken=(lambda: fallback.taken) if fallback is not None else lambda: 0,
         when=sink_filter(bench.project, manifest),
         parked=_parked(bench, manifest, topics) if not sink.promises.contiguous else None,
     )
@@ -64,16 +64,15 @@ def _parked(bench: Bench, manifest: SinkManifest, topics: Topics) -> Changelog |
     return Changelog(bench.settings.of(name), name, bench.names.parked(name), state.id, folder)
 
 
-def _sink_and_gates(bench: Bench, manifest: SinkManifest, account: AccountGates) -> tuple[Sink, Sequence[Gate]]:
-    """The plug-in, with its fallback where it has one, and the gates that the engine has its calls pass."""
-    sink, other = build_sink(bench.project, manifest), build_fallback(bench.project, manifest)
+def _with_fallback(bench: Bench, manifest: SinkManifest, account: AccountGates) -> FallbackSink | None:
+    """The plug-in and its fallback as one; None where it has none."""
+    other = build_fallback(bench.project, manifest)
     if other is None or manifest.spec.fallback is None:
-        return sink, account.all
-    with_fallback = FallbackSink(
-        sink,
+        return None
+    return FallbackSink(
+        build_sink(bench.project, manifest),
         other,
         after=manifest.spec.fallback.after,
         breaker=account.breaker,
         other_gates=bench.gates.for_fallback(manifest, bench.project).all,
     )
-    return with_fallback, account.but_breaker

@@ -1,0 +1,307 @@
+"""Why a pipeline stands still: state, cause, metric and hint say so within seconds, and no longer than it lasts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from bus_harness import Answer, Asked, Bus, Endpoint, bus, http_connection, http_sink, order, topic_manifest
+from conftest import KafkaUnderTest
+from prometheus_client import REGISTRY
+
+from trunkline.bus.parking.partitions import parked_records
+from trunkline.bus.states import Desired, State
+from trunkline.bus.worker.board import Board, Report
+from trunkline.core.cause import Cause
+
+pytestmark = [pytest.mark.kafka, pytest.mark.asyncio(loop_scope="module")]
+Act = Callable[["Scene"], Awaitable[None]]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def endpoint() -> AsyncIterator[Endpoint]:
+    made = Endpoint()
+    await made.start()
+    yield made
+    await made.stop()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(
+    kafka: KafkaUnderTest, endpoint: Endpoint, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Bus]:
+    async with bus(kafka.bootstrap, tmp_path_factory.mktemp("worker")) as made:
+        await made.start(http_connection("peer", endpoint.url))
+        yield made
+
+
+@dataclass
+class Scene:
+    """A sink of orders with an account of its own, whose other side answers as the case says."""
+
+    bus: Bus
+    endpoint: Endpoint
+    name: str
+    topic: str
+    manifests: str = ""
+
+    def answer(self, answer: Callable[[Asked, int], Answer]) -> None:
+        """What the other side answers from now on."""
+        self.endpoint.answers[f"/{self.name}"] = answer
+
+    async def send(self, count: int = 3) -> None:
+        await self.bus.send_orders(self.topic, [order(number, f"c{number}") for number in range(count)])
+
+
+def answering(status: int, **headers: str) -> Act:
+    """The other side answers so, and there are records to deliver."""
+
+    async def begin(scene: Scene) -> None:
+        scene.answer(
+            lambda _asked, _times: (status, {name.replace("_", "-"): value for name, value in headers.items()})
+        )
+        await scene.send()
+
+    return begin
+
+
+async def mended(scene: Scene) -> None:
+    """The other side takes everything again."""
+    scene.answer(lambda _asked, _times: 200)
+
+
+def wished(desired: Desired = Desired.RUNNING, *, restart: bool = False) -> Act:
+    """Somebody wants something of the pipeline."""
+
+    async def wish(scene: Scene) -> None:
+        await scene.bus.wish(scene.name, desired, restart=restart)
+
+    return wish
+
+
+async def mended_and_restarted(scene: Scene) -> None:
+    await mended(scene)
+    await scene.bus.wish(scene.name, restart=True)
+
+
+async def unlimited(scene: Scene) -> None:
+    """The account allows more from now on."""
+    await scene.bus.remove(scene.manifests)
+    scene.manifests = scene.manifests.replace("limits: {per_minute: 1}", "limits: {per_minute: 1000}")
+    await scene.bus.add(scene.manifests)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is done, what the cause must say, and what ends it."""
+
+    begin: Act
+    end: Act
+    code: str
+    says: str
+    """What stands in the reason."""
+    state: State = State.RUNNING
+    hint: str = "nothing is lost"
+    connection: str = ""
+    delivery: str = ""
+    retry: str = "attempts: 1000, min_delay: 20ms, max_delay: 200ms"
+    fields: dict[str, Any] = field(default_factory=dict)
+    """Fields of the cause by name; a function judges."""
+
+
+def some(value: Any) -> bool:
+    """It is there."""
+    return bool(value)
+
+
+CASES = {
+    "503": Case(
+        answering(503),
+        mended,
+        "http.503",
+        "answered 503",
+        connection="  breaker: {calls: 1000}\n",
+        fields={"attempt": some, "attempts": 1000, "next_try": some, "since": some, "records": 3, "account": None},
+    ),
+    "429 with a time": Case(
+        answering(429, Retry_After="2"),
+        mended,
+        "http.429",
+        "answered 429",
+        fields={"next_try": some, "account": "NAME-peer"},
+    ),
+    "breaker": Case(
+        answering(503),
+        mended,
+        "breaker.open",
+        "answered 503",
+        connection="  breaker: {calls: 1, wait: 200ms, longest: 200ms}\n",
+        fields={
+            "error_code": "http.503",
+            "breaker": lambda word: word in {"open", "half-open"},
+            "account": "NAME-peer",
+        },
+    ),
+    "no answer": Case(
+        answering(200),
+        mended,
+        "sink.no_answer",
+        "no answer to the calls under way",
+        fields={"since": some, "records": some},
+    ),
+    "budget": Case(
+        answering(200),
+        unlimited,
+        "budget.exhausted",
+        "its limit of 1 is used up (per_minute)",
+        connection="  limits: {per_minute: 1}\n",
+        fields={"account": "NAME-peer", "limit": "per_minute", "next_try": some},
+    ),
+    "parked keys": Case(
+        answering(503),
+        mended,
+        "parked.keys",
+        "answered 503",
+        hint="trunkline parked ls NAME",
+        retry="attempts: 2, min_delay: 20ms, max_delay: 200ms",
+        connection="  breaker: {calls: 1000}\n",
+        fields={"error_code": "http.503", "parked_keys": 3, "parked_records": 3, "attempt": some},
+    ),
+    "paused": Case(
+        wished(Desired.PAUSED),
+        wished(),
+        "pipeline.paused",
+        "paused by a test",
+        state=State.PAUSED,
+        hint="trunkline resume NAME",
+        fields={"by": "a test", "since": some},
+    ),
+    "stopped": Case(
+        wished(Desired.STOPPED),
+        wished(),
+        "pipeline.stopped",
+        "stopped by a test",
+        state=State.STOPPED,
+        hint="trunkline resume NAME",
+        fields={"by": "a test"},
+    ),
+    "401": Case(
+        answering(401),
+        mended_and_restarted,
+        "http.unauthorized",
+        "answered 401",
+        state=State.FAILED,
+        hint="credentials",
+        fields={"attempt": some},
+    ),
+}
+QUICK = ("503", "budget", "parked keys")
+
+
+def _cases() -> list[Any]:
+    return [
+        pytest.param(name, id=name, marks=[] if name in QUICK else [pytest.mark.slow])
+        for name in sorted(CASES, key=lambda name: name not in QUICK)
+    ]
+
+
+@pytest.mark.parametrize("name", _cases())
+async def test_a_pipeline_that_stands_still_says_why_and_goes_on(running: Bus, endpoint: Endpoint, name: str) -> None:
+    case, pipeline = CASES[name], "cause-" + "".join(letter if letter.isalnum() else "-" for letter in name)
+    scene = Scene(running, endpoint, pipeline, running.name(pipeline))
+    hanging = asyncio.Event()
+    scene.manifests = (
+        topic_manifest(scene.topic)
+        + http_connection(f"{pipeline}-peer", endpoint.url)
+        + case.connection
+        + http_sink(pipeline, scene.topic, connection=f"{pipeline}-peer", retry=case.retry, delivery=case.delivery)
+    )
+    await running.add(scene.manifests)
+    await running.until_running(pipeline)
+    assert running.report(pipeline).cause is None
+    endpoint.hold = hanging if name == "no answer" else None
+    await case.begin(scene)
+
+    def told() -> Report | None:
+        report = running.report(pipeline)
+        return report if report.code == case.code and _has(report.cause, case, pipeline) else None
+
+    report: Report = await running.until(told, f"the cause {case.code}")
+    assert report.state is case.state
+    assert case.says in (report.reason or "")
+    assert case.hint.replace("NAME", pipeline) in (report.hint or "")
+    await running.until(lambda: _metric(pipeline, case.code) == 1.0, "the metric")
+    hanging.set()
+    endpoint.hold = None
+    await case.end(scene)
+    await running.until(
+        lambda: running.report(pipeline).state is State.RUNNING and running.report(pipeline).cause is None,
+        f"the end of {case.code}",
+    )
+    await running.until(lambda: _metric(pipeline, case.code) is None, "the end of the metric")
+    await running.remove(scene.manifests)
+
+
+def _metric(pipeline: str, code: str) -> float | None:
+    return REGISTRY.get_sample_value("trunkline_pipeline_cause", {"pipeline": pipeline, "code": code})
+
+
+def _has(cause: Cause | None, case: Case, pipeline: str) -> bool:
+    for name, wanted in case.fields.items():
+        found = getattr(cause, name)
+        if callable(wanted):
+            if not wanted(found):
+                return False
+        elif found != (wanted.replace("NAME", pipeline) if isinstance(wanted, str) else wanted):
+            return False
+    return True
+
+
+async def test_parked_keys_are_listed_with_the_last_error_of_their_heads(running: Bus, endpoint: Endpoint) -> None:
+    topic = running.name("last-error")
+    statuses = iter([500, 500])
+    endpoint.answers["/lasting"] = lambda _asked, _times: next(statuses, 503)
+    manifests = topic_manifest(topic) + http_sink(
+        "lasting", topic, connection="peer", retry="attempts: 2, min_delay: 20ms, max_delay: 200ms"
+    )
+    await running.add(manifests)
+    await running.until_running("lasting")
+    await running.send_orders(topic, [order(1)])
+
+    def parked() -> bool:
+        found = [record for _, record in parked_records(running.settings, running.names, "lasting")]
+        return bool(found) and "answered 503" in found[0].reason and "answered 500" in found[0].first_reason
+
+    async def listed() -> bool:
+        return await asyncio.to_thread(parked)
+
+    await running.until(listed, "the last error of the head in the topic")
+    ((_, record),) = await asyncio.to_thread(lambda: list(parked_records(running.settings, running.names, "lasting")))
+    assert record.attempts > 2
+    assert record.reason.startswith(f"{record.attempts} attempts failed; the last: ")
+    assert (record.last_failed_at or 0) > (record.first_failed_at or 0)
+    endpoint.answers["/lasting"] = lambda _asked, _times: 200
+    await running.until(lambda: running.report("lasting").parked_records == 0, "the park empty")
+    await running.remove(manifests)
+
+
+async def test_a_report_carries_its_cause_through_the_status_topic(running: Bus, endpoint: Endpoint) -> None:
+    topic = running.name("carried")
+    manifests = topic_manifest(topic) + http_sink("carried", topic, connection="peer")
+    await running.add(manifests)
+    await running.until_running("carried")
+    await running.wish("carried", Desired.PAUSED)
+
+    def reported() -> bool:
+        found = [one for one in Board(running.settings, running.names).reports() if one.pipeline == "carried"]
+        return bool(found) and found[0].cause is not None and found[0].cause == running.report("carried").cause
+
+    async def there() -> bool:
+        return await asyncio.to_thread(reported)
+
+    await running.until(there, "the cause on the board")
+    await running.remove(manifests)
