@@ -9,13 +9,15 @@ from typing import Any
 
 from trunkline.bus.accounting.audit import Entry, announced
 from trunkline.bus.topics import Difference, declared_topics, ensure_topics, internal_topics, topic_states
-from trunkline.bus.worker.applied import Applied, Change, as_data, plan, project_of
+from trunkline.bus.worker.applied import Applied, Change, as_data, gather_applied, plan
 from trunkline.bus.worker.applying import read_state, write_changes
 from trunkline.bus.worker.firstreads import Begins, FirstRead, first_reads
 from trunkline.bus.worker.remains import Remains, mark_removed, remains_of
+from trunkline.control.capabilities import refuse_unable
 from trunkline.control.cluster import Cluster
+from trunkline.control.rollout import Rollout
 from trunkline.core.manifests import ManifestError, Problem, Project, Sink, Stream
-from trunkline.core.manifests.check import check
+from trunkline.core.manifests.check import check, examine
 from trunkline.core.manifests.kinds import PIPELINE_KINDS
 from trunkline.registry.client import RegistryClient
 from trunkline.registry.model import SchemaError
@@ -41,6 +43,11 @@ class Proposal:
     """What new pipelines, and pipelines with new inputs, read first."""
     leaves: list[Remains]
     """What pipelines that are deleted leave on the cluster."""
+
+    def rollout(self) -> Rollout:
+        """The pipelines that change with it, and those that were given."""
+        before = examine(gather_applied(self.seen.manifests)).project
+        return Rollout.between(before, self.project, also=self.own.pipelines)
 
     @property
     def empty(self) -> bool:
@@ -69,6 +76,8 @@ def propose(cluster: Cluster, registry: RegistryClient, project: Project, *, pru
     """
     seen, own = read_state(cluster.kafka, cluster.names), project.copy()
     after, changes = _planned(project, seen.manifests, prune=prune)
+    touched = {change.name for change in changes if change.kind in PIPELINE_KINDS and change.action != "delete"}
+    refuse_unable(cluster, project, sorted(touched))
     schemas = _schemas(project)
     new_schemas = _new_schemas(project, registry, schemas)
     plans = declared_topics(project)
@@ -164,7 +173,8 @@ def _planned(
 
 def _add_applied(project: Project, before: Mapping[str, dict[str, Any]]) -> None:
     """What is applied and stays belongs to the project that is checked: files may build upon the topics of other files."""
-    applied = project_of(before)
+    # One that was applied and is bad by now stops nobody else from applying.
+    applied = gather_applied(before).project
     problems = []
     for (kind, name), origin in applied.origins.items():
         if (kind, name) in project.origins:

@@ -92,9 +92,8 @@ def project_of(applied: Mapping[str, dict[str, Any]]) -> Project:
     return load_documents([Document(data, {}, f"applied:{key}") for key, data in sorted(applied.items())])
 
 
-def applied_findings(settings: KafkaSettings, names: Names) -> Findings:
+def gather_applied(applied: Mapping[str, dict[str, Any]]) -> Findings:
     """What is applied, for `examine`: one that the models refuse is a problem of its own. What was applied first has its name."""
-    applied = read_applied(settings, names)
     return gather(Document(data, {}, f"applied:{key}") for key, data in applied.items())
 
 

@@ -13,6 +13,8 @@ from trunkline.bus.intake import Partition
 from trunkline.bus.kafka import KafkaSettings, UnawaitedProducer, produce_all_and_wait, read_all
 from trunkline.bus.names import Names
 from trunkline.bus.states import State
+from trunkline.bus.worker.inventory import KEY as INVENTORY_KEY
+from trunkline.bus.worker.inventory import Inventory
 from trunkline.core.cause import Cause
 from trunkline.core.jsonable import note_bytes
 
@@ -119,7 +121,7 @@ class Board:
         for message in read_all(self._settings, self._names.status):
             key = (message.key() or b"").decode()
             value = message.value()
-            if "/" not in key:
+            if "/" not in key or key.startswith("@"):
                 continue
             if value is None:
                 found.pop(key, None)
@@ -132,7 +134,7 @@ class Board:
         found = {}
         for message in read_all(self._settings, self._names.status):
             key, value = (message.key() or b"").decode(), message.value()
-            if "/" not in key and value is not None:
+            if "/" not in key and not key.startswith("@") and value is not None:
                 found[key] = float(orjson.loads(value)["started_at"])
         return found
 
@@ -142,6 +144,24 @@ class Board:
             (orjson.dumps({"v": VERSION, "started_at": at}), pipeline.encode()) for pipeline, at in starts.items()
         ]
         produce_all_and_wait(self._producer.producer(), self._names.status, records)
+
+    def inventories(self) -> list[Inventory]:
+        """What workers have: those that run, and those that were killed."""
+        found = {}
+        for message in read_all(self._settings, self._names.status):
+            key, value = (message.key() or b"").decode(), message.value()
+            if key.startswith(INVENTORY_KEY):
+                found[key] = value
+        return [Inventory.parse(value) for value in found.values() if value is not None]
+
+    def say_inventory(self, inventory: Inventory) -> None:
+        """Says what a worker has, without waiting."""
+        self._writer.produce(self._names.status, inventory.to_record(), f"{INVENTORY_KEY}{inventory.worker}".encode())
+        self._writer.poll(0)
+
+    def withdraw_inventory(self, worker: str) -> None:
+        """A worker ends gracefully: it has nothing any more. Does not wait."""
+        self._writer.produce(self._names.status, None, f"{INVENTORY_KEY}{worker}".encode())
 
     def report(self, report: Report) -> None:
         """Writes a report, without waiting."""

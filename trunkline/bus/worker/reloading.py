@@ -7,7 +7,7 @@ import asyncio
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
 from trunkline.bus.states import reconnect_delay
-from trunkline.bus.worker.applied import applied_findings
+from trunkline.bus.worker.applied import gather_applied, read_applied
 from trunkline.bus.worker.projectrunner import ProjectRunner
 from trunkline.bus.worker.wanted import Wanted, judged
 from trunkline.core.errors import RetriableError, TrunklineError, UnavailableError
@@ -52,7 +52,7 @@ class Reloading:
             self._task.cancel()
 
     def _wanted(self) -> Wanted:
-        return judged(applied_findings(self._kafka, self._names))
+        return judged(gather_applied(read_applied(self._kafka, self._names)))
 
     async def _follow(self) -> None:
         failures = 0

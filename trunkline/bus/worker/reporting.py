@@ -20,6 +20,9 @@ REPEAT_SECONDS = 15.0
 """Unchanged reports are repeated at this interval: idle pipelines are most of what a large worker has, and a report costs the broker
 too."""
 
+AT_ONCE = 20
+"""How many hosts are asked before the event loop gets a turn."""
+
 
 class Reporting:
     """Writes the reports of hosts that changed, and repeats those of the others."""
@@ -55,7 +58,9 @@ class Reporting:
     async def _report_on(self) -> None:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            for name, host in list(self._hosts().items()):
+            for number, (name, host) in enumerate(list(self._hosts().items()), start=1):
+                if number % AT_ONCE == 0:
+                    await asyncio.sleep(0)
                 try:
                     self._look_at(host)
                 except Exception:

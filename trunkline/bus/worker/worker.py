@@ -35,6 +35,7 @@ from trunkline.bus.worker.building.sources import source_publisher
 from trunkline.bus.worker.follower import Follower, Heard
 from trunkline.bus.worker.host import PipelineHost
 from trunkline.bus.worker.identity import WorkerIdentity
+from trunkline.bus.worker.inventory import take_inventory
 from trunkline.bus.worker.measuring import Measuring
 from trunkline.bus.worker.projectrunner import ProjectRunner, Shared
 from trunkline.bus.worker.reloading import Reloading
@@ -139,6 +140,8 @@ class Worker:
         self._jobs = JobRunner(Surroundings(kafka, names, self._registry, self._publisher, self.id, self._attended))
         self._jobs.start()
         self._reporting.start()
+        inventory = await loop.run_in_executor(None, take_inventory, self.id)
+        self._board.say_inventory(inventory)
         for one in self._measured:
             one.start()
 
@@ -163,6 +166,7 @@ class Worker:
         await loop.run_in_executor(None, self._accepted.close)
         for one in self._measured:
             await one.close()
+        self._board.withdraw_inventory(self.id)
         await loop.run_in_executor(None, self._board.flush)
         if self._registry is not None:
             self._registry.close()

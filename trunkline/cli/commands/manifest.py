@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,6 +13,7 @@ from trunkline.cli.confirming import YesOption, confirmed
 from trunkline.cli.session import Session
 
 if TYPE_CHECKING:
+    from trunkline.control.cluster import Cluster
     from trunkline.control.manifests import Proposal
     from trunkline.core.manifests import Project
 
@@ -19,6 +21,12 @@ FilesOption = Annotated[
     list[Path], typer.Option("--file", "-f", help="A manifest file or a folder of them; may be given more than once.")
 ]
 PruneOption = Annotated[bool, typer.Option("--prune", help="Delete applied manifests that the files do not have.")]
+
+WaitOption = Annotated[
+    bool | None,
+    typer.Option("--wait/--no-wait", help="Wait until workers run what changed. The default in a terminal."),
+]
+TimeoutOption = Annotated[float, typer.Option("--timeout", help="Seconds to wait for each pipeline to run.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -57,8 +65,13 @@ def apply(
     file: FilesOption,
     prune: PruneOption = False,
     yes: YesOption = False,
+    wait: WaitOption = None,
+    timeout: TimeoutOption = 60.0,
 ) -> None:
-    """Make these manifests the applied ones: all of them, or none where there is any problem."""
+    """Make these manifests the applied ones: all of them, or none where there is any problem.
+
+    Waited for, it says what became of each pipeline, and ends with 1 where one does not run.
+    """
     from trunkline.control.manifests import carry_out, propose
     from trunkline.core.errors import ConfigurationError
     from trunkline.core.manifests import load_files
@@ -68,12 +81,16 @@ def apply(
         proposal = propose(cluster, registry, load_files(file), prune=prune)
         if not (session.out.for_people or yes):
             raise ConfigurationError("data output and a question don't go together", hint="pass --yes")
-        _show(session, proposal)
-        if proposal.empty:
-            return
-        confirmed(session, "Apply?", yes=yes)
-        carry_out(cluster, registry, proposal)
-    session.out.line("applied")
+        waits = wait if wait is not None else sys.stdout.isatty()
+        if session.out.for_people or not waits:
+            _show(session, proposal)
+        if not proposal.empty:
+            confirmed(session, "Apply?", yes=yes)
+            carry_out(cluster, registry, proposal)
+            if session.out.for_people:
+                session.out.line("applied")
+    if waits:
+        _show_rollout(session, cluster, proposal, timeout, asked=bool(wait))
 
 
 def _show(session: Session, proposal: Proposal) -> None:
@@ -99,6 +116,31 @@ def _show(session: Session, proposal: Proposal) -> None:
         out.note(f"warning: topic {difference}; it is not changed")
     if proposal.empty:
         out.line("nothing to change")
+
+
+def _show_rollout(session: Session, cluster: Cluster, proposal: Proposal, timeout: float, *, asked: bool) -> None:
+    from trunkline.control.rollout import GOOD, Fate
+    from trunkline.core.errors import CheckFailedError
+
+    out, found = session.out, []
+    for outcome in proposal.rollout().wait(cluster, timeout):
+        found.append(outcome)
+        if out.for_people:
+            cause = outcome.cause
+            out.line(f"{outcome.pipeline}: {outcome.fate}" + (f": {cause.reason}" if cause is not None else ""))
+            if cause is not None and cause.hint:
+                out.note(f"  hint: {cause.hint}")
+    if not out.for_people:
+        out.data({**proposal.as_dict(), "pipelines": [one.as_dict() for one in found]})
+    if any(one.fate is Fate.UNATTENDED for one in found):
+        out.note("no worker runs now: what was applied is kept for when one comes")
+    bad = [one.pipeline for one in found if one.fate not in GOOD and (asked or one.fate is not Fate.UNATTENDED)]
+    if bad:
+        raise CheckFailedError(
+            f"applied, and {', '.join(sorted(bad))} {'does' if len(bad) == 1 else 'do'} not run",
+            hint="see `trunkline status`",
+            code="apply.not_running",
+        )
 
 
 def _counts(project: Project) -> dict[str, int]:
