@@ -143,8 +143,9 @@ def install(folder: Path) -> Path:
     (folder / "acme_plugins.py").write_text(MODULE, encoding="utf-8")
     (folder / "acme_needs_library.py").write_text("import a_library_that_is_not_installed\n", encoding="utf-8")
     (folder / "acme_bad_syntax.py").write_text("def sink(:\n", encoding="utf-8")
-    (folder / "acme_raises.py").write_text("raise RuntimeError('not on this machine')\n", encoding="utf-8")
-    (folder / "acme_exits.py").write_text("raise SystemExit(4)\n", encoding="utf-8")
+    function = "def up(value):\n    return value\n\n\n"  # what a check that runs no code finds
+    (folder / "acme_raises.py").write_text(f"{function}raise RuntimeError('not on this machine')\n", encoding="utf-8")
+    (folder / "acme_exits.py").write_text(f"{function}raise SystemExit(4)\n", encoding="utf-8")
     info = folder / "acme_plugins-1.0.dist-info"
     info.mkdir(exist_ok=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-plugins\nVersion: 1.0\n", encoding="utf-8")

@@ -156,12 +156,12 @@ class Board:
 
     def say_inventory(self, inventory: Inventory) -> None:
         """Says what a worker has, without waiting."""
-        self._writer.produce(self._names.status, inventory.to_record(), f"{INVENTORY_KEY}{inventory.worker}".encode())
-        self._writer.poll(0)
+        key = f"{INVENTORY_KEY}{inventory.worker}".encode()
+        self._producer.write(self._names.status, inventory.to_record(), key)
 
     def withdraw_inventory(self, worker: str) -> None:
         """A worker ends gracefully: it has nothing any more. Does not wait."""
-        self._writer.produce(self._names.status, None, f"{INVENTORY_KEY}{worker}".encode())
+        self._producer.write(self._names.status, None, f"{INVENTORY_KEY}{worker}".encode())
 
     def report(self, report: Report) -> None:
         """Writes a report, without waiting."""
