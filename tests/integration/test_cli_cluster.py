@@ -15,7 +15,7 @@ from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
 from trunkline.bus.states import State
 from trunkline.bus.topics import topic_states
-from trunkline.bus.worker.applied import read_applied
+from trunkline.bus.worker.applied import VERSION, read_applied
 from trunkline.bus.worker.board import Board, Report
 from trunkline.cli.main import app
 
@@ -243,3 +243,98 @@ def test_a_trace_that_is_not_there_is_a_failed_check(shell: Shell) -> None:
     result = shell("trace", "no-such-id")
     assert result.exit_code == 1
     assert "error[trace.unknown]" in result.stderr
+
+
+# --- judged beside what is applied ---
+
+
+def sink(topic: str, name: str = "out", extra: str = "") -> str:
+    return f"""\
+apiVersion: trunkline/v1
+kind: Sink
+metadata: {{name: {name}}}
+spec:
+  from: [{topic}]
+  start: latest
+  connector: http
+  connection: partner
+  config: {{url: "https://example.com/{{{{ event.id }}}}"}}{extra}
+---
+apiVersion: trunkline/v1
+kind: Connection
+metadata: {{name: partner}}
+spec: {{connector: http}}
+"""
+
+
+def test_a_team_checks_and_applies_its_own_file_beside_what_is_applied(shell: Shell) -> None:
+    big = f"{shell.names.namespace}.big"
+    assert shell("apply", "-f", shell.write(shell.flow()), "--yes").exit_code == 0
+    own = shell.folder / "own.yaml"
+    own.write_text(sink(big))
+    alone = shell("validate", "-f", str(own), "--against", "none")
+    assert alone.exit_code == 2
+    assert f"no Topic manifest declares '{big}'" in alone.stderr
+    # The cluster is named, so it is what the file is judged against.
+    assert shell("validate", "-f", str(own)).exit_code == 0
+    assert shell.data("validate", "-f", str(own), "--against", "cluster")["against"] == "cluster"
+    strict = shell("apply", "-f", str(own), "--yes", "--against", "none")
+    assert (strict.exit_code, "manifest.missing_topic" in strict.stderr) == (2, True)
+    assert shell("apply", "-f", str(own), "--yes").exit_code == 0
+    assert "Sink/out" in read_applied(shell.kafka, shell.names)
+
+    own.write_text(sink(big).replace("event.id", "event.idd"))
+    misspelt = shell("validate", "-f", str(own))
+    assert (misspelt.exit_code, "did you mean 'id'?" in misspelt.stderr) == (2, True)
+
+
+def test_a_change_that_would_break_an_applied_pipeline_is_refused_with_its_name(shell: Shell) -> None:
+    assert shell("apply", "-f", shell.write(shell.flow()), "--yes").exit_code == 0
+    own = shell.folder / "own.yaml"
+    own.write_text(shell.flow().split("---")[0].replace("name: id", "name: number"))
+    for command in ("validate", "plan"):
+        result = shell(command, "-f", str(own))
+        assert result.exit_code == 2
+        assert "applied:Stream/big-orders" in result.stderr
+        assert "this change would break it" in result.stderr
+
+
+def test_an_applied_manifest_that_nothing_can_run_keeps_nobody_else_from_applying(shell: Shell) -> None:
+    assert shell("apply", "-f", shell.write(shell.flow()), "--yes").exit_code == 0
+    prefix = shell.names.namespace
+    lost = {
+        "apiVersion": "trunkline/v1",
+        "kind": "Sink",
+        "metadata": {"name": "lost"},
+        "spec": {"from": [f"{prefix}.big"], "start": "latest", "connector": "no_such_plugin"},
+    }
+    strange = {**lost, "metadata": {"name": "strange"}, "spec": {"words": "of a newer version"}}
+    producer = shell.kafka.producer()
+    for manifest in (lost, strange):
+        value = json.dumps({"v": VERSION, "by": "test", "manifest": manifest}).encode()
+        producer.produce(shell.names.manifests, value, f"Sink/{manifest['metadata']['name']}".encode())  # type: ignore[index]
+    assert producer.flush(30) == 0
+    own = shell.folder / "own.yaml"
+    own.write_text(sink(f"{prefix}.big"))
+    result = shell("apply", "-f", str(own), "--yes")
+    assert result.exit_code == 0, result.stderr
+    assert "Sink/out" in read_applied(shell.kafka, shell.names)
+
+
+def test_the_code_of_a_step_is_run_by_no_command_that_is_not_told_to_trust_it(shell: Shell) -> None:
+    folder = shell.write(shell.flow().replace("filter: event.id > 5", 'python: "price:up"'))
+    code = shell.folder / "manifests" / "price.py"
+    code.write_text("open(__file__ + '.was-run', 'w').close()\n\ndef up(value):\n    return value\n")
+    was_run = code.with_name("price.py.was-run")
+    declared = "spec: {schema: {type: record, name: Big, fields: [{name: id, type: long}]}}"
+    text = shell.flow().replace("filter: event.id > 5", 'python: "price:up"')
+    shell.write(
+        text.replace(f"name: {shell.names.namespace}.big}}", f"name: {shell.names.namespace}.big}}\n{declared}")
+    )
+    for command in (["validate"], ["plan"], ["apply", "--yes"]):
+        result = shell(*command, "-f", folder)
+        assert result.exit_code == 0, result.stderr
+        assert "price:up was read and not run; --trust-code runs it" in result.stderr
+        assert not was_run.exists()
+    assert shell("validate", "-f", folder, "--trust-code").exit_code == 0
+    assert was_run.exists()

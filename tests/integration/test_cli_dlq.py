@@ -14,7 +14,7 @@ from trunkline.bus.deadletters import DeadLetter, Failure, dead_letter_headers
 from trunkline.bus.kafka import KafkaSettings, produce, read_all
 from trunkline.bus.names import Names
 from trunkline.bus.topics import ensure_topics, pipeline_topics
-from trunkline.bus.worker.applied import project_of, read_applied
+from trunkline.bus.worker.applied import gather_applied, read_applied
 from trunkline.cli.main import app
 
 pytestmark = pytest.mark.kafka
@@ -49,7 +49,9 @@ spec:
             encoding="utf-8",
         )
         assert self("apply", "-f", str(manifest), "--yes").exit_code == 0
-        ensure_topics(self.kafka, pipeline_topics(project_of(read_applied(self.kafka, self.names)), self.names, {}))
+        ensure_topics(
+            self.kafka, pipeline_topics(gather_applied(read_applied(self.kafka, self.names)).project, self.names, {})
+        )
         producer = self.kafka.producer()
         for offset, stage, code, reason in FAILURES:
             headers = dead_letter_headers(

@@ -20,7 +20,7 @@ from trunkline.bus.deadletters import Failure, dead_letter_headers
 from trunkline.bus.kafka import KafkaSettings, produce, transactional_producer
 from trunkline.bus.names import Names
 from trunkline.bus.topics import ensure_topics, internal_topics, pipeline_topics, topic_states
-from trunkline.bus.worker.applied import project_of, read_applied
+from trunkline.bus.worker.applied import gather_applied, read_applied
 from trunkline.bus.worker.worker import Worker, WorkerSettings
 from trunkline.cli.main import app
 from trunkline.control import deletion, lag, manifests, status
@@ -91,7 +91,7 @@ spec:
 
     def made_topics(self, name: str) -> None:
         """The topics that a worker makes for a pipeline."""
-        plans = pipeline_topics(project_of(read_applied(self.kafka, self.names)), self.names, {})
+        plans = pipeline_topics(gather_applied(read_applied(self.kafka, self.names)).project, self.names, {})
         ensure_topics(self.kafka, [one for one in plans if f".{name}." in one.name])
 
     def fail(self, name: str, count: int) -> None:

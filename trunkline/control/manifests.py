@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from trunkline.bus.accounting.audit import Entry, announced
@@ -15,9 +15,11 @@ from trunkline.bus.worker.firstreads import Begins, FirstRead, first_reads
 from trunkline.bus.worker.remains import Remains, mark_removed, remains_of
 from trunkline.control.capabilities import refuse_unable
 from trunkline.control.cluster import Cluster
+from trunkline.control.judging import judge_beside
 from trunkline.control.rollout import Rollout
 from trunkline.core.manifests import ManifestError, Problem, Project, Sink, Stream
-from trunkline.core.manifests.check import check, examine
+from trunkline.core.manifests.check import examine
+from trunkline.core.manifests.findings import Findings
 from trunkline.core.manifests.kinds import PIPELINE_KINDS
 from trunkline.registry.client import RegistryClient
 from trunkline.registry.model import SchemaError
@@ -43,6 +45,8 @@ class Proposal:
     """What new pipelines, and pipelines with new inputs, read first."""
     leaves: list[Remains]
     """What pipelines that are deleted leave on the cluster."""
+    not_run: list[Problem] = field(default_factory=list)
+    """Code of `python` steps that was read and not run."""
 
     def rollout(self) -> Rollout:
         """The pipelines that change with it, and those that were given."""
@@ -69,13 +73,17 @@ class Proposal:
         }
 
 
-def propose(cluster: Cluster, registry: RegistryClient, project: Project, *, prune: bool) -> Proposal:
-    """What these manifests would change; what is applied and stays is added to `project`. With `prune` what it does not have goes.
+def propose(
+    cluster: Cluster, registry: RegistryClient, own: Project, *, prune: bool, run_code: bool = False
+) -> Proposal:
+    """What these manifests would change, judged beside what is applied and stays. With `prune` what they do not have goes.
 
-    Raises `ManifestError` with every problem, a schema that breaks its readers among them.
+    Code of `python` steps is read, and executed only with `run_code`. Raises `ManifestError` with every problem, a schema that
+    breaks its readers among them.
     """
-    seen, own = read_state(cluster.kafka, cluster.names), project.copy()
-    after, changes = _planned(project, seen.manifests, prune=prune)
+    seen = read_state(cluster.kafka, cluster.names)
+    judged, after, changes = _planned(own, seen.manifests, registry, prune=prune, run_code=run_code)
+    project = judged.project
     touched = {change.name for change in changes if change.kind in PIPELINE_KINDS and change.action != "delete"}
     refuse_unable(cluster, project, sorted(touched))
     schemas = _schemas(project)
@@ -95,6 +103,7 @@ def propose(cluster: Cluster, registry: RegistryClient, project: Project, *, pru
         ensure_topics(cluster.kafka, [one for one in plans if one.name in existing]),
         _reads(cluster, project, changes),
         remains_of(cluster.kafka, cluster.names, _deleted(changes)),
+        not_run=judged.not_run,
     )
 
 
@@ -113,7 +122,7 @@ def carry_out(cluster: Cluster, registry: RegistryClient, proposal: Proposal) ->
     if proposal.changes:
 
         def replan(now: Mapping[str, dict[str, Any]]) -> list[Change]:
-            return _planned(proposal.own.copy(), now, prune=proposal.prune)[1]
+            return _planned(proposal.own, now, registry, prune=proposal.prune)[2]
 
         write_changes(
             cluster.kafka,
@@ -159,41 +168,18 @@ def _reads(cluster: Cluster, project: Project, changes: Sequence[Change]) -> lis
 
 
 def _planned(
-    project: Project, before: Mapping[str, dict[str, Any]], *, prune: bool
-) -> tuple[dict[str, dict[str, Any]], list[Change]]:
-    """The project's own manifests as data, and what they change. Adds to it what is applied and stays. Raises `ManifestError`."""
-    own = [f"{kind}/{name}" for kind, name in project.origins]
-    if not prune:
-        _add_applied(project, before)
-    check(project)
-    everything = as_data(project)
-    after = {key: everything[key] for key in own}
-    return after, plan(before, after, prune=prune)
+    own: Project, before: Mapping[str, dict[str, Any]], registry: RegistryClient, *, prune: bool, run_code: bool = False
+) -> tuple[Findings, dict[str, dict[str, Any]], list[Change]]:
+    """What is found of the project's manifests beside what is applied and stays, they as data, and what they change.
 
-
-def _add_applied(project: Project, before: Mapping[str, dict[str, Any]]) -> None:
-    """What is applied and stays belongs to the project that is checked: files may build upon the topics of other files."""
-    # One that was applied and is bad by now stops nobody else from applying.
-    applied = gather_applied(before).project
-    problems = []
-    for (kind, name), origin in applied.origins.items():
-        if (kind, name) in project.origins:
-            continue
-        if kind in PIPELINE_KINDS and name in project.pipelines:
-            own = project.origin(project.pipelines[name])
-            problems.append(
-                own.problem(
-                    ("metadata", "name"),
-                    f"a {kind} of the name {name!r} is applied",
-                    "choose another name, or delete that one with --prune",
-                    "manifest.duplicate",
-                )
-            )
-            continue
-        project.of_kind(kind)[name] = applied.of_kind(kind)[name]
-        project.origins[kind, name] = origin
-    if problems:
-        raise ManifestError(problems)
+    Raises `ManifestError`.
+    """
+    keys = [f"{kind}/{name}" for kind, name in own.origins]
+    judged = judge_beside(Findings(own), {} if prune else before, registry, run_code=run_code)
+    judged.raise_for_problems()
+    everything = as_data(judged.project)
+    after = {key: everything[key] for key in keys}
+    return judged, after, plan(before, after, prune=prune)
 
 
 def _schemas(project: Project) -> dict[str, Schema]:

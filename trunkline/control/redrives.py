@@ -21,15 +21,15 @@ from trunkline.bus.redrive.jobs import Desired, Job, JobLog, JobRecords, JobStat
 from trunkline.bus.redrive.plan import Plan
 from trunkline.bus.redrive.runner import has_runner
 from trunkline.bus.source.publish import Publisher
-from trunkline.bus.worker.applied import project_of, read_applied
+from trunkline.bus.worker.applied import gather_applied, read_applied
 from trunkline.bus.worker.attended import attended
 from trunkline.bus.worker.building.sources import source_publisher
 from trunkline.control import pipelines
 from trunkline.control.cluster import Cluster
 from trunkline.control.deadletters import at_place
 from trunkline.core.errors import ConfigurationError, FatalError, TrunklineError
-from trunkline.core.manifests import load_files
-from trunkline.core.manifests.check import check
+from trunkline.core.manifests.check import examine
+from trunkline.core.manifests.load import gather_files
 
 LOOK_SECONDS = 0.3
 RUNNER_SECONDS = 3.0
@@ -50,14 +50,15 @@ def surroundings(
     with cluster.registry() as registry:
 
         def publisher(pipeline: str) -> Publisher | None:
-            project = project_of(read_applied(kafka, names))
-            if pipeline not in project.sources:
+            found = examine(gather_applied(read_applied(kafka, names)))
+            found.require(pipeline)
+            if pipeline not in found.project.sources:
                 files = unapplied()
                 if not files:
                     return None
-                project = load_files(files)
-            check(project)
-            return source_publisher(kafka, names, registry, project, pipeline, worker)
+                found = examine(gather_files(files))
+                found.require(pipeline)
+            return source_publisher(kafka, names, registry, found.project, pipeline, worker)
 
         def runs(pipeline: str) -> bool:
             return attended(pipelines.applied(cluster), cluster.board.reports(), pipeline)

@@ -12,7 +12,7 @@ from trunkline.bus.accounting.audit import Entry, announced
 from trunkline.bus.kafka import KafkaSettings, topics_of, translate, watermarks
 from trunkline.bus.names import Names
 from trunkline.bus.topics import TopicState, topic_states
-from trunkline.bus.worker.applied import pipelines_of, project_of, read_applied
+from trunkline.bus.worker.applied import gather_applied, pipelines_of, read_applied
 from trunkline.bus.worker.attended import attended
 from trunkline.bus.worker.remains import Count, records_in
 from trunkline.control.cluster import Cluster
@@ -106,7 +106,7 @@ def describe_topic(cluster: Cluster, registry: RegistryClient, topic: str) -> To
             partitions.append(PartitionState(number, first, end, part.leader, len(part.replicas), len(part.isrs)))
     finally:
         reader.close()
-    project = project_of(read_applied(kafka, cluster.names))
+    project = gather_applied(read_applied(kafka, cluster.names)).project
     versions = registry.versions(f"{topic}-value")
     schema = registry.latest(f"{topic}-value") if versions else None
     return Topic(

@@ -17,7 +17,7 @@ from trunkline.core.manifests import Project
 from trunkline.core.manifests.documents import Document
 from trunkline.core.manifests.findings import Findings
 from trunkline.core.manifests.kinds import KINDS, PIPELINE_KINDS
-from trunkline.core.manifests.load import gather, load_documents
+from trunkline.core.manifests.load import gather
 from trunkline.core.secret import without_secrets
 
 VERSION = 1
@@ -85,11 +85,6 @@ def pipelines_of(applied: Iterable[str]) -> dict[str, str]:
     """Kinds by name of the pipelines among what is applied, which is named as `Kind/name`."""
     found = (key.partition("/") for key in applied)
     return {name: kind for kind, _, name in found if kind in PIPELINE_KINDS}
-
-
-def project_of(applied: Mapping[str, dict[str, Any]]) -> Project:
-    """The project that applied manifests make. Raises `ManifestError`."""
-    return load_documents([Document(data, {}, f"applied:{key}") for key, data in sorted(applied.items())])
 
 
 def gather_applied(applied: Mapping[str, dict[str, Any]]) -> Findings:

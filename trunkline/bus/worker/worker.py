@@ -28,7 +28,7 @@ from trunkline.bus.source.deliveries import AcceptedDeliveries
 from trunkline.bus.source.ingress import Ingress
 from trunkline.bus.source.publish import Publisher
 from trunkline.bus.topics import Difference, ensure_topics, internal_topics
-from trunkline.bus.worker.applied import pipelines_of, project_of, read_applied
+from trunkline.bus.worker.applied import gather_applied, pipelines_of, read_applied
 from trunkline.bus.worker.attended import attended
 from trunkline.bus.worker.board import Board, Report, positions_in
 from trunkline.bus.worker.building.sources import source_publisher
@@ -46,7 +46,7 @@ from trunkline.bus.worker.settings import WorkerSettings
 from trunkline.bus.worker.topicwatch import WATCH_SECONDS, TopicWatch
 from trunkline.bus.worker.wishes import parse_wish
 from trunkline.core.manifests import Project
-from trunkline.core.manifests.check import check
+from trunkline.core.manifests.check import examine
 from trunkline.registry.client import RegistryClient
 
 LAG_SECONDS = 10.0
@@ -200,8 +200,9 @@ class Worker:
         assert self._registry is not None
         kafka, names, project = self._settings.kafka, self._settings.names, self.project
         if pipeline not in project.pipelines:
-            project = project_of(read_applied(kafka, names))
-            check(project)
+            found = examine(gather_applied(read_applied(kafka, names)))
+            found.require(pipeline)
+            project = found.project
         return source_publisher(kafka, names, self._registry, project, pipeline, self.id)
 
     def _attended(self, pipeline: str) -> bool:

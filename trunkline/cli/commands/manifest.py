@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import enum
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,10 +17,31 @@ from trunkline.cli.session import Session
 if TYPE_CHECKING:
     from trunkline.control.cluster import Cluster
     from trunkline.control.manifests import Proposal
-    from trunkline.core.manifests import Project
+    from trunkline.core.manifests import Problem, Project
 
 FilesOption = Annotated[
     list[Path], typer.Option("--file", "-f", help="A manifest file or a folder of them; may be given more than once.")
+]
+
+
+class Against(enum.StrEnum):
+    """What manifests are judged against besides themselves."""
+
+    CLUSTER = "cluster"
+    NONE = "none"
+
+
+AgainstOption = Annotated[
+    Against | None,
+    typer.Option(
+        "--against",
+        help="`cluster`: the files may build upon what is applied there. `none`: they must be complete. By default the cluster, "
+        "where one was named or runs in the home folder and answers.",
+    ),
+]
+TrustOption = Annotated[
+    bool,
+    typer.Option("--trust-code", help="Run the code of `python` steps, here and now. Without it, it is only read."),
 ]
 PruneOption = Annotated[bool, typer.Option("--prune", help="Delete applied manifests that the files do not have.")]
 
@@ -36,27 +59,76 @@ def register(app: typer.Typer) -> None:
     command(app, "apply")(apply)
 
 
-def validate(session: Session, file: FilesOption) -> None:
-    """Check manifests without a broker: fields, plug-ins, topics, expressions, schemas. Lists every problem; exit code 2."""
-    from trunkline.core.manifests import load_files
-    from trunkline.core.manifests.check import check
+def validate(
+    session: Session, file: FilesOption, against: AgainstOption = None, trust_code: TrustOption = False
+) -> None:
+    """Check manifests: fields, plug-ins, topics, expressions, schemas. Lists every problem; exit code 2.
 
-    project = load_files(file)
-    check(project)
-    counts = _counts(project)
-    session.out.fields(
-        {"valid": ", ".join(f"{count} {kind}" for kind, count in counts.items())}, {"valid": True, **counts}
+    Needs no values of secrets and of the environment. Beside a cluster, the files may build upon what is applied there.
+    """
+    from trunkline.control.judging import judge_against, judge_alone
+    from trunkline.core.manifests.load import gather_files
+
+    own = gather_files(file)
+    counts = _counts(own.project)
+    cluster = _cluster_beside(session, against)
+    judged = (
+        judge_alone(own, run_code=trust_code) if cluster is None else judge_against(cluster, own, run_code=trust_code)
     )
+    judged.raise_for_problems()
+    notes = [one.as_dict() for one in judged.not_run]
+    session.out.fields(
+        {"valid": ", ".join(f"{count} {kind}" for kind, count in counts.items())},
+        {"valid": True, **counts, "against": "none" if cluster is None else "cluster", "not_run": notes},
+    )
+    _show_not_run(session, judged.not_run)
 
 
-def plan(session: Session, file: FilesOption, prune: PruneOption = False) -> None:
+def _cluster_beside(session: Session, against: Against | None) -> Cluster | None:
+    """The cluster to judge against; None for none. One that was not asked for may be away."""
+    from trunkline.core.errors import UnavailableError
+
+    if against is Against.NONE:
+        return None
+    try:
+        return session.cluster()
+    except UnavailableError as error:
+        if against is Against.CLUSTER:
+            raise
+        if session.bootstrap is not None:
+            session.out.note(f"judged without the cluster: {error.message}")
+        return None
+
+
+def _complete(files: list[Path], against: Against | None, *, trust_code: bool) -> None:
+    """With `--against none`, files that are going to be applied must be complete without what is applied."""
+    from trunkline.control.judging import judge_alone
+    from trunkline.core.manifests.load import gather_files
+
+    if against is Against.NONE:
+        judge_alone(gather_files(files), run_code=trust_code).raise_for_problems()
+
+
+def _show_not_run(session: Session, notes: Sequence[Problem]) -> None:
+    for one in notes:
+        session.out.note(f"{one.file}:{one.line}: {one.message}; --trust-code runs it")
+
+
+def plan(
+    session: Session,
+    file: FilesOption,
+    prune: PruneOption = False,
+    against: AgainstOption = Against.CLUSTER,
+    trust_code: TrustOption = False,
+) -> None:
     """Show what `apply` would change: manifests, topics, schemas. Changes nothing."""
     from trunkline.control.manifests import propose
     from trunkline.core.manifests import load_files
 
+    _complete(file, against, trust_code=trust_code)
     cluster = session.cluster()
     with cluster.registry() as registry:
-        proposal = propose(cluster, registry, load_files(file), prune=prune)
+        proposal = propose(cluster, registry, load_files(file), prune=prune, run_code=trust_code)
     _show(session, proposal)
 
 
@@ -67,6 +139,8 @@ def apply(
     yes: YesOption = False,
     wait: WaitOption = None,
     timeout: TimeoutOption = 60.0,
+    against: AgainstOption = Against.CLUSTER,
+    trust_code: TrustOption = False,
 ) -> None:
     """Make these manifests the applied ones: all of them, or none where there is any problem.
 
@@ -76,9 +150,10 @@ def apply(
     from trunkline.core.errors import ConfigurationError
     from trunkline.core.manifests import load_files
 
+    _complete(file, against, trust_code=trust_code)
     cluster = session.cluster()
     with cluster.registry() as registry:
-        proposal = propose(cluster, registry, load_files(file), prune=prune)
+        proposal = propose(cluster, registry, load_files(file), prune=prune, run_code=trust_code)
         if not (session.out.for_people or yes):
             raise ConfigurationError("data output and a question don't go together", hint="pass --yes")
         waits = wait if wait is not None else sys.stdout.isatty()
@@ -114,6 +189,7 @@ def _show(session: Session, proposal: Proposal) -> None:
         out.line(line)
     for difference in proposal.differences:
         out.note(f"warning: topic {difference}; it is not changed")
+    _show_not_run(session, proposal.not_run)
     if proposal.empty:
         out.line("nothing to change")
 

@@ -25,6 +25,7 @@ from trunkline.core.errors import ConfigurationError, TrunklineError, did_you_me
 from trunkline.core.log import LEVELS, configure_logging, get_logger
 from trunkline.core.manifests import load_files
 from trunkline.core.manifests.check import check
+from trunkline.registry.schema import Schema
 
 if TYPE_CHECKING:
     from trunkline.bus.embedded import EmbeddedKafka, Progress
@@ -65,7 +66,7 @@ def serve(session: Session, options: ServeOptions) -> int:
             code="option.memory",
         )
     if options.files:
-        check(load_files(options.files))
+        check(load_files(options.files), schema_check=Schema)
     few_arenas()
     with _ended_by_sigterm():
         if options.workers > 1:

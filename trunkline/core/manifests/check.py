@@ -51,12 +51,12 @@ from trunkline.core.shipped import shipped_schema
 from trunkline.core.uses import check_expression
 
 
-def check(project: Project) -> None:
-    """Checks everything that needs no broker, and fills in the schemas that streams derive.
+def check(project: Project, *, schema_check: SchemaCheck | None = None) -> None:
+    """Checks everything that needs no broker, and fills in the schemas that streams derive: as `examine`.
 
     Raises `ManifestError` with every problem.
     """
-    examine(project).raise_for_problems()
+    examine(project, schema_check=schema_check).raise_for_problems()
 
 
 def examine(

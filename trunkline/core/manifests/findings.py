@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from trunkline.core.manifests.documents import Origin
+from trunkline.core.manifests.kinds import PIPELINE_KINDS
 from trunkline.core.manifests.problems import ManifestError, Path_, Problem
 from trunkline.core.manifests.project import Project
 
@@ -32,6 +33,8 @@ class Findings:
     stray: list[Problem] = field(default_factory=list)
     incomplete: bool = False
     """Whether something could not be read at all: what is missed elsewhere may stand there."""
+    upon: dict[Key, set[Key]] = field(default_factory=dict)
+    """The bad manifests that others name, by those others."""
     not_run: list[Problem] = field(default_factory=list)
     """Code of `python` steps that was looked at and not executed: no faults, but what people should know."""
 
@@ -56,6 +59,18 @@ class Findings:
         first = next((one for one in found if one.code != DEPENDS), found[0])
         message = f"the {kind} {name!r} has a problem: {first.message}"
         self.blame(key, origin.problem(path, message, f"see {first.file}:{first.line}", DEPENDS))
+        self.upon.setdefault(key, set()).add(upon)
+
+    def require(self, pipeline: str) -> None:
+        """Raises `ManifestError` with the problems of one pipeline, where it has any; those of others don't matter."""
+        problems = [
+            one
+            for (kind, name), found in self.bad.items()
+            if name == pipeline and kind in PIPELINE_KINDS
+            for one in found
+        ]
+        if problems:
+            raise ManifestError(problems)
 
     def raise_for_problems(self) -> None:
         """Raises `ManifestError` with every problem, where there is one."""

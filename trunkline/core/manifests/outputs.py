@@ -40,6 +40,16 @@ class KnownSchemas:
         own = self._project.schema_of(topic)
         return own if own is not None else self._elsewhere(topic)
 
+    def fixed(self, topic: str) -> Any | None:
+        """The schema that whoever writes to the topic must fit: what its manifest declares, or, of a topic of others, what it has.
+
+        None where it follows from what is written.
+        """
+        declared = self._project.topic_of(topic)
+        if declared is None or (declared.spec.value_schema is None and not declared.spec.external):
+            return None
+        return self.of(topic)
+
     def is_missing(self, topic: str) -> bool:
         """Whether it is certain that the topic has no schema: a registry was asked, and it is no topic of others."""
         declared = self._project.topic_of(topic)
@@ -62,8 +72,7 @@ def source_faults(source: models.Source, plugin: Producer, origin: Origin, known
         path: Path_ = ("spec", "to", index, "topic")
         schema = known.of(target.topic)
         if own is not None:
-            if schema is not None:
-                yield from _unwritable(own, schema, path, origin)
+            yield from _unwritable(own, known.fixed(target.topic), path, origin)
         elif schema is None:
             if known.is_missing(target.topic):
                 message = f"the topic {target.topic!r} has no schema, and a source can only write with one"
@@ -82,10 +91,9 @@ def stream_faults(
     changing = [one.name for one in steps if one.step.changes]
     for index, target in enumerate(stream.spec.to):
         path: Path_ = ("spec", "to", index, "topic")
-        declared = known.of(target.topic)
-        if output is not None and declared is not None:
-            yield from _unwritable(output, declared, path, origin)
-        elif output is None and changing and known.is_missing(target.topic):
+        if output is not None:
+            yield from _unwritable(output, known.fixed(target.topic), path, origin)
+        elif changing and known.is_missing(target.topic):
             message = (
                 f"the topic {target.topic!r} has no schema, nor is one known of what the step {changing[-1]!r} gives: "
                 "a changed value can't be written"
@@ -132,7 +140,9 @@ def _columns(columns: Columns, extra: str, topic: str, schema: Any, origin: Orig
             yield origin.problem(path, message, "name a column so, or give the field a default", MISSING_FIELD)
 
 
-def _unwritable(given: Any, wanted: Any, path: Path_, origin: Origin) -> Iterator[Problem]:
+def _unwritable(given: Any, wanted: Any | None, path: Path_, origin: Origin) -> Iterator[Problem]:
+    if wanted is None:
+        return
     try:
         check_assignable(given, wanted, "")
     except ConfigurationError as error:
