@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -13,7 +12,6 @@ from trunkline.bus.accounting import backlog
 from trunkline.bus.accounting.commits import Commits, all_committed
 from trunkline.bus.accounting.inputs import Inputs, inputs_of
 from trunkline.bus.accounting.lag import LagReader, PartitionLag, Unknown, summed
-from trunkline.bus.embedded import EmbeddedKafka
 from trunkline.bus.kafka import KafkaSettings, end_offsets
 from trunkline.bus.knownoffsets import Reached
 from trunkline.bus.ledger import Ledger
@@ -325,25 +323,6 @@ def test_a_transaction_that_is_young_is_not_worth_a_word(
     [found] = LagReader(settings).measure({"late": at({(name, 0): 0})})
     assert (found.records, found.held, found.unknown) == (0, 0, None)
     transaction.abort_transaction(30)
-
-
-def test_lag_is_unknown_while_the_broker_is_away_and_measured_again_as_soon_as_it_is_back(
-    tmp_path: Path, names: Names
-) -> None:
-    broker = EmbeddedKafka(tmp_path)
-    settings = KafkaSettings(broker.start().bootstrap)
-    try:
-        name = topic(settings, names)
-        write(settings, name, 0, [time.time()])
-        reader, committed = LagReader(settings, timeout=2), {"late": at({(name, 0): 0})}
-        assert [one.end for one in reader.measure(committed)] == [1]
-        broker.stop()
-        assert [(one.records, one.unknown) for one in reader.measure(committed)] == [(None, Unknown.BROKER_AWAY)]
-        broker.start()
-        # The leader has another epoch now: the client that asked before has to learn of it.
-        assert [one.records for one in reader.measure(committed)] == [1]
-    finally:
-        broker.stop()
 
 
 def test_the_inputs_of_a_pipeline_are_those_that_exist_and_those_that_are_missing_have_a_name(

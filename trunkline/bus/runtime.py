@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from trunkline.bus.intake import Partition
@@ -15,10 +15,16 @@ from trunkline.core.cause import Cause
 class SplitProgress:
     """How far a split of a source has come: `done` of `total`, `what` they are of; `seconds_left` is None where nobody can tell."""
 
+    split: str
     done: float
     total: float
     what: str
     seconds_left: float | None
+
+    @property
+    def share(self) -> float:
+        """What is done of all, 0 to 1."""
+        return min(1.0, self.done / self.total) if self.total > 0 else 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +37,8 @@ class RuntimeReport:
     """Records read that the ledgers can't account for."""
     positions: Mapping[Partition, int] = field(default_factory=dict)
     """The committed offset of each partition that is ours."""
+    ledgers: Mapping[Partition, Ledger] = field(default_factory=dict)
+    """The ledgers of these partitions."""
     ready: bool = True
     """Whether it does its work, or would if there were any."""
     finished: bool = False
@@ -67,24 +75,40 @@ class Runtime(Protocol):
         """How it stands now. On the event loop."""
 
 
+@dataclass(frozen=True, slots=True)
+class Summed:
+    """Positions and ledgers of the partitions that are ours, and what all ledgers say together; empty as long as none is ours."""
+
+    positions: Mapping[Partition, int] = field(default_factory=dict)
+    ledgers: Mapping[Partition, Ledger] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    open: int = 0
+
+
 class LedgerCounts:
-    """The sum of a runtime's ledgers. Nothing is added up where no offset has moved since the last look."""
+    """The sum of a runtime's ledgers. Nothing is added up where nothing has changed since the last look: neither the positions, nor
+    `releases`, the number of records that have another class than the one they were passed with."""
 
     def __init__(
-        self, positions: Callable[[], Mapping[Partition, int]], ledgers: Callable[[], Mapping[Partition, Ledger]]
-    ):
+        self,
+        positions: Callable[[], Mapping[Partition, int]],
+        ledgers: Callable[[], Mapping[Partition, Ledger]],
+        releases: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._positions = positions
         self._ledgers = ledgers
-        self._seen: Mapping[Partition, int] = {}
-        self._counts: Mapping[str, int] = {}
-        self._open = 0
+        self._releases = releases
+        self._seen: tuple[Mapping[Partition, int], int] = ({}, 0)
+        self._known = Summed()
 
-    def look(self) -> tuple[Mapping[Partition, int], Mapping[str, int], int]:
-        """Positions, counts by outcome, and how many records are open; all empty as long as no partition is ours."""
-        positions = self._positions()
-        if positions and positions != self._seen:
-            summed = total(self._ledgers().values())
-            self._seen = positions
-            self._counts = {name: getattr(summed, name) for name in ("read", *OUTCOMES, "outputs")}
-            self._open = summed.open
-        return positions, self._counts, self._open
+    def look(self) -> Summed:
+        """How it is now. Counts and what is open are kept while no partition is ours."""
+        seen = positions, _ = self._positions(), self._releases()
+        if not positions:
+            return replace(self._known, positions={}, ledgers={})
+        if seen != self._seen:
+            ledgers = self._ledgers()
+            summed = total(ledgers.values())
+            counts = {name: getattr(summed, name) for name in ("read", *OUTCOMES, "outputs")}
+            self._seen, self._known = seen, Summed(positions, ledgers, counts, summed.open)
+        return self._known

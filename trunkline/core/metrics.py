@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.registry import Collector
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One row of the table. `buckets` are seconds, for histograms."""
+    """One row of the table. `buckets` are seconds, for histograms. What is `computed` is asked for each time: see `Computed`."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
     help: str
     labels: tuple[str, ...]
     buckets: tuple[float, ...] = ()
+    computed: bool = False
 
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -99,12 +104,14 @@ TABLE: tuple[Metric, ...] = (
         "gauge",
         "How much of what it knows to be there a source has read, 0 to 1.",
         ("pipeline", "split"),
+        computed=True,
     ),
     Metric(
         "trunkline_source_left_seconds",
         "gauge",
-        "How long a source needs for the rest at its present pace, in seconds.",
+        "How long a source needs for the rest at its present pace, in seconds; absent while nothing moves.",
         ("pipeline", "split"),
+        computed=True,
     ),
     Metric(
         "trunkline_budget_remaining",
@@ -168,19 +175,87 @@ TABLE: tuple[Metric, ...] = (
     Metric(
         "kafka_consumergroup_lag",
         "gauge",
-        "Records between the committed offset and the end.",
+        "Records between the committed offset and the last stable one; absent where that is not known.",
         ("consumergroup", "topic", "partition"),
+        computed=True,
     ),
     Metric(
         "kafka_consumergroup_group_lag_seconds",
         "gauge",
-        "Age of the first record not yet committed.",
+        "Age of the first record not yet committed, 0 where there is none; absent where that is not known.",
         ("group", "topic", "partition"),
+        computed=True,
     ),
     Metric(
-        "kafka_consumergroup_group_max_lag_seconds", "gauge", "The largest age over the group's partitions.", ("group",)
+        "kafka_consumergroup_group_max_lag_seconds",
+        "gauge",
+        "The largest age over the partitions of the group that this worker tells of; absent where that is not known.",
+        ("group",),
+        computed=True,
+    ),
+    Metric(
+        "trunkline_lag_unknown",
+        "gauge",
+        "1 for each reason why the lag of a pipeline, or of some of its partitions, is not known.",
+        ("pipeline", "reason"),
+        computed=True,
+    ),
+    Metric(
+        "trunkline_lag_estimated",
+        "gauge",
+        "1 where much waits, so that the records are estimated and not counted.",
+        ("pipeline",),
+        computed=True,
+    ),
+    Metric(
+        "trunkline_open_transaction_seconds",
+        "gauge",
+        "How long a transaction has been open that holds a pipeline up; only where that is longer than a minute.",
+        ("pipeline", "topic", "partition"),
+        computed=True,
     ),
 )
+
+Sample = tuple[str, tuple[str, ...], float]
+"""The name of a computed metric, the values of its labels in their order, and its value now."""
+Samples = Callable[[], Iterable[Sample]]
+
+
+class Computed(Collector):
+    """The gauges that are computed when they are asked for: a series ends with what it tells of, and none says what was true before."""
+
+    def __init__(self) -> None:
+        self._sources: list[Samples] = []
+
+    def add(self, source: Samples) -> None:
+        """Asks `source` from now on."""
+        self._sources.append(source)
+
+    def remove(self, source: Samples) -> None:
+        """Asks it no more, if it was asked."""
+        with contextlib.suppress(ValueError):
+            self._sources.remove(source)
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """What all sources say now, by the rows of the table."""
+        found: dict[str, dict[tuple[str, ...], float]] = {}
+        for source in list(self._sources):
+            for name, labels, value in source():
+                found.setdefault(name, {})[labels] = value
+        for row in TABLE:
+            if row.name in found:
+                family = GaugeMetricFamily(row.name, row.help, labels=row.labels)
+                for labels, value in found[row.name].items():
+                    family.add_metric(labels, value)
+                yield family
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        """The rows without a value: asking for values is not for who registers."""
+        return (GaugeMetricFamily(row.name, row.help, labels=row.labels) for row in TABLE if row.computed)
+
+
+computed = Computed()
+REGISTRY.register(computed)
 
 _made: dict[str, MetricWrapperBase] = {}
 
@@ -197,8 +272,8 @@ def metric(name: str) -> MetricWrapperBase:
     """The collector of a metric of the table, made at first use. Raises KeyError for a name that the table does not have."""
     if name not in _made:
         row = next((row for row in TABLE if row.name == name), None)
-        if row is None:
-            raise KeyError(f"{name} is not in the metrics table")
+        if row is None or row.computed:
+            raise KeyError(f"{name} is not in the metrics table, or computed")
         _made[name] = _make(row)
     return _made[name]
 

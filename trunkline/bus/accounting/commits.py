@@ -26,7 +26,11 @@ Commits = Mapping[Partition, tuple[int, Ledger]]
 
 
 def committed(
-    settings: KafkaSettings, names: Names, pipeline: str, partitions: Collection[Partition] | None = None
+    settings: KafkaSettings,
+    names: Names,
+    pipeline: str,
+    partitions: Collection[Partition] | None = None,
+    timeout: float = TIMEOUT,
 ) -> dict[Partition, tuple[int, Ledger]]:
     """The committed offset and the ledger of these partitions of a pipeline; of every one that it has read where none are named.
 
@@ -39,9 +43,9 @@ def committed(
         consumer = settings.reader(committed_only=False, group=group)
         try:
             wanted = (
-                _every_partition(consumer.list_topics(timeout=TIMEOUT).topics) if partitions is None else partitions
+                _every_partition(consumer.list_topics(timeout=timeout).topics) if partitions is None else partitions
             )
-            parts = consumer.committed([TopicPartition(*place) for place in wanted], timeout=TIMEOUT) if wanted else []
+            parts = consumer.committed([TopicPartition(*place) for place in wanted], timeout=timeout) if wanted else []
         finally:
             consumer.close()
         return {
@@ -50,7 +54,7 @@ def committed(
             if part.offset >= 0
         }
 
-    return patiently(ask, f"the offsets of {pipeline} can't be read")
+    return patiently(ask, f"the offsets of {pipeline} can't be read", min(timeout, 10.0))
 
 
 def all_committed(

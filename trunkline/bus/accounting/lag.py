@@ -15,7 +15,7 @@ from typing import Any
 from confluent_kafka import KafkaError
 
 from trunkline.bus.accounting.backlog import READ_SECONDS, Backlog, Backlogs, Behind
-from trunkline.bus.accounting.commits import Commits, Positions, all_committed
+from trunkline.bus.accounting.commits import Commits
 from trunkline.bus.accounting.inputs import Inputs, inputs_of
 from trunkline.bus.accounting.opentransactions import OpenTransactions
 from trunkline.bus.intake import Partition
@@ -25,7 +25,6 @@ from trunkline.bus.ledger import Ledger
 from trunkline.bus.names import Names
 from trunkline.bus.topics import topic_identities
 from trunkline.core.errors import TrunklineError
-from trunkline.core.metrics import gauge
 
 TIMEOUT = 15.0
 LEAST_READ = 100
@@ -54,7 +53,7 @@ class Unknown(StrEnum):
     TOPIC_GONE = "topic_gone"
     TOPIC_REPLACED = "topic_replaced"
     DENIED = "denied"
-    NOT_READ = "not_read"
+    NOT_MEASURED = "not_measured"
     NO_TIMESTAMP = "no_timestamp"
     OPEN_TRANSACTION = "open_transaction"
 
@@ -66,7 +65,7 @@ MEANINGS: Mapping[Unknown, str] = {
     Unknown.TOPIC_GONE: "the topic is gone",
     Unknown.TOPIC_REPLACED: "the topic is another one than the one that was read: it was deleted and made anew",
     Unknown.DENIED: "the principal may not ask for it",
-    Unknown.NOT_READ: "the first record that waits was not read in time",
+    Unknown.NOT_MEASURED: "it was not measured in time",
     Unknown.NO_TIMESTAMP: "the first record that waits has no usable timestamp",
     Unknown.OPEN_TRANSACTION: "a transaction that does not end holds back what was written after it began",
 }
@@ -304,7 +303,7 @@ def _with_backlog(lag: PartitionLag, backlog: Backlog, ledger: Ledger) -> Partit
     if not lag.records:
         return lag
     if backlog.since is None:
-        return replace(lag, unknown=Unknown.NOT_READ)
+        return replace(lag, unknown=Unknown.NOT_MEASURED)
     if backlog.since <= 0 or backlog.since > time.time() + AHEAD_SECONDS:
         return replace(lag, unknown=Unknown.NO_TIMESTAMP)
     return replace(lag, since=backlog.since)
@@ -315,31 +314,3 @@ def _reason(error: KafkaError | None) -> Unknown:
     if error is not None and error.code() in _ABSENT:
         return Unknown.TOPIC_GONE
     return Unknown.DENIED if error is not None and error.code() in _DENIED else Unknown.BROKER_AWAY
-
-
-class LagMetrics:
-    """Keeps the lag gauges up to date."""
-
-    def __init__(self, settings: KafkaSettings, names: Names) -> None:
-        self._settings = settings
-        self._reader = LagReader(settings)
-        self._names = names
-
-    def update(self, committed: Mapping[str, Positions], unknown: Sequence[str] = ()) -> None:
-        """Measures, and sets the gauges; of the `unknown` pipelines Kafka is asked first. Raises our error for Kafka's."""
-        commits: dict[str, Commits] = {
-            pipeline: {place: (offset, Ledger(first=offset)) for place, offset in positions.items()}
-            for pipeline, positions in committed.items()
-        }
-        commits.update(all_committed(self._settings, self._names, unknown))
-        records, seconds = gauge("kafka_consumergroup_lag"), gauge("kafka_consumergroup_group_lag_seconds")
-        largest: dict[str, float] = {}
-        for one in self._reader.measure(commits):
-            group = self._names.group(one.pipeline)
-            if one.records is not None:
-                records.labels(group, one.topic, str(one.partition)).set(one.records)
-            if one.seconds is not None:
-                seconds.labels(group, one.topic, str(one.partition)).set(one.seconds)
-                largest[group] = max(largest.get(group, 0.0), one.seconds)
-        for group, value in largest.items():
-            gauge("kafka_consumergroup_group_max_lag_seconds").labels(group).set(value)

@@ -100,6 +100,8 @@ class Tickets:
         self.lock = threading.Lock()
         self.works: dict[Partition, Work] = {}
         self.trace = TraceBatch(pipeline, "sink", worker)
+        self.releases = 0
+        """How many parked records have ended otherwise."""
         self._ended = 0
         """Records that ended otherwise since the last dead letter."""
         self._settled = counter("trunkline_records_settled_total")
@@ -200,6 +202,12 @@ class Tickets:
         with self.lock:
             return {partition: work.tracker.commit for partition, work in self.works.items()}
 
+    @property
+    def committed_positions(self) -> Mapping[Partition, int]:
+        """The offset of each partition that is ours which Kafka has."""
+        with self.lock:
+            return {partition: work.committed for partition, work in self.works.items()}
+
     # --- on the way to a commit ---
 
     def settled_before(self, work: Work, offset: int) -> bool:
@@ -266,6 +274,7 @@ class Tickets:
                     _release(tracker.ledger, tracker.commit, own)
                     for offset, outcome in own:
                         tracker.released(offset, outcome)
+                    self.releases += len(own)
                     self._count(work)
 
     def _count(self, work: Work) -> None:

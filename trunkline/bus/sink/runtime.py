@@ -41,7 +41,9 @@ class SinkRuntime:
         self._decisions = decisions
         self._taken = taken
         tickets = parts.tickets
-        self._summed = LedgerCounts(lambda: tickets.positions, lambda: tickets.ledgers)
+        self._summed = LedgerCounts(
+            lambda: tickets.committed_positions, lambda: tickets.ledgers, lambda: tickets.releases
+        )
         parts.lifecycle.on_failure = self._rest
 
     async def run(self) -> None:
@@ -80,7 +82,7 @@ class SinkRuntime:
 
     def report(self) -> RuntimeReport:
         """See `Runtime`."""
-        positions, counts, left_open = self._summed.look()
+        summed = self._summed.look()
         parking = self._parking
         parked_records, parked_keys = (parking.records, parking.keys) if parking is not None else (0, 0)
         breaker = self._account.breaker.state.word
@@ -88,9 +90,10 @@ class SinkRuntime:
         if cause is not None:
             cause = replace(cause, breaker=breaker, parked_records=parked_records, parked_keys=parked_keys)
         return RuntimeReport(
-            counts=counts,
-            open=left_open,
-            positions=positions,
+            counts=summed.counts,
+            open=summed.open,
+            positions=summed.positions,
+            ledgers=summed.ledgers,
             parked_records=parked_records,
             parked_keys=parked_keys,
             fallback=self._taken(),

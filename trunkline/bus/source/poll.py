@@ -31,7 +31,6 @@ from trunkline.core.cause import Cause
 from trunkline.core.contracts import Progress, Source
 from trunkline.core.errors import FatalError, RetriableError, TrunklineError
 from trunkline.core.log import get_logger
-from trunkline.core.metrics import gauge
 
 log = get_logger(__name__)
 TIMEOUT = 15.0
@@ -74,7 +73,7 @@ class SourceRuntime:
             counts=summed(positions),
             finished=bool(positions) and all(position.finished for position in positions),
             progress=[
-                SplitProgress(known.done, known.total, known.what, self._left(split, pace, known))
+                SplitProgress(split, known.done, known.total, known.what, self._left(split, pace, known))
                 for split, (pace, known) in self._paces.items()
             ],
             cause=min(self._causes.values(), key=lambda one: one.since, default=None),
@@ -236,10 +235,6 @@ class SourceRuntime:
         pace = self._paces[split][0] if split in self._paces else Pace()
         pace.note(progress.done)
         self._paces[split] = (pace, progress)
-        gauge("trunkline_source_progress_ratio").labels(self._pipeline, split).set(progress.share)
-        left = pace.seconds_for(progress.total - progress.done)
-        if left is not None:
-            gauge("trunkline_source_left_seconds").labels(self._pipeline, split).set(left)
 
     def _fail(self, error: TrunklineError) -> None:
         if self._failure is None:

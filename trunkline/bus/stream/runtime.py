@@ -138,8 +138,14 @@ class StreamRuntime:
 
     def report(self) -> RuntimeReport:
         """See `Runtime`."""
-        positions, counts, left_open = self._summed.look()
-        return RuntimeReport(counts=counts, open=left_open, positions=positions, cause=self._cause)
+        summed = self._summed.look()
+        return RuntimeReport(
+            counts=summed.counts,
+            open=summed.open,
+            positions=summed.positions,
+            ledgers=summed.ledgers,
+            cause=self._cause,
+        )
 
     @property
     def ledgers(self) -> Mapping[Partition, Ledger]:

@@ -19,6 +19,11 @@ from trunkline.core.cause import Cause
 from trunkline.core.jsonable import note_bytes
 
 VERSION = 1
+REPORT_SECONDS = 5.0
+"""Counts and offsets that moved are written at this interval."""
+REPEAT_SECONDS = 15.0
+"""Unchanged reports are repeated at this interval: idle pipelines are most of what a large worker has, and a report costs the broker
+too."""
 STALE_SECONDS = 30.0
 """A worker whose last word is older than this is taken to be gone."""
 
@@ -45,6 +50,8 @@ class Report:
     topic_ids: dict[str, str] = field(default_factory=dict)
     """Of which topics the positions are, and `epochs` of which epochs of their ledgers: see `ReportedOffsets`."""
     epochs: dict[str, int] = field(default_factory=dict)
+    holding: bool = False
+    """Whether the partitions of the positions are its own now; else these are what it said last."""
     restart_at: float | None = None
     restart: int = 0
     breaker: str = ""

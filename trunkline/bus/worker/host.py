@@ -8,9 +8,11 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import asdict, replace
 
+from trunkline.bus.accounting.commits import Commits
 from trunkline.bus.accounting.pace import Pace
 from trunkline.bus.intake import Partition
-from trunkline.bus.runtime import Runtime, RuntimeReport
+from trunkline.bus.knownoffsets import Copy
+from trunkline.bus.runtime import Runtime, RuntimeReport, SplitProgress
 from trunkline.bus.states import Desired, State, reconnect_delay, restart_delay
 from trunkline.bus.worker.board import Report
 from trunkline.bus.worker.building.bench import Beginning
@@ -89,6 +91,7 @@ class PipelineHost:
         """Records that the fallbacks of earlier runs took."""
         self._seen = RuntimeReport()
         """What the runtime said last."""
+        self._holding = False
         # What was reported last is reported on until there is something newer: it is the second copy of the offsets.
         self._places: Collection[Partition] = list(beginning.known.copy)
 
@@ -169,6 +172,22 @@ class PipelineHost:
         self._look()
         return self._offsets().positions
 
+    @property
+    def commits(self) -> Commits:
+        """What is committed of each partition that it has now: nothing where it has none."""
+        found = self._runtime.report() if self._runtime is not None else RuntimeReport()
+        return {place: (offset, found.ledgers[place]) for place, offset in found.positions.items()}
+
+    @property
+    def progress(self) -> Sequence[SplitProgress]:
+        """How far the splits of a source have come that tell it."""
+        return self._runtime.report().progress if self._runtime is not None else ()
+
+    @property
+    def known(self) -> Copy:
+        """How far it is known to have come, apart from its commits."""
+        return self._beginning.known.copy
+
     def report(self) -> Report:
         """How it stands now."""
         found, offsets = self._look(), self._offsets()
@@ -188,6 +207,7 @@ class PipelineHost:
             positions=offsets.positions,
             topic_ids=offsets.topic_ids,
             epochs=offsets.epochs,
+            holding=self._holding,
             restart_at=self._restart_at,
             restart=self._wish.restart,
             breaker=found.breaker,
@@ -402,10 +422,12 @@ class PipelineHost:
     def _look(self) -> RuntimeReport:
         """What the runtime says now; of its counts and offsets, while there is none, what was said last."""
         seen = self._seen
+        self._holding = False
         if self._runtime is None:
             self._seen = RuntimeReport(seen.counts, seen.open, seen.positions, finished=seen.finished)
             return self._seen
         found = self._runtime.report()
+        self._holding = bool(found.positions)
         if found.positions and found.positions != seen.positions:
             self._places = list(found.positions)
             self._beginning.known.advance(found.positions)

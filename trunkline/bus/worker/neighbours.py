@@ -1,38 +1,83 @@
-"""What other workers say of the pipelines that this one can't run."""
+"""What other workers say of pipelines: who runs which, and who has which partitions. Heard from the status topic as it is written."""
 
 from __future__ import annotations
 
-import asyncio
 import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
+from trunkline.bus.intake import Partition
 from trunkline.bus.states import State
-from trunkline.bus.worker.board import Board, Report
+from trunkline.bus.worker.board import REPEAT_SECONDS, REPORT_SECONDS, Report, parse_report, positions_in
+from trunkline.bus.worker.inventory import KEY as INVENTORY_KEY
 from trunkline.core.errors import TrunklineError
 
-KNOWN_SECONDS = 3.0
+SILENT_SECONDS = REPEAT_SECONDS + REPORT_SECONDS
+"""A worker that has not repeated its report for so long is taken to be gone."""
 _ABLE = frozenset({State.RUNNING, State.PAUSED, State.RESTARTING})
 
 
-class Neighbours:
-    """Asks the status topic, and only while somebody needs to know. On the event loop."""
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """A worker's last word on a pipeline, heard at `at` by our clock."""
 
-    def __init__(self, board: Board, worker: str) -> None:
-        self._board = board
+    state: State
+    partitions: frozenset[Partition]
+    at: float
+
+
+class Neighbours:
+    """The other workers. On the event loop."""
+
+    def __init__(self, worker: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._worker = worker
-        self._turn = asyncio.Lock()
-        self._reports: list[Report] = []
-        self._asked = 0.0
+        self._clock = clock
+        self._said: dict[str, dict[str, _Said]] = {}
+
+    def begin(self, reports: Iterable[Report]) -> None:
+        """What was said before this worker heard anything, with its age by the clocks of who said it."""
+        now, clock = time.time(), self._clock()
+        for report in reports:
+            self._note(report, clock - max(0.0, now - report.at))
+
+    def heard(self, key: str, value: bytes | None, _offset: int) -> None:
+        """A record of the status topic came."""
+        pipeline, _, worker = key.rpartition("/")
+        if not pipeline or worker == self._worker or key.startswith(INVENTORY_KEY):
+            return
+        if value is None:
+            self._said.get(pipeline, {}).pop(worker, None)
+            return
+        try:
+            self._note(parse_report(value), self._clock())
+        except (TrunklineError, ValueError, KeyError, TypeError):
+            # One of another version: it is there, and nobody knows with what.
+            self._said.setdefault(pipeline, {})[worker] = _Said(State.UNASSIGNED, frozenset(), self._clock())
 
     async def run(self, pipeline: str) -> bool:
-        """Whether another worker runs the pipeline; False where nobody can tell, so that a failure is not hidden."""
-        async with self._turn:
-            if time.monotonic() - self._asked > KNOWN_SECONDS:
-                try:
-                    found = await asyncio.get_running_loop().run_in_executor(None, self._board.reports)
-                except TrunklineError:
-                    return False
-                self._reports, self._asked = found, time.monotonic()
-        return any(
-            report.pipeline == pipeline and report.worker != self._worker and not report.stale and report.state in _ABLE
-            for report in self._reports
-        )
+        """Whether another worker runs the pipeline."""
+        return any(said.state in _ABLE for said in self._fresh(pipeline).values())
+
+    def partitions(self, pipeline: str) -> frozenset[Partition]:
+        """The partitions of a pipeline that other workers have."""
+        return frozenset().union(*(said.partitions for said in self._fresh(pipeline).values()))
+
+    def speaks_for(self, pipeline: str) -> bool:
+        """Whether this worker, and none of the others with the pipeline, tells of what nobody has of it. All come to one answer, as far as
+        they have heard of each other."""
+        return all(self._worker < worker for worker in self._fresh(pipeline))
+
+    def _note(self, report: Report, at: float) -> None:
+        if report.worker == self._worker:
+            return
+        said = self._said.setdefault(report.pipeline, {})
+        if report.state is State.UNASSIGNED or report.removed:
+            said.pop(report.worker, None)
+        else:
+            places = frozenset(positions_in(report.positions)) if report.holding else frozenset()
+            said[report.worker] = _Said(report.state, places, at)
+
+    def _fresh(self, pipeline: str) -> dict[str, _Said]:
+        since = self._clock() - SILENT_SECONDS
+        known = self._said.get(pipeline, {})
+        return {worker: said for worker, said in known.items() if said.at >= since}

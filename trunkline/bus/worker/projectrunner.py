@@ -49,6 +49,7 @@ class Shared:
     gates: Gates
     accepted: AcceptedDeliveries
     decisions: DecisionDesk
+    neighbours: Neighbours
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,6 @@ class ProjectRunner:
         self._shared = shared
         self._changed = changed
         self._left = left
-        self._neighbours = Neighbours(shared.board, worker)
         self._trials = Trials(settings.names.namespace)
         self._threads = ThreadPoolExecutor(OPENING_THREADS, thread_name_prefix="opening")
         self._registry: RegistryClient | None = None
@@ -253,7 +253,7 @@ class ProjectRunner:
             self._worker,
             Beginning(started, remembered.known.setdefault(name, KnownOffsets())),
             changed=self._changed,
-            elsewhere=self._neighbours.run,
+            elsewhere=self._shared.neighbours.run,
         )
         if name in remembered.wishes:
             host.wish(remembered.wishes[name])

@@ -8,18 +8,19 @@ from dataclasses import dataclass, field
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.knownoffsets import KnownOffsets
 from trunkline.bus.names import Names
-from trunkline.bus.worker.board import Board
+from trunkline.bus.worker.board import Board, Report
 from trunkline.bus.worker.reported import reported_offsets
 from trunkline.bus.worker.wishes import Wish, read_wishes
 
 
 @dataclass(slots=True)
 class Remembered:
-    """By pipeline: what people want of it, when it ran first (Unix seconds), and how far it is known to have come."""
+    """By pipeline: what people want of it, when it ran first (Unix seconds), and how far it is known to have come; and all reports."""
 
     wishes: dict[str, Wish] = field(default_factory=dict)
     started_at: dict[str, float] = field(default_factory=dict)
     known: dict[str, KnownOffsets] = field(default_factory=dict)
+    reports: list[Report] = field(default_factory=list)
 
     def forget(self, pipeline: str) -> None:
         """It is not to be run any more. Should it come back, what is known of it by then counts."""
@@ -41,5 +42,6 @@ class Remembered:
         """Blocks. Raises our error for Kafka's."""
         board.flush()
         started_at, wishes = board.started_at(), read_wishes(kafka, names)
-        reported = reported_offsets(board.reports())
-        return cls(wishes, started_at, {name: KnownOffsets(copy) for name, copy in reported.items()})
+        reports = board.reports()
+        known = {name: KnownOffsets(copy) for name, copy in reported_offsets(reports).items()}
+        return cls(wishes, started_at, known, reports)

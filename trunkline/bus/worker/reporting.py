@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from trunkline.bus.worker.board import Board, Report
+from trunkline.bus.worker.board import REPEAT_SECONDS, REPORT_SECONDS, Board, Report
 from trunkline.bus.worker.host import PipelineHost
 from trunkline.bus.worker.telling import Telling
 from trunkline.core.log import get_logger
@@ -14,11 +14,6 @@ from trunkline.core.log import get_logger
 log = get_logger(__name__)
 LOOK_SECONDS = 2.0
 """A cause that begins or ends is told within this time, and a new state at once."""
-REPORT_SECONDS = 5.0
-"""Counts and offsets that moved are written at this interval."""
-REPEAT_SECONDS = 15.0
-"""Unchanged reports are repeated at this interval: idle pipelines are most of what a large worker has, and a report costs the broker
-too."""
 
 AT_ONCE = 20
 """How many hosts are asked before the event loop gets a turn."""

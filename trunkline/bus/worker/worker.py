@@ -14,7 +14,6 @@ from collections.abc import Callable
 from aiohttp import web
 
 from trunkline.bus.accounting.commits import Positions
-from trunkline.bus.accounting.lag import LagMetrics
 from trunkline.bus.accounting.ledgerchecks import LedgerChecks
 from trunkline.bus.budget.budgets import Budgets
 from trunkline.bus.kafka import ping
@@ -33,23 +32,25 @@ from trunkline.bus.worker.attended import attended
 from trunkline.bus.worker.board import Board, Report, positions_in
 from trunkline.bus.worker.building.sources import source_publisher
 from trunkline.bus.worker.follower import Follower, Heard
-from trunkline.bus.worker.host import PipelineHost
 from trunkline.bus.worker.identity import WorkerIdentity
 from trunkline.bus.worker.inventory import take_inventory
+from trunkline.bus.worker.lagmetrics import LagMetrics
 from trunkline.bus.worker.measuring import Measuring
+from trunkline.bus.worker.neighbours import Neighbours
 from trunkline.bus.worker.projectrunner import ProjectRunner, Shared
 from trunkline.bus.worker.reloading import Reloading
 from trunkline.bus.worker.remembered import Remembered
 from trunkline.bus.worker.reporting import Reporting
 from trunkline.bus.worker.services import Services
 from trunkline.bus.worker.settings import WorkerSettings
+from trunkline.bus.worker.sourcemetrics import SourceMetrics
 from trunkline.bus.worker.topicwatch import WATCH_SECONDS, TopicWatch
 from trunkline.bus.worker.wishes import parse_wish
 from trunkline.core.manifests import Project
 from trunkline.core.manifests.check import examine
+from trunkline.core.metrics import computed
 from trunkline.registry.client import RegistryClient
 
-LAG_SECONDS = 10.0
 LEDGER_SECONDS = 60.0
 GC_THRESHOLDS = (50_000, 20, 50)
 
@@ -71,7 +72,10 @@ class Worker:
         self._budgets = Budgets(kafka, names, self.id)
         self._accepted = AcceptedDeliveries(kafka, names)
         self._decisions = DecisionDesk()
-        shared = Shared(self._board, self.ingress, Gates(self._budgets), self._accepted, self._decisions)
+        self._neighbours = Neighbours(self.id)
+        shared = Shared(
+            self._board, self.ingress, Gates(self._budgets), self._accepted, self._decisions, self._neighbours
+        )
         self._reporting = Reporting(self._board, lambda: self._runner.hosts)
         self._runner = ProjectRunner(
             settings, self.id, shared, changed=self._reporting.changed, left=self._reporting.left
@@ -79,6 +83,8 @@ class Worker:
         self._reloading = Reloading(kafka, names, self._runner)
         self._services = Services(settings, self._identity.ports, self.id, self._not_ready)
         self._measured = self._measurements()
+        self.lag = LagMetrics(kafka, names, self._runner.hosts.values, self._neighbours)
+        self._computed = (self.lag.samples, SourceMetrics(self._runner.hosts.values).samples)
         self._follower: Follower | None = None
         self._jobs: JobRunner | None = None
         self._registry: RegistryClient | None = None
@@ -126,6 +132,7 @@ class Worker:
         # Before anything of them is read: what is changed while the pipelines start is followed too.
         await loop.run_in_executor(None, self._follower.mark)
         remembered = await loop.run_in_executor(None, Remembered.read, kafka, names, self._board)
+        self._neighbours.begin(remembered.reports)
         self._runner.prepare(self._registry, remembered)
         self._budgets.start()
         if project is not None:
@@ -144,6 +151,8 @@ class Worker:
         self._board.say_inventory(inventory)
         for one in self._measured:
             one.start()
+        for samples in self._computed:
+            computed.add(samples)
 
     async def run_project(self, project: Project) -> None:
         """See `ProjectRunner.run_project`."""
@@ -156,6 +165,8 @@ class Worker:
         self._reloading.stop()
         for one in self._measured:
             one.stop()
+        for samples in self._computed:
+            computed.remove(samples)
         if self._follower is not None:
             await loop.run_in_executor(None, self._follower.stop)
         if self._jobs is not None:
@@ -166,6 +177,7 @@ class Worker:
         await loop.run_in_executor(None, self._accepted.close)
         for one in self._measured:
             await one.close()
+        await self.lag.close()
         self._board.withdraw_inventory(self.id)
         await loop.run_in_executor(None, self._board.flush)
         if self._registry is not None:
@@ -180,6 +192,7 @@ class Worker:
             names.control: self._wished,
             names.budgets: lambda key, _value, _offset: self._budgets.noticed(key),
             names.decisions: self._decided,
+            names.status: self._neighbours.heard,
         }
         if applied:
             heard[names.manifests] = self._reloading.noticed
@@ -217,13 +230,12 @@ class Worker:
 
     # --- what is measured ---
 
-    def _measurements(self) -> list[Measuring]:
-        lag = LagMetrics(self._settings.kafka, self._settings.names)
-        ledgers = LedgerChecks(self._settings.kafka, self._settings.names)
+    async def measure(self) -> None:
+        """Brings what is computed for metrics up to now, where that takes a question to Kafka. Ends within some seconds."""
+        await self.lag.refresh()
 
-        def measure_lag() -> Callable[[], None]:
-            positions, others = self._running_positions(), self._standing_still()
-            return lambda: lag.update(positions, others)
+    def _measurements(self) -> list[Measuring]:
+        ledgers = LedgerChecks(self._settings.kafka, self._settings.names)
 
         def check_ledgers() -> Callable[[], None]:
             positions = self._running_positions()
@@ -239,7 +251,6 @@ class Worker:
 
         return [
             Measuring(watch_topics, every=WATCH_SECONDS, first=0.0, complaint="the topics can't be looked at"),
-            Measuring(measure_lag, every=LAG_SECONDS, first=0.0, complaint="the lag can't be measured"),
             Measuring(
                 check_ledgers, every=LEDGER_SECONDS, first=LEDGER_SECONDS, complaint="the ledgers can't be checked"
             ),
@@ -247,11 +258,5 @@ class Worker:
 
     def _running_positions(self) -> dict[str, Positions]:
         """How far the pipelines that run here have committed the partitions that they have here."""
-        return {host.name: positions_in(host.positions) for host in self._readers() if host.at_work}
-
-    def _standing_still(self) -> list[str]:
-        """The pipelines that do not run here: of them only Kafka knows."""
-        return [host.name for host in self._readers() if not host.at_work]
-
-    def _readers(self) -> list[PipelineHost]:
-        return [host for host in self._runner.hosts.values() if host.inputs]
+        hosts = self._runner.hosts.values()
+        return {host.name: positions_in(host.positions) for host in hosts if host.inputs and host.at_work}

@@ -27,6 +27,7 @@ def extend(app: web.Application, worker: Worker, *, measure: Callable[[], None] 
     async def metrics(request: web.Request) -> web.Response:
         if measure is not None:
             await asyncio.to_thread(measure)
+        await worker.measure()
         return await _metrics(request)
 
     async def status(_request: web.Request) -> web.Response:
