@@ -8,7 +8,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-TABLES = ("expressions", "transform", "http", "webhook", "latency", "growth", "files", "salesforce", "sftp")
+TABLES = (
+    "expressions",
+    "transform",
+    "http",
+    "webhook",
+    "latency",
+    "growth",
+    "manifests",
+    "files",
+    "salesforce",
+    "sftp",
+)
 
 
 def main() -> None:
@@ -57,6 +68,11 @@ def main() -> None:
 
         print("\n## What growth costs\n", flush=True)
         print("\n".join(growth.run(arguments.minutes)))
+    if "manifests" in wanted:
+        from benchmarks import manifests
+
+        print("\n## A thousand manifests beside a running bus\n", flush=True)
+        print("\n".join(manifests.run()))
     if "files" in wanted:
         from benchmarks import files
 
