@@ -19,6 +19,7 @@ from trunkline.bus.worker.board import Report
 from trunkline.bus.worker.reported import reported_offsets
 from trunkline.control import pipelines
 from trunkline.control.cluster import Cluster
+from trunkline.core.cause import Cause
 
 _WORST = (State.FAILED, State.RESTARTING, State.RUNNING, State.PAUSED, State.STOPPED, State.UNASSIGNED)
 """What one word says of several workers: the first of these that any of them is in."""
@@ -41,6 +42,8 @@ class PipelineStatus:
     workers: int
     reason: str | None = None
     hint: str | None = None
+    cause: Cause | None = None
+    """Why it fails, waits or stands still, as its worker says it; None while it does its work."""
     finished: bool = False
     counts: Mapping[str, int] = field(default_factory=dict)
     open: int = 0
@@ -99,6 +102,13 @@ def statuses(cluster: Cluster, only: str | None = None) -> list[PipelineStatus]:
     return found
 
 
+def status_of_reports(reports: Sequence[Report]) -> PipelineStatus:
+    """The status of one pipeline from what workers report of it alone, at least one of them: without what the cluster knows."""
+    first = reports[0]
+    counts = dict(first.counts) if len(reports) == 1 else {}
+    return _status(first.pipeline, first.kind, reports, counts, 0, None)
+
+
 def _status(
     name: str,
     kind: str,
@@ -122,6 +132,7 @@ def _status(
         workers=len([report for report in fresh if report.state not in {State.STOPPED, State.UNASSIGNED}]),
         reason=reason,
         hint=speaker.hint if speaker is not None else None,
+        cause=speaker.cause if speaker is not None else None,
         finished=any(report.finished for report in fresh),
         counts=counts,
         open=left_open,

@@ -182,10 +182,13 @@ class Board:
 
 def parse_report(value: bytes) -> Report:
     """The report in a record of the status topic."""
-    data = orjson.loads(value)
-    data.pop("v")
-    data["state"] = State(data["state"])
-    data["cause"] = Cause.from_dict(data["cause"]) if data.get("cause") else None
+    return report_of(orjson.loads(value))
+
+
+def report_of(data: Mapping[str, Any]) -> Report:
+    """The report that `Report.as_dict` gave as data; what a newer version adds is left out."""
+    cause = data.get("cause")
+    data = {**data, "state": State(data["state"]), "cause": Cause.from_dict(cause) if cause else None}
     known = set(Report.__slots__)
     return Report(**{name: content for name, content in data.items() if name in known})
 

@@ -95,6 +95,11 @@ class Worker:
         return self._runner.reports
 
     @property
+    def hosts(self) -> list[PipelineHost]:
+        """Its pipelines' hosts."""
+        return list(self._runner.hosts.values())
+
+    @property
     def project(self) -> Project:
         """What it runs."""
         return self._runner.project

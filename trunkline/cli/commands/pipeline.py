@@ -16,7 +16,9 @@ from trunkline.cli.session import Session
 if TYPE_CHECKING:
     from trunkline.bus.accounting.reconcile import OnProgress, PartitionCheck
     from trunkline.bus.states import Desired
+    from trunkline.control.status import PipelineStatus
     from trunkline.control.wishes import Requested
+    from trunkline.core.errors import UnavailableError
 
 PipelineArgument = Annotated[str, typer.Argument(help="The pipeline's name.", metavar="PIPELINE")]
 MaybePipelineArgument = Annotated[str | None, typer.Argument(help="One pipeline; all without it.", metavar="PIPELINE")]
@@ -43,8 +45,12 @@ def status(session: Session, pipeline: MaybePipelineArgument = None) -> None:
     from trunkline.cli.lagtable import reasons
     from trunkline.cli.statustable import status_table
     from trunkline.control.status import statuses
+    from trunkline.core.errors import UnavailableError
 
-    found = statuses(session.cluster(), pipeline)
+    try:
+        found = statuses(session.cluster(), pipeline)
+    except UnavailableError as error:
+        found = _told_by_worker(session, pipeline, error)
     columns, rows = status_table(found)
     session.out.table(columns, rows, [one.as_dict() for one in found], empty="no pipeline is applied or running")
     for one in found if session.out.for_people else ():
@@ -52,6 +58,19 @@ def status(session: Session, pipeline: MaybePipelineArgument = None) -> None:
             session.out.note(f"{one.pipeline}: {one.reason}" + (f"\n  hint: {one.hint}" if one.hint else ""))
         if one.lag_unknown:
             session.out.note(f"{one.pipeline}: lag: {reasons(one.lag_unknown)}")
+
+
+def _told_by_worker(session: Session, pipeline: str | None, error: UnavailableError) -> list[PipelineStatus]:
+    """While the broker does not answer, the worker of the home folder can still be asked. Raises `error` where there is none."""
+    from trunkline.control.workerstatus import ask_worker
+
+    endpoint = session.endpoint()
+    if endpoint is None:
+        raise error
+    session.out.note(
+        f"{error.message}; this is what the worker at {endpoint.api} says, without the cluster's counts and lag"
+    )
+    return ask_worker(endpoint.api, pipeline)
 
 
 def pause(session: Session, pipeline: PipelineArgument, timeout: TimeoutOption = 30.0) -> None:

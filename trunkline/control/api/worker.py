@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable
 
+import orjson
 from aiohttp import web
 from prometheus_client import REGISTRY
 from prometheus_client.exposition import choose_encoder
@@ -16,6 +17,7 @@ from trunkline.core.log import LEVELS, get_logger, set_level
 
 log = get_logger(__name__)
 MAX_BODY = 4096
+AT_ONCE = 20
 
 
 def extend(app: web.Application, worker: Worker, *, measure: Callable[[], None] | None = None) -> None:
@@ -31,7 +33,13 @@ def extend(app: web.Application, worker: Worker, *, measure: Callable[[], None] 
         return await _metrics(request)
 
     async def status(_request: web.Request) -> web.Response:
-        return web.json_response({"worker": worker.id, "pipelines": [report.as_dict() for report in worker.reports]})
+        found = []
+        for number, host in enumerate(worker.hosts, start=1):
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)  # a thousand pipelines are asked in turns with everything else
+            found.append(host.report().as_dict())
+        body = await asyncio.to_thread(orjson.dumps, {"worker": worker.id, "pipelines": found})
+        return web.Response(body=body, content_type="application/json")
 
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/status", status)
