@@ -32,6 +32,7 @@ from trunkline.bus.worker.attended import attended
 from trunkline.bus.worker.board import Board, Report, positions_in
 from trunkline.bus.worker.building.sources import source_publisher
 from trunkline.bus.worker.follower import Follower, Heard
+from trunkline.bus.worker.host import PipelineHost
 from trunkline.bus.worker.identity import WorkerIdentity
 from trunkline.bus.worker.inventory import take_inventory
 from trunkline.bus.worker.lagmetrics import LagMetrics
