@@ -241,6 +241,18 @@ def test_the_trail_says_what_was_and_is_and_keeps_no_secret(office: Office) -> N
     assert "hunter" not in str([one.details for one in trail])
 
 
+def test_of_a_manifest_that_is_too_large_for_the_trail_it_has_a_digest(office: Office) -> None:
+    def large(letter: str) -> dict[str, dict[str, Any]]:
+        return {"Topic/a": {**topic("a", 1), "spec": {"schema": {"doc": letter * 700_000}}}}
+
+    _apply(office, large("x"), "ada")()
+    _apply(office, large("y"), "ada")()
+    first, second = office.trail()
+    assert first.details["before"] is None
+    assert first.details["after"]["bytes"] > 700_000
+    assert second.details["before"] == first.details["after"] != second.details["after"]
+
+
 def test_wishes_that_name_the_version_they_were_made_for_are_refused_when_it_moved(office: Office) -> None:
     want(office.settings, office.names, ["out"], by="ada", desired=Desired.PAUSED)
     seen = {"out": read_wishes(office.settings, office.names)["out"].version}

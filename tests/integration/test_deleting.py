@@ -21,7 +21,8 @@ from trunkline.bus.kafka import KafkaSettings, produce, transactional_producer
 from trunkline.bus.names import Names
 from trunkline.bus.topics import ensure_topics, internal_topics, pipeline_topics, topic_states
 from trunkline.bus.worker.applied import gather_applied, read_applied
-from trunkline.bus.worker.worker import Worker, WorkerSettings
+from trunkline.bus.worker.settings import WorkerSettings
+from trunkline.bus.worker.worker import Worker
 from trunkline.cli.main import app
 from trunkline.control import deletion, lag, manifests, status
 from trunkline.control.cluster import Cluster

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -364,6 +365,18 @@ def test_what_somebody_cancelled_nobody_resumes_by_having_looked_before(desk: De
         ("running", "cancelled"),
         ("cancelled", "cancelled"),
     ]
+
+
+def test_letters_of_a_pipeline_that_was_deleted_since_they_were_asked_for_stay_where_they_are(desk: Desk) -> None:
+    desk.fail([0])
+    job = desk.ask()
+    around = replace(desk.around(), attended=lambda _pipeline: False)
+    failed = RedriveExecution(around, job, wish=Wish).run()
+    assert (failed.state, failed.code) == (JobState.FAILED, "redrive.unattended")
+    assert desk.numbers() == []
+    desk.want(job, Desired.RUNNING)  # once somebody applied it again
+    assert desk.execute(job).state is JobState.DONE
+    assert desk.numbers() == [0]
 
 
 def test_a_job_that_ended_long_ago_is_forgotten(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,7 +114,8 @@ def await_ends(cluster: Cluster, deletion: Deletion, timeout: float) -> list[str
     deadline = time.monotonic() + timeout
     while True:
         names = deletion.pipelines
-        running = sorted({one.pipeline for one in cluster.board.reports() if one.lives and one.pipeline in names})
+        # A worker's last word comes after it has ended the pipeline: what is forgotten before would come back with it.
+        running = sorted({one.pipeline for one in cluster.board.reports() if not one.ended and one.pipeline in names})
         if not running or time.monotonic() > deadline:
             return running
         time.sleep(POLL_SECONDS)

@@ -25,7 +25,8 @@ from trunkline.bus.states import State
 from trunkline.bus.topics import ensure_topics, internal_topics
 from trunkline.bus.worker.applied import read_applied
 from trunkline.bus.worker.board import Report
-from trunkline.bus.worker.worker import Worker, WorkerSettings
+from trunkline.bus.worker.settings import WorkerSettings
+from trunkline.bus.worker.worker import Worker
 from trunkline.control import deletion, manifests
 from trunkline.control.cluster import Cluster
 from trunkline.core.errors import ConfigurationError, ConflictError

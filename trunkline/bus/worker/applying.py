@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
 from typing import Any
 
 import orjson
@@ -16,6 +17,8 @@ from trunkline.bus.worker.applied import VERSION, Applied, Change, shown_differe
 from trunkline.core.manifests.kinds import PIPELINE_KINDS
 from trunkline.core.secret import without_secrets
 
+LARGEST_DETAILS = 256 * 1024
+"""In bytes. A topic takes a megabyte, and an entry may have what was and what is."""
 Replan = Callable[[Mapping[str, dict[str, Any]]], Sequence[Change]]
 """What the caller's files change in what is applied by then; raises where they don't go with it."""
 
@@ -76,6 +79,14 @@ def _refuse_moved(keys: Sequence[str], latest: Latest, now: Applied, seen: Appli
         )
 
 
+def _digest(manifest: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What stands for a manifest that is too large for the trail."""
+    if manifest is None:
+        return None
+    written = orjson.dumps(manifest, option=orjson.OPT_SORT_KEYS)
+    return {"sha256": sha256(written).hexdigest(), "bytes": len(written)}
+
+
 def _record(change: Change, after: Mapping[str, dict[str, Any]], by: str, at: float) -> bytes | None:
     if change.action == "delete":
         return None
@@ -92,5 +103,7 @@ def _entry(change: Change, now: Applied, after: Mapping[str, dict[str, Any]], by
         }
     else:
         details = {"before": without_secrets(before), "after": without_secrets(wanted)}
+    if len(orjson.dumps(details)) > LARGEST_DETAILS:
+        details = {"before": _digest(before), "after": _digest(wanted)}
     pipeline = change.name if change.kind in PIPELINE_KINDS else ""
     return Entry(at, by, f"manifest.{change.action}", pipeline, details, subject=change.key)

@@ -73,8 +73,12 @@ class Report:
     @property
     def lives(self) -> bool:
         """Whether its worker is there and has the pipeline."""
-        silent = time.time() - self.at > STALE_SECONDS
-        return not (self.removed or silent) and self.state is not State.UNASSIGNED
+        return not self.ended and self.state is not State.UNASSIGNED
+
+    @property
+    def ended(self) -> bool:
+        """Whether its worker will say no more of the pipeline, since it is removed there or the worker is gone."""
+        return self.removed or time.time() - self.at > STALE_SECONDS
 
     @property
     def stale(self) -> bool:
