@@ -26,6 +26,7 @@ from trunkline.bus.worker.worker import Worker
 from trunkline.cli.main import app
 from trunkline.control import deletion, lag, manifests, status
 from trunkline.control.cluster import Cluster
+from trunkline.control.registryserver import serving_registry
 from trunkline.core.errors import ConfigurationError, ConflictError
 from trunkline.core.manifests import load_text
 from trunkline.registry.client import RegistryClient
@@ -217,6 +218,17 @@ def test_the_last_changes_are_listed_with_who_made_them(desk: Desk) -> None:
     assert [one["action"] for one in desk.data("audit", "ls", "--limit", "1")] == ["manifest.delete"]
 
 
+def test_a_compatibility_level_is_audited_where_it_changes(desk: Desk) -> None:
+    leveled = f"{desk.topic().rstrip()}\nspec: {{compatibility: FULL}}\n"
+    desk.apply(leveled)
+    desk.apply(leveled + desk.sink("out"))
+    trail = [one for one in entries(desk.kafka, desk.names) if one.action.startswith("schema.level")]
+    assert [(one.action, one.subject, one.details) for one in trail] == [
+        ("schema.level.asked", f"Subject/{desk.orders}-value", {"before": "BACKWARD", "after": "FULL"}),
+        ("schema.level", f"Subject/{desk.orders}-value", {"before": "BACKWARD", "after": "FULL", "outcome": "done"}),
+    ]
+
+
 # --- with a worker that follows what is applied ---
 
 
@@ -299,11 +311,17 @@ async def endpoint_of_deletions() -> AsyncIterator[Endpoint]:
 
 
 def test_of_two_who_apply_at_once_one_wins_and_the_other_sees_the_difference(desk: Desk) -> None:
+    with serving_registry(desk.kafka, desk.names) as url:
+        client = RegistryClient(url)
+        _two_apply(desk, client)
+        client.close()
+
+
+def _two_apply(desk: Desk, client: RegistryClient) -> None:
     @contextmanager
     def registry() -> Iterator[RegistryClient]:
         yield client
 
-    client = RegistryClient("http://127.0.0.1:9")
     ada, bob = (Cluster(desk.kafka, desk.names, who, registry) for who in ("ada", "bob"))
 
     def planned(cluster: Cluster, text: str, *, prune: bool = False) -> manifests.Proposal:
