@@ -9,17 +9,29 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import (
     NewTopic,
     ScramCredentialInfo,
     ScramMechanism,
     UserScramCredentialUpsertion,
 )
+from typer.testing import CliRunner, Result
 
+from tests.chaos.faults.brokers import Broker
 from tests.conftest import KafkaUnderTest
 from tests.integration.kafka_listeners import PASSWORD, UNKNOWN_HOST, ManyListeners, scram
-from trunkline.bus.kafka import KafkaHealth, KafkaSettings, KafkaUnusableError, ping, translate
+from trunkline.bus.kafka import (
+    KafkaHealth,
+    KafkaSettings,
+    KafkaUnusableError,
+    closing,
+    ping,
+    produce_and_wait,
+    translate,
+)
+from trunkline.bus.topics import TopicPlan, ensure_topics
+from trunkline.cli.main import app
 from trunkline.core.errors import FatalError
 
 
@@ -49,6 +61,16 @@ def test_tls_to_a_listener_without_it(kafka: KafkaUnderTest) -> None:
 
     assert error.code == "kafka.tls_to_plaintext"
     assert kafka.bootstrap in error.message
+
+
+def test_a_command_says_the_same_and_ends_with_3(kafka: KafkaUnderTest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRUNKLINE_KAFKA_SECURITY_PROTOCOL", "SSL")
+    result = CliRunner().invoke(app, ["--bootstrap", kafka.bootstrap, "status"])
+
+    assert result.exit_code == 3
+    assert result.stderr.startswith(f"error[kafka.tls_to_plaintext]: the listener at {kafka.bootstrap} speaks no TLS")
+    assert "hint: use the port of its TLS listener" in result.stderr
+    assert len(result.stderr.splitlines()) == 2, "the client's own errors are not beside it"
 
 
 def test_signing_in_at_a_listener_that_has_no_sign_in(kafka: KafkaUnderTest) -> None:
@@ -119,7 +141,10 @@ CASES = {
     "no authority": Case("TLS", "kafka.tls_ca", lambda _: {"security.protocol": "SSL"}, "self-signed certificate"),
     "another authority": Case("TLS", "kafka.tls_ca", lambda made: tls(made, ssl_ca_location=str(made.stranger))),
     "an authority's file that is not there": Case(
-        "TLS", "kafka.tls_ca", lambda made: tls(made, ssl_ca_location=str(made.home / "none.pem")), "ssl.ca.location"
+        "TLS",
+        "kafka.tls_ca",
+        lambda made: tls(made, ssl_ca_location=str(made.home / "none.pem")),
+        "none.pem can't be used: No such file",
     ),
     "a certificate that has expired": Case("EXPIRED", "kafka.tls_expired", tls, "has expired"),
     "a certificate for another name": Case("MISNAMED", "kafka.tls_hostname", tls, "not valid for '127.0.0.1'"),
@@ -128,7 +153,7 @@ CASES = {
         "MUTUAL",
         "kafka.tls_client_certificate",
         lambda made: tls(made, ssl_certificate_location=str(made.home / "none.pem")),
-        "ssl.certificate.location",
+        "No such file",
     ),
     "an address that the cluster gives and nobody has": Case("LOST", "kafka.advertised", says=UNKNOWN_HOST),
     "a token service that is away": Case(
@@ -147,13 +172,24 @@ CASES = {
 }
 
 
+def command(listeners: ManyListeners, case: Case, monkeypatch: pytest.MonkeyPatch) -> Result:
+    """What a command says of it."""
+    for name, value in case.options(listeners).items():
+        monkeypatch.setenv(f"TRUNKLINE_KAFKA_{name.upper().replace('.', '_')}", value)
+    return CliRunner().invoke(app, ["--bootstrap", listeners.address(case.listener), "status"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_a_client_with(case: Case, listeners: ManyListeners) -> None:
+def test_a_client_with(case: Case, listeners: ManyListeners, monkeypatch: pytest.MonkeyPatch) -> None:
     error = refusal_of(listeners.settings(case.listener, case.options(listeners)))
 
     assert error.code == case.code
     assert case.says in error.message
+    result = command(listeners, case, monkeypatch)
+    assert result.exit_code == 3
+    assert result.stderr.startswith(f"error[{case.code}]: ")
+    assert f"hint: {error.hint}" in result.stderr
     local = {"kafka.token", "kafka.advertised"}
     if error.code not in local and error.where is None:
         assert listeners.address(case.listener) in error.message
@@ -187,6 +223,7 @@ def test_each_right_that_is_missing_has_its_code_and_names_what_to_grant(listene
     set_password(listeners, "visitor", "visits")
     admin.create_topics([NewTopic("secret", 1, 1)])["secret"].result(15)
     visitor = listeners.settings("CLIENT", scram("visitor", "visits"))
+    ping(visitor)  # who has no right at all can use the cluster all the same
 
     def write() -> None:
         failures: list[object] = []
@@ -288,18 +325,68 @@ def test_a_password_that_was_changed_is_named_once_the_broker_asks_again_and_no_
         until(lambda: health.trouble() is None, "all is well")
 
 
+@pytest.fixture(scope="module")
+def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    broker = Broker(tmp_path_factory.mktemp("proxied"), proxied=True)
+    broker.start()
+    yield broker
+    broker.close()
+
+
 @pytest.mark.slow
-def test_an_idle_healthy_cluster_never_looks_troubled(listeners: ManyListeners) -> None:
-    # The broker closes idle connections after two seconds here, and so do the clients theirs.
+def test_a_network_that_swallows_everything_is_named_and_no_more_once_it_lets_through(proxied: Broker) -> None:
+    assert proxied.proxy is not None
+    with watching(KafkaSettings(proxied.bootstrap)) as health:
+        proxied.proxy.black_hole(on=True)
+        until(lambda: health.trouble() is not None, "trouble")
+        error = health.trouble()
+        assert error is not None
+        assert error.code == "kafka.timeout"
+        assert proxied.bootstrap in error.message
+        proxied.proxy.black_hole(on=False)
+        until(lambda: health.trouble() is None, "all is well")
+
+
+@pytest.mark.slow
+def test_a_connection_that_died_without_a_word_holds_a_reader_up_for_seconds(proxied: Broker) -> None:
+    assert proxied.proxy is not None
+    ensure_topics(KafkaSettings(proxied.direct), [TopicPlan("stranded", 1)])
+    with watching(KafkaSettings(proxied.bootstrap)) as health, closing(health.settings.consumer("reader")) as reader:
+        reader.assign([TopicPartition("stranded", 0, 0)])
+        received: list[bytes | None] = []
+
+        def has(count: int) -> bool:
+            received.extend(message.value() for message in reader.consume(10, 0.2) if message.error() is None)
+            return len(received) == count
+
+        writer = KafkaSettings(proxied.direct).producer()
+        produce_and_wait(writer, "stranded", b"before", None)
+        until(lambda: has(1), "the first record")
+        proxied.proxy.strand()
+        produce_and_wait(writer, "stranded", b"after", None)
+
+        assert until(lambda: has(2), "the second record") < 45, "the client's own default is a minute"
+
+
+@pytest.mark.slow
+def test_an_idle_healthy_cluster_never_looks_troubled(
+    listeners: ManyListeners, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Each client closes its connections after two idle seconds, and opens others when it needs them.
     options = {**scram(), "connections.max.idle.ms": "2000"}
     with watching(listeners.settings("CLIENT", options)) as health:
         changes: list[object] = []
         health.on_change(lambda: changes.append(health.trouble()))
         producer = health.settings.producer()
-        admin = health.settings.admin()
-        admin.list_topics(timeout=10)
-        first = health.answered_at or 0
-        until(lambda: bool(producer.poll(0.1) or (health.answered_at or 0) > first + 8), "eight seconds of answers")
+        producer.list_topics(timeout=10)
+        begun = health.answered_at or 0
+
+        def quiet_for_long() -> bool:
+            producer.poll(0.1)
+            return (health.answered_at or 0) > begun + 8
+
+        until(quiet_for_long, "eight seconds of answers")
 
         assert changes == []
         assert health.trouble() is None
+    assert "can't" not in capsys.readouterr().out

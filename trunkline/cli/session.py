@@ -68,15 +68,15 @@ class Session:
         return Names(self.namespace_option) if self.namespace_option is not None else Names.from_environment()
 
     def kafka(self) -> KafkaSettings:
-        """The cluster, known to answer. Raises `UnavailableError` where none was named and none runs, or it is away."""
-        from trunkline.bus.kafka import ping
+        """The cluster, known to answer. Raises `UnavailableError` where none was named and none runs, or it can't be used."""
+        from trunkline.bus.kafka import KafkaUnusableError, ping
 
         settings = self.kafka_settings()
         self.names()  # a wrong namespace is said at once, not after a broker was waited for
         try:
             ping(settings, PING_SECONDS)
-        except UnavailableError as error:
-            if self.bootstrap is not None:
+        except KafkaUnusableError as error:
+            if self.bootstrap is not None or not error.passes:
                 raise
             from trunkline.bus.embedded import broker_trouble
 

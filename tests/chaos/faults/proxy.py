@@ -25,6 +25,7 @@ class _Link:
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    stranded: bool = False
 
     def reset(self) -> None:
         for writer in (self.client, self.server):
@@ -83,6 +84,10 @@ class TcpProxy:
         """While on, bytes are taken and go nowhere in either direction until it is off again; connections stay open."""
         self._call(self._flowing.clear if on else self._flowing.set)
 
+    def strand(self) -> None:
+        """Connections that are open now are dead from now on and nobody is told, as behind a firewall that forgot them; new ones work."""
+        self._call(self._strand)
+
     def delay(self, seconds: float) -> None:
         """Every chunk waits this long in either direction; 0 for none."""
         self._call(lambda: setattr(self, "_delay", seconds))
@@ -130,6 +135,10 @@ class TcpProxy:
         self.fired[RESET] += len(links)
         return len(links)
 
+    def _strand(self) -> None:
+        for link in self._links:
+            link.stranded = True
+
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             server_reader, server_writer = await asyncio.open_connection(*self._target)
@@ -161,6 +170,9 @@ class TcpProxy:
     ) -> None:
         try:
             while chunk := await reader.read(_CHUNK):
+                if link.stranded:
+                    self.fired[SILENCE] += 1
+                    await asyncio.Event().wait()
                 if self._delay:
                     self.fired[DELAY] += 1
                     await asyncio.sleep(self._delay)

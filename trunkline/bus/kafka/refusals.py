@@ -217,6 +217,8 @@ class KafkaUnusableError(UnavailableError):
     """The cluster can't be used, for one of the reasons in KINDS; `since` is the Unix time at which that began."""
 
     since: float | None = None
+    passes = False
+    """See `Kind.passes`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,9 +232,10 @@ class Refusal:
     @property
     def error(self) -> KafkaUnusableError:
         """As an error that tells a person what to do."""
-        return KafkaUnusableError(
-            self.kind.says.format(address=self.address, detail=self.detail), hint=self.kind.hint, code=self.kind.code
-        )
+        text = self.kind.says.format(address=self.address, detail=self.detail)
+        error = KafkaUnusableError(text, hint=self.kind.hint, code=self.kind.code)
+        error.passes = self.kind.passes
+        return error
 
 
 def refusal(code: str, address: str, detail: str) -> Refusal:

@@ -76,6 +76,9 @@ LEAST_FETCH_BYTES = 2**20
 """A larger batch than this comes whole all the same (KIP-74)."""
 IDLE_FETCH_MS = 1000
 """What was just assigned, or resumed beside partitions that stayed idle, is first asked for when such a fetch ends: so not longer."""
+ANSWER_MS = 10_000
+"""A connection on which a reader's request has no answer for so long is made anew. One that is dead without anybody being told, as
+behind a firewall that forgot it, would hold a pipeline up for the client's default of a minute, and nobody could see why."""
 LATE_SECONDS = 0.04
 """How late a consumer's heartbeats and looks around may be. Records and answers come from outside: for them it does not count."""
 
@@ -215,6 +218,7 @@ class KafkaSettings:
             "fetch.message.max.bytes": min(2 * 2**20, max(self.shares.fetched, LEAST_FETCH_BYTES)),
             # The broker answers at once when something comes: this is only how often an idle consumer asks again.
             "fetch.wait.max.ms": IDLE_FETCH_MS,
+            "socket.timeout.ms": ANSWER_MS,
         }
         if self.consumer_protocol:
             config["group.protocol"] = "consumer"
@@ -274,6 +278,7 @@ class KafkaSettings:
                 "fetch.message.max.bytes": fetch_bytes,
                 "fetch.max.bytes": MAX_MESSAGE_BYTES,
                 "fetch.wait.max.ms": idle_fetch_ms,
+                "socket.timeout.ms": ANSWER_MS,
                 **self.options,
             },
         )
