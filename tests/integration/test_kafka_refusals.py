@@ -188,7 +188,7 @@ def test_a_client_with(case: Case, listeners: ManyListeners, monkeypatch: pytest
     assert case.says in error.message
     result = command(listeners, case, monkeypatch)
     assert result.exit_code == 3
-    assert result.stderr.startswith(f"error[{case.code}]: ")
+    assert result.stderr.startswith(f"error[{case.code}]")
     assert f"hint: {error.hint}" in result.stderr
     local = {"kafka.token", "kafka.advertised"}
     if error.code not in local and error.where is None:
