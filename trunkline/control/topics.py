@@ -6,10 +6,10 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 
 from trunkline.bus.accounting.audit import Entry, announced
-from trunkline.bus.kafka import KafkaSettings, topics_of, translate, watermarks
+from trunkline.bus.kafka import KafkaSettings, answered, topics_of, translate, watermarks
 from trunkline.bus.names import Names
 from trunkline.bus.topics import TopicState, topic_states
 from trunkline.bus.worker.applied import gather_applied, pipelines_of, read_applied
@@ -164,7 +164,7 @@ def delete_topic(cluster: Cluster, deletion: TopicDeletion) -> None:
     with announced(cluster.kafka, cluster.names, entry):
         admin = cluster.kafka.admin()
         try:
-            admin.delete_topics([topic], operation_timeout=_TIMEOUT)[topic].result(_TIMEOUT)
+            answered(admin.delete_topics([topic], operation_timeout=_TIMEOUT)[topic], _TIMEOUT)
         except KafkaException as error:
             raise translate(error, f"the topic {topic} can't be deleted") from error
 
@@ -215,7 +215,7 @@ def _reading_groups(cluster: Cluster, topic: str) -> list[str]:
     """The consumer groups of which a member has a partition of the topic now. Groups that this principal may not see are left out."""
     admin = cluster.kafka.admin()
     try:
-        listed = admin.list_consumer_groups(request_timeout=_TIMEOUT).result(_TIMEOUT)
+        listed = answered(admin.list_consumer_groups(request_timeout=_TIMEOUT), _TIMEOUT)
         groups = [one.group_id for one in listed.valid]
         described = admin.describe_consumer_groups(groups, request_timeout=_TIMEOUT) if groups else {}
     except KafkaException as error:
@@ -223,9 +223,11 @@ def _reading_groups(cluster: Cluster, topic: str) -> list[str]:
     found = []
     for group, future in described.items():
         try:
-            members = future.result(_TIMEOUT).members
-        except KafkaException:
-            continue  # it went away since it was listed, or is not to be seen
+            members = answered(future, _TIMEOUT).members
+        except KafkaException as error:
+            if error.args[0].code() in {KafkaError.GROUP_ID_NOT_FOUND, KafkaError.GROUP_AUTHORIZATION_FAILED}:
+                continue  # it went away since it was listed, or is not to be seen
+            raise translate(error, f"the consumer group {group} can't be asked for") from error
         if any(part.topic == topic for one in members for part in one.assignment.topic_partitions):
             found.append(group)
     return sorted(found)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
+import trunkline
 from trunkline.bus.kafka import UnawaitedProducer, answered
+
+HOUSE = Path(trunkline.__file__).parent
 
 
 class BrokenProducer:
@@ -77,3 +82,17 @@ def test_an_answer_that_never_comes_is_an_error_of_kafkas(monkeypatch: pytest.Mo
         answered(Future(), 0.01)
 
     assert late.value.args[0].code() == KafkaError._TIMED_OUT
+
+
+def test_nobody_waits_for_an_administrators_answer_in_another_way() -> None:
+    bare = []
+    for module in [*(HOUSE / "bus").rglob("*.py"), *(HOUSE / "control").rglob("*.py")]:
+        text = module.read_text(encoding="utf-8")
+        if "admin" not in text or module.parent.name in {"kafka", "embedded"}:
+            continue
+        bare += [
+            f"{module.relative_to(HOUSE)}:{node.lineno}"
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "result"
+        ]
+    assert bare == [], "use `answered`: a TimeoutError passes by everybody who expects Kafka's errors"

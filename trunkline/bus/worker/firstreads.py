@@ -15,7 +15,7 @@ from trunkline.bus.accounting.backlog import Backlogs
 from trunkline.bus.accounting.commits import Commits, all_committed
 from trunkline.bus.accounting.inputs import inputs_of
 from trunkline.bus.intake import Partition
-from trunkline.bus.kafka import EARLIEST, LATEST, KafkaSettings, offset_of_each, translate
+from trunkline.bus.kafka import EARLIEST, LATEST, KafkaSettings, answered, offset_of_each, translate
 from trunkline.bus.names import Names
 from trunkline.bus.topics import topic_identities
 from trunkline.bus.worker.board import Report
@@ -104,7 +104,7 @@ def _known_groups(settings: KafkaSettings, names: Names, readers: Iterable[str])
     """Those that Kafka has a group of: of a thousand new pipelines none is asked for one by one."""
     admin = settings.admin()
     try:
-        listed = admin.list_consumer_groups(request_timeout=TIMEOUT).result(TIMEOUT)
+        listed = answered(admin.list_consumer_groups(request_timeout=TIMEOUT), TIMEOUT)
     except KafkaException as error:
         raise translate(error, "the consumer groups can't be listed") from error
     there = {one.group_id for one in listed.valid}

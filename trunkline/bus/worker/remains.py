@@ -15,7 +15,7 @@ from trunkline.bus.accounting.commits import Commits, all_committed
 from trunkline.bus.accounting.reconcile import parked_now
 from trunkline.bus.commands import Effect, Latest, Write, carry_out
 from trunkline.bus.intake import Partition
-from trunkline.bus.kafka import EARLIEST, LATEST, KafkaSettings, offset_of_each, translate
+from trunkline.bus.kafka import EARLIEST, LATEST, KafkaSettings, answered, offset_of_each, translate
 from trunkline.bus.names import Names
 from trunkline.bus.redrive.jobs import JobLog
 from trunkline.bus.source.positions import position_key, read_positions
@@ -145,7 +145,7 @@ def forget(settings: KafkaSettings, names: Names, pipeline: str, *, by: str) -> 
 def _delete_group(settings: KafkaSettings, names: Names, pipeline: str) -> None:
     admin, group = settings.admin(), names.group(pipeline)
     try:
-        admin.delete_consumer_groups([group], request_timeout=TIMEOUT)[group].result(TIMEOUT)
+        answered(admin.delete_consumer_groups([group], request_timeout=TIMEOUT)[group], TIMEOUT)
     except KafkaException as error:
         name = error.args[0].name()
         if name == "GROUP_ID_NOT_FOUND":
