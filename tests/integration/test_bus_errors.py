@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import socket
 from collections.abc import AsyncIterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -26,12 +29,20 @@ from bus_harness import (
 from conftest import KafkaUnderTest
 from raw_client import write_with_header
 
+from trunkline.bus.deadletters import DeadLetter
 from trunkline.bus.kafka import KafkaSettings, ping
 from trunkline.bus.names import Names
+from trunkline.bus.redrive.edits import Edit, Editor
 from trunkline.bus.states import State
 from trunkline.bus.worker.settings import WorkerSettings
 from trunkline.bus.worker.worker import Worker
-from trunkline.core.errors import UnavailableError
+from trunkline.control.cluster import Cluster
+from trunkline.control.deadletters import details
+from trunkline.control.tail import tail
+from trunkline.core.errors import RejectedError, UnavailableError
+from trunkline.registry.client import RegistryClient
+from trunkline.registry.codec import Encoder
+from trunkline.registry.schema import Schema
 
 pytestmark = [pytest.mark.kafka, pytest.mark.asyncio(loop_scope="module")]
 
@@ -112,6 +123,86 @@ async def test_records_that_cannot_be_decoded_become_byte_identical_dead_letters
         assert letter.header("__connect.errors.stage") == "DECODE"
         assert letter.header("trunkline.attempts") == "1"
     assert [letter.origin for letter in letters] == [(topic, 0, offset) for offset in (1, 2, 3, 5, 6, 7)]
+
+
+PAYER: dict[str, Any] = {"type": "record", "name": "Payment", "fields": [{"name": "payer", "type": "string"}]}
+PAYEE: dict[str, Any] = {"type": "record", "name": "Refund", "fields": [{"name": "payee", "type": "string"}]}
+
+
+async def _of_another_registry(running: Bus, topic: str) -> bytes:
+    """A payment, written with a registry in which its id is the one that a refund of another topic has in ours."""
+    theirs = Registry()
+    await theirs.start()
+    client = RegistryClient(theirs.url)
+    try:
+        ours = await asyncio.to_thread(running.registry.register, f"{topic}-refunds-value", Schema(PAYEE))
+        for number in range(1, ours.id or 0):
+            filler = Schema({"type": "enum", "name": f"Filler{number}", "symbols": ["A"]})
+            await asyncio.to_thread(client.register, f"filler-{number}", filler)
+        schema = await asyncio.to_thread(client.register, f"{topic}-value", Schema(PAYER))
+        assert schema.id == ours.id
+        return Encoder(schema).encode({"payer": "Eve"})
+    finally:
+        client.close()
+        await theirs.stop()
+
+
+async def test_a_record_of_another_registry_is_a_dead_letter_that_names_both_wherever_it_is_read(
+    running: Bus, endpoint: Endpoint
+) -> None:
+    topic, passed = running.name("payments"), running.name("payments-passed")
+    stream = _stream("payments-through", topic, passed, "[{filter: 'true'}]")
+    manifests = topic_manifest(topic, schema=None) + topic_manifest(passed, schema=None) + stream
+    sinks = [http_sink(name, of, connection="peer") for name, of in (("paid", topic), ("paid-passed", passed))]
+    encoder = await running.encoder(topic, PAYER)
+    await running.add(manifests + "".join(sinks))
+    foreign = await _of_another_registry(running, topic)
+    await running.send(topic, [(value, b"k", []) for value in (encoder.encode({"payer": "Ann"}), foreign, foreign)])
+    assert await _settled(running, "paid", 3) == {"delivered": 1, "filtered": 0, "dead": 2}
+    assert await _settled(running, "paid-passed", 1) == {"delivered": 1, "filtered": 0, "dead": 0}
+    assert [asked.json for asked in endpoint.to("/paid") + endpoint.to("/paid-passed")] == [{"payer": "Ann"}] * 2
+    for pipeline in ("paid", "payments-through"):
+        letters = await running.dead_letters(pipeline)
+        assert [letter.value for letter in letters] == [foreign, foreign]
+        assert await _codes(running, pipeline) == ["record.foreign_schema"] * 2
+        for named in ("Refund", f"{topic}-refunds-value", f"{topic}-value", running.registry.name):
+            assert named in letters[0].header("__connect.errors.exception.message")
+    await asyncio.to_thread(_who_looks_at_it_is_told, running, topic, letters[0])
+
+
+def _who_looks_at_it_is_told(running: Bus, topic: str, letter: DeadLetter) -> None:
+    """`dlq show`, `topic tail` and an edit say what it is, and show no datum of the other schema."""
+    cluster = Cluster(running.settings, running.names, "a test", lambda: nullcontext(running.registry))
+    shown = details(letter, cluster.decoders(running.registry))
+    tailed = list(tail(cluster, running.registry, topic, count=3, follow=False))
+    of_letters = list(tail(cluster, running.registry, running.names.dead_letters("paid"), count=1, follow=False))
+    assert tailed[0].value == {"payer": "Ann"}
+    for told in (shown.undecodable, tailed[-1].undecodable, of_letters[0].undecodable):
+        assert "Refund" in (told or "")
+        assert f"{topic}-value" in (told or "")
+    with pytest.raises(RejectedError) as refused:
+        Editor(running.registry, Edit(set={"payer": "'Bob'"})).edited(letter)
+    assert refused.value.code == "record.foreign_schema"
+    whole = Editor(running.registry, Edit(document={"payer": "Bob"})).edited(letter)
+    assert cluster.decoders(running.registry)(topic).decode(whole)[1] == {"payer": "Bob"}
+
+
+async def test_a_topic_that_the_registry_knows_nothing_of_fails_its_readers_and_judges_no_record(
+    running: Bus, endpoint: Endpoint
+) -> None:
+    topic = running.name("strange")
+    await running.add(topic_manifest(topic, schema=None) + http_sink("strange-out", topic, connection="peer"))
+    schema = await asyncio.to_thread(running.registry.register, f"{topic}-elsewhere", Schema(PAYER))
+    value = Encoder(schema).encode({"payer": "Ann"})
+    await running.send(topic, [(value, b"k", [])])
+    report = await running.until_failed("strange-out")
+    assert (report.state, report.code) == (State.FAILED, "schema.no_subject")
+    assert f"{topic}-value" in (report.reason or "")
+    assert not await running.dead_letters("strange-out")
+    await asyncio.to_thread(running.registry.register, f"{topic}-value", Schema(PAYER))
+    await running.wish("strange-out", restart=1)
+    assert await _settled(running, "strange-out", 1) == {"delivered": 1, "filtered": 0, "dead": 0}
+    assert [asked.json for asked in endpoint.to("/strange-out")] == [{"payer": "Ann"}]
 
 
 def _stream(name: str, source: str, target: str, steps: str, extra: str = "") -> str:

@@ -215,6 +215,16 @@ def idempotency_key(namespace: str, pipeline: str, event: Event, output: str = "
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
+def written_topic(topic: str, headers: Sequence[tuple[str, Any]]) -> str:
+    """The topic that a record was written to first, by whoever chose its schema: that of the record itself, unless it is a dead letter,
+    was sent again, or is parked."""
+    found = {name: value for name, value in headers if name in {ORIGIN, TOPIC} and isinstance(value, bytes)}
+    place = place_in(found[ORIGIN].decode("utf-8", "replace")) if ORIGIN in found else None
+    if place is not None:
+        return place[0]
+    return found[TOPIC].decode("utf-8", "replace") if TOPIC in found else topic
+
+
 def origin_topic(headers: Sequence[tuple[str, Any]]) -> str | None:
     """The topic that a redriven record came from first."""
     for name, value in headers:

@@ -9,8 +9,13 @@ from dataclasses import dataclass, field
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
 from trunkline.bus.topics import ensure_topics, internal_topics
+from trunkline.bus.worker.applied import gather_applied, read_applied
 from trunkline.bus.worker.board import Board
+from trunkline.core.errors import ConfigurationError
+from trunkline.core.manifests import Project
+from trunkline.core.subjects import Subjects
 from trunkline.registry.client import RegistryClient
+from trunkline.registry.decoders import Decoders
 
 RegistryOpener = Callable[[], AbstractContextManager[RegistryClient]]
 
@@ -26,6 +31,7 @@ class Cluster:
     registry: RegistryOpener
     """Opens the schema registry for as long as its context lasts, which may take seconds where none is running."""
     _board: Board | None = field(default=None, init=False, repr=False)
+    _project: Project | None = field(default=None, init=False, repr=False)
 
     @property
     def board(self) -> Board:
@@ -33,6 +39,19 @@ class Cluster:
         if self._board is None:
             self._board = Board(self.kafka, self.names)
         return self._board
+
+    def subjects_of(self, topic: str) -> Subjects:
+        """The subjects that values of a topic may be of, as the manifests that are applied say."""
+        if self._project is None:
+            try:
+                self._project = gather_applied(read_applied(self.kafka, self.names)).project
+            except ConfigurationError:
+                self._project = Project()  # what is applied can't be read here: every topic has its usual subject
+        return self._project.subjects_of(topic)
+
+    def decoders(self, registry: RegistryClient) -> Decoders:
+        """The decoder of each topic, for looking at records."""
+        return Decoders(registry, self.subjects_of)
 
     def ensure_internal_topics(self) -> None:
         """Creates those of our own topics that are missing: whoever writes first may come before any worker."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
@@ -82,7 +83,7 @@ def waiting(
 ) -> Waiting:
     """The oldest `limit` dead letters of one pipeline that were not sent again and for which `where`, an expression, is true."""
     pipelines.known(cluster, pipeline)
-    matches = compile_filter(where, Decoder(registry)) if where is not None else None
+    matches = compile_filter(where, cluster.decoders(registry)) if where is not None else None
     found = Redrive(cluster.kafka, cluster.names, pipeline).still_waiting()
     chosen = list(islice((letter for letter in found if matches is None or matches(letter)), limit))
     return Waiting(chosen) if matches is None else Waiting(chosen, matches.unjudged, matches.first_unjudged)
@@ -143,10 +144,10 @@ class LetterDetails:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-def details(letter: DeadLetter, registry: RegistryClient) -> LetterDetails:
-    """What there is to read of a dead letter."""
+def details(letter: DeadLetter, decoder_of: Callable[[str], Decoder]) -> LetterDetails:
+    """What there is to read of a dead letter. `decoder_of` gives the decoder of a topic."""
     topic, partition, offset = letter.origin
-    value, undecodable = decoded_value(letter.value, Decoder(registry))
+    value, undecodable = decoded_value(letter.value, decoder_of(letter.first_origin[0]))
     return LetterDetails(
         place=letter.place,
         failed_at=utc(letter.failed_at),

@@ -114,11 +114,10 @@ def carry_out(cluster: Cluster, registry: RegistryClient, proposal: Proposal) ->
     where what is applied has moved since the proposal was made, so that it would do something else now.
     """
     ensure_topics(cluster.kafka, [*internal_topics(cluster.names), *declared_topics(proposal.project)])
-    for name, topic in proposal.project.topics.items():
-        if topic.spec.compatibility is not None and not name.endswith(".*"):
-            _set_level(cluster, registry, f"{name}-value", topic.spec.compatibility)
-    for subject, schema in proposal.schemas.items():
-        registry.register(subject, schema)
+    for subject, level in proposal.project.levels():
+        _set_level(cluster, registry, subject, level)
+    for topic, schema in proposal.schemas.items():
+        registry.register(proposal.project.subject_of(topic), schema)
     if proposal.changes:
 
         def replan(now: Mapping[str, dict[str, Any]]) -> list[Change]:
@@ -183,7 +182,7 @@ def _planned(
 
 
 def _schemas(project: Project) -> dict[str, Schema]:
-    """Declared and derived schemas by subject. Those of families belong to members that appear later."""
+    """Declared and derived schemas by topic. Those of families belong to members that appear later."""
     found: dict[str, Schema] = {}
     problems: list[Problem] = []
     for topic, source in project.schemas.items():
@@ -191,7 +190,7 @@ def _schemas(project: Project) -> dict[str, Schema]:
         if topic.endswith(".*") or source is None or manifest is None:
             continue
         try:
-            found[f"{topic}-value"] = Schema(source)
+            found[topic] = Schema(source)
         except SchemaError as error:
             problems.append(
                 project.origin(manifest).problem(("spec", "schema"), error.message, error.hint, "schema.invalid")
@@ -204,7 +203,8 @@ def _schemas(project: Project) -> dict[str, Schema]:
 def _new_schemas(project: Project, registry: RegistryClient, schemas: Mapping[str, Schema]) -> list[str]:
     """The subjects that get a new version. Raises `ManifestError` that names the pipelines which a change would break."""
     problems, new = [], []
-    for subject, schema in schemas.items():
+    for topic, schema in schemas.items():
+        subject = project.subject_of(topic)
         versions = registry.versions(subject)
         if not versions:
             new.append(subject)
@@ -213,7 +213,6 @@ def _new_schemas(project: Project, registry: RegistryClient, schemas: Mapping[st
         if schema.fingerprint in known:
             continue
         new.append(subject)
-        topic = subject.removesuffix("-value")
         manifest = project.topic_of(topic)
         assert manifest is not None
         readers = _readers(project, topic)

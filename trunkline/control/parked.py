@@ -20,7 +20,7 @@ from trunkline.core.casting import compile_caster
 from trunkline.core.errors import ConfigurationError, RejectedError, did_you_mean
 from trunkline.core.jsonable import to_jsonable
 from trunkline.registry.client import RegistryClient
-from trunkline.registry.codec import Decoder, Encoder
+from trunkline.registry.codec import Encoder
 
 POLL_SECONDS = 0.2
 
@@ -130,9 +130,9 @@ def chosen(
     )
 
 
-def whole(one: Parked, registry: RegistryClient) -> dict[str, Any]:
+def whole(cluster: Cluster, one: Parked, registry: RegistryClient) -> dict[str, Any]:
     """A record as data with headers and value, the value decoded where that is possible."""
-    value, undecodable = decoded_value(one.record.value, Decoder(registry))
+    value, undecodable = decoded_value(one.record.value, cluster.decoders(registry)(one.record.origin.topic))
     return {
         **one.as_dict(),
         "headers": {name: text_of(content) for name, content in one.record.headers},
@@ -141,16 +141,16 @@ def whole(one: Parked, registry: RegistryClient) -> dict[str, Any]:
     }
 
 
-def encoded(content: bytes, one: Parked, registry: RegistryClient, *, where: str) -> bytes:
+def encoded(cluster: Cluster, content: bytes, one: Parked, registry: RegistryClient, *, where: str) -> bytes:
     """A new value for a record, given as JSON, in the schema that its value has.
 
     Raises `ConfigurationError` for what does not fit; `where` says where the content came from.
     """
     topic = one.record.origin.topic
     try:
-        schema, _ = Decoder(registry).decode(one.record.value)
+        schema, _ = cluster.decoders(registry)(topic).decode(one.record.value)
     except RejectedError:
-        schema = registry.latest(f"{topic}-value")  # what can't be read is replaced by what can
+        schema = registry.latest(cluster.subjects_of(topic).of("")[0])  # what can't be read is replaced by what can
     try:
         datum = orjson.loads(content)
         if isinstance(schema.json, dict) and schema.json.get("type") == "record":

@@ -63,7 +63,7 @@ def surroundings(
         def runs(pipeline: str) -> bool:
             return attended(pipelines.applied(cluster), cluster.board.reports(), pipeline)
 
-        yield Surroundings(kafka, names, registry, publisher, executor, runs)
+        yield Surroundings(kafka, names, registry, publisher, executor, runs, cluster.subjects_of)
 
 
 def order_of(

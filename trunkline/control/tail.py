@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from trunkline.bus.deadletters import written_topic
 from trunkline.bus.kafka import (
     KafkaSettings,
     end_offsets,
@@ -74,11 +75,17 @@ def tail(
     Raises `ConfigurationError` for an unknown topic.
     """
     require_topic(cluster, topic)
-    return _records(cluster.kafka, Decoder(registry), topic, count, holds, follow=follow)
+    return _records(cluster.kafka, cluster.decoders(registry), topic, count, holds, follow=follow)
 
 
 def _records(
-    kafka: KafkaSettings, decoder: Decoder, topic: str, count: int, holds: Expression | None, *, follow: bool
+    kafka: KafkaSettings,
+    decoder_of: Callable[[str], Decoder],
+    topic: str,
+    count: int,
+    holds: Expression | None,
+    *,
+    follow: bool,
 ) -> Iterator[TopicRecord]:
     reader = kafka.reader(eof=True)
     try:
@@ -86,13 +93,13 @@ def _records(
         last: list[TopicRecord] = []
         if count:
             for partition, end in ends.items():
-                last += _last(reader, topic, partition, end, count, decoder, holds)
+                last += _last(reader, topic, partition, end, count, decoder_of, holds)
         last.sort(key=lambda record: (record.timestamp, record.partition, record.offset))
         yield from last[-count:] if count else []
         if follow:
             reader.assign([TopicPartition(topic, partition, end) for partition, end in ends.items()])
             for message in _arriving(reader):
-                arrived = decoded(message, decoder, holds)
+                arrived = decoded(message, decoder_of, holds)
                 if arrived is not None:
                     yield arrived
     finally:
@@ -100,7 +107,13 @@ def _records(
 
 
 def _last(
-    reader: Consumer, topic: str, partition: int, end: int, count: int, decoder: Decoder, holds: Expression | None
+    reader: Consumer,
+    topic: str,
+    partition: int,
+    end: int,
+    count: int,
+    decoder_of: Callable[[str], Decoder],
+    holds: Expression | None,
 ) -> list[TopicRecord]:
     """The last records of one partition, read back further and further until there are enough."""
     first = watermarks(reader, topic, partition)[0]
@@ -110,7 +123,7 @@ def _last(
         found = [
             record
             for message in _until(reader, topic, partition, begin, end)
-            if (record := decoded(message, decoder, holds)) is not None
+            if (record := decoded(message, decoder_of, holds)) is not None
         ]
         if len(found) >= count or begin <= first:
             return found[-count:]
@@ -145,12 +158,14 @@ def _arriving(reader: Consumer) -> Iterator[Message]:
             yield from records_of([message], "no more records can be read")
 
 
-def decoded(message: Message, decoder: Decoder, holds: Expression | None = None) -> TopicRecord | None:
+def decoded(
+    message: Message, decoder_of: Callable[[str], Decoder], holds: Expression | None = None
+) -> TopicRecord | None:
     """A record; None where the filter does not let it pass. What the filter can't be evaluated on does not pass."""
     topic, value, key = message.topic() or "", message.value(), message.key()
     partition, offset = message.partition() or 0, offset_of(message)
     timestamp, headers = message.timestamp()[1], headers_of(message)
-    datum, error = decoded_value(value, decoder)
+    datum, error = decoded_value(value, decoder_of(written_topic(topic, headers)))
     if holds is not None:
         event = Event(
             datum,

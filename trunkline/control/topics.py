@@ -107,8 +107,9 @@ def describe_topic(cluster: Cluster, registry: RegistryClient, topic: str) -> To
     finally:
         reader.close()
     project = gather_applied(read_applied(kafka, cluster.names)).project
-    versions = registry.versions(f"{topic}-value")
-    schema = registry.latest(f"{topic}-value") if versions else None
+    subject = project.subjects_of(topic).of("")[0]
+    versions = registry.versions(subject)
+    schema = registry.latest(subject) if versions else None
     return Topic(
         topic,
         state.id,

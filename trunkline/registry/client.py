@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -29,6 +30,8 @@ T = TypeVar("T")
 UNKNOWN_FOR: Final = 10.0
 """Seconds for which an id that the registry does not know is not asked for again."""
 _MAX_REFERENCES: Final = 200
+_CONTEXT: Final = re.compile(r"^:\.[^:]*:")
+"""A context stands before the subject where a registry has several: https://docs.confluent.io/platform/current/schema-registry/schema-linking-cp.html"""
 _HERE: Final = frozenset({"127.0.0.1", "::1"})
 
 
@@ -46,7 +49,16 @@ class RegistryClient:
         self._by_id: dict[int, Schema] = {}
         self._by_fingerprint: dict[tuple[str, str], Schema] = {}
         self._unknown: dict[int, tuple[float, RejectedError]] = {}
+        self._subjects: dict[int, set[str]] = {}
+        """The subjects that an id is known to be of: there may be more."""
+        self._not_of: dict[tuple[int, str], float] = {}
+        """When (monotonic) it may be asked again whether an id is of a subject that it was not of."""
         self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        """The URL, without a password."""
+        return self._url
 
     def close(self) -> None:
         """Close the connections. The client can't be used any more."""
@@ -89,6 +101,57 @@ class RegistryClient:
                 f"the schema with id {schema_id} can't be used: {error}", code="record.undecodable"
             ) from error
 
+    def is_of(self, schema: Schema, subject: str) -> bool:
+        """See `SubjectSource.is_of`. What is true stays true; what is not is asked again after some seconds, and at once of a subject that
+        does not exist yet."""
+        schema_id = schema.id or 0
+        if subject in self._subjects.get(schema_id, ()):
+            return True
+        if time.monotonic() < self._not_of.get((schema_id, subject), 0.0):
+            return False
+        found = subject in self._asked_subjects(schema_id) or self._looked_up(schema_id, subject)
+        exists = found or self.has_subject(subject)
+        with self._lock:
+            if found:
+                self._subjects.setdefault(schema_id, set()).add(subject)
+                self._not_of.pop((schema_id, subject), None)
+            elif exists:
+                if len(self._not_of) > 10_000:
+                    self._not_of.clear()
+                self._not_of[schema_id, subject] = time.monotonic() + UNKNOWN_FOR
+        return found
+
+    def subjects_of(self, schema: Schema) -> list[str]:
+        """See `SubjectSource.subjects_of`."""
+        return sorted(self._asked_subjects(schema.id or 0))
+
+    def has_subject(self, subject: str) -> bool:
+        """See `SubjectSource.has_subject`. Asked anew at every call."""
+        try:
+            return bool(self._call(lambda: self._remote.versions(subject, deleted=True)))
+        except _NotFoundError:
+            return False
+
+    def _asked_subjects(self, schema_id: int) -> set[str]:
+        """Nothing also where the registry does not offer the question."""
+        try:
+            found = self._call(lambda: self._remote.subjects_of(schema_id))
+        except _NotFoundError:
+            return set()
+        except ConfigurationError as error:
+            if error.code != "registry.unexpected":
+                raise
+            return set()
+        return {_CONTEXT.sub("", subject) for subject in found}
+
+    def _looked_up(self, schema_id: int, subject: str) -> bool:
+        """The other way round: not every registry tells of softly deleted versions, or knows the subjects of an id at all."""
+        try:
+            wire = self._call(lambda: self._remote.schema(schema_id))
+            return self._call(lambda: self._remote.lookup(subject, wire)) == schema_id
+        except _NotFoundError:
+            return False
+
     def latest(self, subject: str) -> Schema:
         """See `SchemaSource.latest`. Asked anew at every call."""
         return self.version(subject, "latest")
@@ -117,6 +180,7 @@ class RegistryClient:
             ) from error
         with self._lock:
             self._by_id.setdefault(made.id or 0, made)
+            self._subjects.setdefault(made.id or 0, set()).add(subject)
             return self._by_fingerprint.setdefault((subject, schema.fingerprint), made)
 
     def subjects(self) -> list[str]:

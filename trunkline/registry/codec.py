@@ -40,7 +40,8 @@ class Decoder:
     """Decodes values of any registered schema.
 
     With a `reader` every datum is brought to that schema by Avro's rules of resolution. `trust="external"` walks every datum
-    before it is decoded. One decoder may be used by several threads.
+    before it is decoded. `belongs` is asked once about each schema that is met, and raises for one that such values can't have; what it
+    refused it is asked about again. One decoder may be used by several threads.
     """
 
     def __init__(
@@ -50,8 +51,10 @@ class Decoder:
         reader: Schema | None = None,
         trust: Literal["internal", "external"] = "internal",
         limits: Limits = DEFAULT_LIMITS,
+        belongs: Callable[[Schema], None] | None = None,
     ) -> None:
         self._schemas = schemas
+        self._belongs = belongs
         self._reader = reader
         self._trust = trust
         self._limits = limits
@@ -61,7 +64,7 @@ class Decoder:
         """The schema that the value was written with, and the datum.
 
         Raises RejectedError: `record.undecodable`, `record.too_large`, `record.unknown_schema`, or `record.schema_mismatch`
-        where the reader's schema can't take it. What the schema source raises passes through.
+        where the reader's schema can't take it. What the schema source and `belongs` raise passes through.
         """
         try:
             plan = self._plans[value[:PREFIX_SIZE]]
@@ -128,6 +131,8 @@ class Decoder:
         found = schema_id(value)
         assert value is not None
         schema = self._schemas.by_id(found)
+        if self._belongs is not None:
+            self._belongs(schema)
         guard = Guard(schema.type, self._limits) if self._trust == "external" or needs_guard(schema.type) else None
         parsed, convert, named = schema.parsed, None, False
         if self._reader is not None and self._reader.text != schema.text:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from confluent_kafka.schema_registry import Schema as WireSchema
-from confluent_kafka.schema_registry import SchemaRegistryClient
+from confluent_kafka.schema_registry import SchemaReference, SchemaRegistryClient
 from confluent_kafka.schema_registry.common._httpx_compat import httpx
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
@@ -45,6 +45,17 @@ class ConfluentRegistry:
         found = _asked(lambda: self._client.get_version(subject, version, deleted))  # type: ignore[arg-type]
         return _schema(found.schema, found.schema_id)
 
+    def subjects_of(self, schema_id: int) -> list[str]:
+        """See `Remote`. Not every registry has the shorter way, `/schemas/ids/{id}/subjects`."""
+        found = _asked(lambda: self._client.get_schema_versions(schema_id, deleted=True))
+        return sorted({str(one.subject) for one in found})
+
+    def lookup(self, subject: str, schema: RemoteSchema) -> int:
+        """See `Remote`."""
+        references = [SchemaReference(one.name, one.subject, one.version) for one in schema.references]
+        wire = WireSchema(schema.text, schema.type, references)
+        return int(_asked(lambda: self._client.lookup_schema(subject, wire, deleted=True)).schema_id or 0)
+
     def register(self, subject: str, text: str) -> int:
         """See `Remote`."""
         return int(_asked(lambda: self._client.register_schema(subject, WireSchema(text, "AVRO"))))
@@ -53,9 +64,9 @@ class ConfluentRegistry:
         """See `Remote`."""
         return list(_asked(self._client.get_subjects))
 
-    def versions(self, subject: str) -> list[int]:
+    def versions(self, subject: str, *, deleted: bool = False) -> list[int]:
         """See `Remote`."""
-        return list(_asked(lambda: self._client.get_versions(subject)))
+        return list(_asked(lambda: self._client.get_versions(subject, deleted=deleted)))
 
     def level(self, subject: str | None) -> str:
         """See `Remote`."""

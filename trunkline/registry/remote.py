@@ -40,6 +40,10 @@ class Reference:
     subject: str
     version: int
 
+    def as_dict(self) -> dict[str, Any]:
+        """The form of the REST interface."""
+        return {"name": self.name, "subject": self.subject, "version": self.version}
+
 
 @dataclass(frozen=True, slots=True)
 class RemoteSchema:
@@ -63,14 +67,20 @@ class Remote(Protocol):
     def version(self, subject: str, version: int | str, *, deleted: bool = False) -> RemoteSchema:
         """One version of a subject, also of those that were deleted softly."""
 
+    def subjects_of(self, schema_id: int) -> list[str]:
+        """The subjects that an id belongs to, also by versions that were deleted softly (which not every registry tells)."""
+
+    def lookup(self, subject: str, schema: RemoteSchema) -> int:
+        """The id that a schema has under a subject, also of a version that was deleted softly."""
+
     def register(self, subject: str, text: str) -> int:
         """The id of an Avro schema under a subject, registered where it is new."""
 
     def subjects(self) -> list[str]:
         """All subjects."""
 
-    def versions(self, subject: str) -> list[int]:
-        """The versions of a subject."""
+    def versions(self, subject: str, *, deleted: bool = False) -> list[int]:
+        """The versions of a subject, also of those that were deleted softly."""
 
     def level(self, subject: str | None) -> str:
         """The compatibility level set for a subject, or the global one."""
@@ -102,6 +112,17 @@ class LoopbackRegistry:
         more = "?deleted=true" if deleted else ""
         return remote_schema(self._ask("GET", f"/subjects/{quote(subject, safe='')}/versions/{version}{more}"))
 
+    def subjects_of(self, schema_id: int) -> list[str]:
+        """See `Remote`."""
+        found = self._ask("GET", f"/schemas/ids/{schema_id}/versions?deleted=true")
+        return sorted({str(one["subject"]) for one in found})
+
+    def lookup(self, subject: str, schema: RemoteSchema) -> int:
+        """See `Remote`."""
+        references = [one.as_dict() for one in schema.references]
+        body = {"schema": schema.text, "schemaType": schema.type, "references": references}
+        return int(self._ask("POST", f"/subjects/{quote(subject, safe='')}?deleted=true", body)["id"])
+
     def register(self, subject: str, text: str) -> int:
         """See `Remote`."""
         body = {"schema": text, "schemaType": "AVRO"}
@@ -111,9 +132,10 @@ class LoopbackRegistry:
         """See `Remote`."""
         return list(self._ask("GET", "/subjects"))
 
-    def versions(self, subject: str) -> list[int]:
+    def versions(self, subject: str, *, deleted: bool = False) -> list[int]:
         """See `Remote`."""
-        return list(self._ask("GET", f"/subjects/{quote(subject, safe='')}/versions"))
+        more = "?deleted=true" if deleted else ""
+        return list(self._ask("GET", f"/subjects/{quote(subject, safe='')}/versions{more}"))
 
     def level(self, subject: str | None) -> str:
         """See `Remote`."""

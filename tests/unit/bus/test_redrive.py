@@ -97,20 +97,20 @@ def test_a_record_that_goes_again_says_where_it_came_from_first_and_how_often_it
 def test_a_filter_that_can_not_be_evaluated_on_a_letter_is_not_true_of_it_and_says_why() -> None:
     schemas = Schemas()
     order = schemas.encoder(ORDER).encode({"id": 1, "customer": "c", "amount": 2})
-    holds = compile_filter("meta.id == '1' && event.idd == 'x'", Decoder(schemas))
+    holds = compile_filter("meta.id == '1' && event.idd == 'x'", lambda _topic: Decoder(schemas))
     assert [holds(letter(offset, 5, value=order)) for offset in (3, 4)] == [False, False]
     assert holds.unjudged == 2
     assert re.fullmatch("1@3: .*idd.*", holds.first_unjudged)
 
 
 def test_of_a_letter_whose_value_is_unreadable_that_is_the_reason() -> None:
-    holds = compile_filter("event.id == 1", Decoder(Schemas()))
+    holds = compile_filter("event.id == 1", lambda _topic: Decoder(Schemas()))
     assert not holds(letter(3, 5, value=b"no Avro"))
     assert "0x6e" in holds.first_unjudged
 
 
 def test_a_filter_that_is_false_is_no_trouble() -> None:
-    holds = compile_filter("letter.stage == 'DECODE'", Decoder(Schemas()))
+    holds = compile_filter("letter.stage == 'DECODE'", lambda _topic: Decoder(Schemas()))
     assert not holds(letter(3, 5))
     assert (holds.unjudged, holds.first_unjudged) == (0, "")
 

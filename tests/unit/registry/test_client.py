@@ -2,80 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Callable
-from typing import Any, TypeVar
 
 import pytest
-from aiohttp import web
 
 from trunkline.core.errors import ConfigurationError, RejectedError, RetriableError, UnavailableError
 from trunkline.registry import client as client_module
 from trunkline.registry.client import RegistryClient
 from trunkline.registry.rules import register
 from trunkline.registry.schema import Schema
-from trunkline.registry.service import registry_app
-from trunkline.registry.store import MemoryStore
 
+from .served import FAST, Registry, apart
 from .sources import record
-
-T = TypeVar("T")
-FAST = {"max.retries": 0}
-
-
-class Registry:
-    """A registry under a path of a server that counts requests, wants a password, and can be out of order."""
-
-    def __init__(self) -> None:
-        self.store = MemoryStore()
-        self.requests = 0
-        self.out_of_order: int | None = None
-        self.password: str | None = None
-
-    async def start(self) -> str:
-        outer = web.Application(middlewares=[self.watch])
-        outer.add_subapp("/registry", registry_app(self.store))
-        self.runner = web.AppRunner(outer)
-        await self.runner.setup()
-        await web.TCPSite(self.runner, "127.0.0.1", 0).start()
-        return f"http://127.0.0.1:{self.runner.addresses[0][1]}/registry"
-
-    @web.middleware
-    async def watch(self, request: web.Request, handler: Any) -> Any:
-        self.requests += 1
-        if self.out_of_order:
-            raise _status(self.out_of_order)
-        if self.password and request.headers.get("Authorization") != self.password:
-            raise web.HTTPUnauthorized
-        return await handler(request)
-
-
-def _status(status: int) -> web.HTTPException:
-    found = {500: web.HTTPInternalServerError, 503: web.HTTPServiceUnavailable, 404: web.HTTPNotFound, 429: None}[
-        status
-    ]
-    return found() if found else web.HTTPTooManyRequests()
-
-
-@pytest.fixture
-async def registry() -> AsyncIterator[Registry]:
-    made = Registry()
-    made.url = await made.start()  # type: ignore[attr-defined]
-    yield made
-    await made.runner.cleanup()
-
-
-@pytest.fixture(params=[FAST, {}], ids=["as one elsewhere", "as one on this machine"])
-async def client(registry: Any, request: pytest.FixtureRequest) -> AsyncIterator[RegistryClient]:
-    made = RegistryClient(registry.url, request.param)
-    yield made
-    made.close()
-
-
-async def apart(call: Callable[..., T], *args: Any) -> T:
-    return await asyncio.to_thread(call, *args)
 
 
 async def test_a_registered_schema_is_found_by_id_and_as_the_latest(client: RegistryClient) -> None:

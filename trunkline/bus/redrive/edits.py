@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import orjson
@@ -13,8 +14,12 @@ from trunkline.bus.redrive.letters import FailedEvent, letter_expression
 from trunkline.core.casting import Caster, compile_caster
 from trunkline.core.errors import ConfigurationError, RejectedError
 from trunkline.core.expressions import Expression
+from trunkline.core.subjects import Subjects
+from trunkline.registry.belonging import require_belonging
 from trunkline.registry.client import RegistryClient
 from trunkline.registry.codec import Decoder, Encoder
+from trunkline.registry.decoders import SubjectsOf
+from trunkline.registry.schema import Schema
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +72,16 @@ class _Target:
 class Editor:
     """Makes edited values of records: encoded with the newest schema of the topic that each came from."""
 
-    def __init__(self, registry: RegistryClient, edit: Edit) -> None:
+    def __init__(self, registry: RegistryClient, edit: Edit, subjects_of: SubjectsOf = Subjects) -> None:
         self._registry = registry
+        self._subjects_of = subjects_of
         self._document = edit.document
         self._changes = Changes(edit.set)
         self._targets: dict[str, _Target] = {}
 
     def edited(self, letter: DeadLetter) -> bytes:
         """The new value. Raises RejectedError with the field and the reason where it does not fit the schema."""
-        target = self._target(letter.first_origin[0])
+        target = self._target(letter)
         if self._document is not None:
             return target.encoder.encode(target.caster(self._document))
         if letter.value is None:
@@ -84,18 +90,30 @@ class Editor:
         self._changes.apply(value, letter)
         return target.encoder.encode(value)
 
-    def _target(self, topic: str) -> _Target:
-        found = self._targets.get(topic)
+    def _target(self, letter: DeadLetter) -> _Target:
+        topic = letter.first_origin[0]
+        subjects = replace(self._subjects_of(topic), lenient=True)
+        belongs = partial(require_belonging, source=self._registry, subjects=subjects)
+        subject = subjects.of(self._record_of(letter, belongs) if "{record}" in subjects.patterns[0] else "")[0]
+        found = self._targets.get(subject)
         if found is None:
             try:
-                schema = self._registry.latest(f"{topic}-value")
+                schema = self._registry.latest(subject)
             except ConfigurationError as error:
                 raise RejectedError(
                     f"the topic {topic!r} has no schema: {error.message}", code="edit.refused"
                 ) from error
             caster = compile_caster(schema.json, values="json")
-            found = self._targets[topic] = _Target(Encoder(schema), Decoder(self._registry, reader=schema), caster)
+            found = self._targets[subject] = _Target(
+                Encoder(schema), Decoder(self._registry, reader=schema, belongs=belongs), caster
+            )
         return found
+
+    def _record_of(self, letter: DeadLetter, belongs: Callable[[Schema], None]) -> str:
+        """The full name of the schema of a letter's value, where the subject follows from that."""
+        if letter.value is None:
+            raise RejectedError("it has no value that would tell its schema", code="edit.refused")
+        return Decoder(self._registry, belongs=belongs).schema_of(letter.value).name
 
 
 def input_editor(edit: Edit) -> Callable[[DeadLetter], dict[str, Any]]:

@@ -25,8 +25,9 @@ from trunkline.bus.redrive.transactions import BATCH, Sender, retry_way
 from trunkline.bus.source.publish import Publisher
 from trunkline.core.errors import ConfigurationError, FatalError, TrunklineError
 from trunkline.core.secret import redact
+from trunkline.core.subjects import Subjects
 from trunkline.registry.client import RegistryClient
-from trunkline.registry.codec import Decoder
+from trunkline.registry.decoders import Decoders, SubjectsOf
 
 LOOK_SECONDS = 0.2
 """How often somebody who waits for the rate looks for a pause or a cancellation."""
@@ -46,6 +47,8 @@ class Surroundings:
     publisher: Callable[[str], Publisher | None]
     executor: str
     attended: Callable[[str], bool] = lambda _pipeline: True
+    subjects_of: SubjectsOf = Subjects
+    """The subjects that the values of a topic may be of, as the applied manifests say."""
 
 
 def way_of(around: Surroundings, pipeline: str, order: RedriveOrder) -> Way:
@@ -62,7 +65,10 @@ def way_of(around: Surroundings, pipeline: str, order: RedriveOrder) -> Way:
             code="redrive.unattended",
         )
     return retry_way(
-        around.settings, around.names, pipeline, Editor(around.registry, edit) if edit is not None else None
+        around.settings,
+        around.names,
+        pipeline,
+        Editor(around.registry, edit, around.subjects_of) if edit is not None else None,
     )
 
 
@@ -70,7 +76,9 @@ def plan_of(
     around: Surroundings, pipeline: str, order: RedriveOrder, way: Way, marks: Marks | None = None, *, sent: int = 0
 ) -> Plan:
     """The letters that are to be sent now. Raises `ConfigurationError` for a wrong filter and a refused edit."""
-    matches = compile_filter(order.where, Decoder(around.registry)) if order.where is not None else None
+    matches = (
+        compile_filter(order.where, Decoders(around.registry, around.subjects_of)) if order.where is not None else None
+    )
     marks = marks or Marks.read(around.settings, around.names, pipeline)
     topic = around.names.dead_letters(pipeline)
     return make_plan(around.settings, topic, order, marks, way, matches=matches, sent=sent)

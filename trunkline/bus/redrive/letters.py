@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -86,17 +87,19 @@ class LetterFilter:
     """Whether an expression is true of a dead letter. One that can't be evaluated on a dead letter is not true of it, and counted:
     a field that is spelt wrongly would look like no letter at all."""
 
-    def __init__(self, text: str, decoder: Decoder) -> None:
+    def __init__(self, text: str, decoder_of: Callable[[str], Decoder]) -> None:
         self.unjudged = 0
         self.first_unjudged = ""
         """Place and reason of the first letter on which it could not be evaluated."""
         self._holds = compile_expression(text, expect=BOOL, variables=VARIABLES, where="--filter")
         self._reads_value = any(path[0] == "event" for path in self._holds.names)
-        self._decoder = decoder
+        self._decoder_of = decoder_of
 
     def __call__(self, letter: DeadLetter) -> bool:
         """Whether it is true of this letter."""
-        value, undecodable = decoded_value(letter.value, self._decoder) if self._reads_value else (None, None)
+        value, undecodable = (
+            decoded_value(letter.value, self._decoder_of(letter.first_origin[0])) if self._reads_value else (None, None)
+        )
         try:
             return self._holds.fn(value, FailedEvent(value, letter)) is True
         except RejectedError as error:
@@ -105,9 +108,9 @@ class LetterFilter:
             return False
 
 
-def compile_filter(text: str, decoder: Decoder) -> LetterFilter:
-    """The filter that an expression means. Raises `ConfigurationError` for a wrong one."""
-    return LetterFilter(text, decoder)
+def compile_filter(text: str, decoder_of: Callable[[str], Decoder]) -> LetterFilter:
+    """The filter that an expression means. `decoder_of` gives the decoder of a topic. Raises `ConfigurationError` for a wrong one."""
+    return LetterFilter(text, decoder_of)
 
 
 def decoded_value(value: bytes | None, decoder: Decoder) -> tuple[Any, str | None]:

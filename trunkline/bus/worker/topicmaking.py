@@ -133,16 +133,15 @@ class TopicMaker:
             log.error("a topic can't be made", topic=plan.name, reason=str(error), code=error.code)
 
     def _set_levels(self, project: Project) -> None:
-        for name, topic in project.topics.items():
-            level = topic.spec.compatibility
-            if level is None or name.endswith(".*") or self._levels.get(name) == level:
+        for subject, level in project.levels():
+            if self._levels.get(subject) == level:
                 continue
             try:
-                self._registry.set_level(f"{name}-value", level)
+                self._registry.set_level(subject, level)
             except TrunklineError as error:
-                log.warning("a compatibility level can't be set", topic=name, reason=str(error), code=error.code)
+                log.warning("a compatibility level can't be set", subject=subject, reason=str(error), code=error.code)
                 continue
-            self._levels[name] = level
+            self._levels[subject] = level
 
 
 def _is_made(name: str, external: bool) -> bool:

@@ -50,6 +50,7 @@ from trunkline.bus.worker.wishes import parse_wish
 from trunkline.core.manifests import Project
 from trunkline.core.manifests.check import examine
 from trunkline.core.metrics import computed
+from trunkline.core.subjects import Subjects
 from trunkline.registry.client import RegistryClient
 
 LEDGER_SECONDS = 60.0
@@ -150,7 +151,9 @@ class Worker:
         # What was decided after a pipeline had looked and before anybody followed.
         for decision in await loop.run_in_executor(None, waiting_decisions, kafka, names):
             self._decisions.hand(decision)
-        self._jobs = JobRunner(Surroundings(kafka, names, self._registry, self._publisher, self.id, self._attended))
+        self._jobs = JobRunner(
+            Surroundings(kafka, names, self._registry, self._publisher, self.id, self._attended, self._subjects_of)
+        )
         self._jobs.start()
         self._reporting.start()
         inventory = await loop.run_in_executor(None, take_inventory, self.id)
@@ -159,6 +162,9 @@ class Worker:
             one.start()
         for samples in self._computed:
             computed.add(samples)
+
+    def _subjects_of(self, topic: str) -> Subjects:
+        return self.project.subjects_of(topic)
 
     async def run_project(self, project: Project) -> None:
         """See `ProjectRunner.run_project`."""

@@ -63,12 +63,13 @@ def show(
     cluster = session.cluster()
     with cluster.registry() as registry:
         if place is not None:
-            found = details(at_place(cluster, pipeline, place), registry).as_dict()
+            found = details(at_place(cluster, pipeline, place), cluster.decoders(registry)).as_dict()
             session.out.fields({name: _text(value) for name, value in found.items()}, found)
             return
         chosen = waiting(cluster, registry, pipeline, where=where, limit=limit)
         _say_unjudged(session, chosen.unjudged, chosen.first_unjudged)
-        data = [details(letter, registry).as_dict() for letter in chosen.letters]
+        decoder_of = cluster.decoders(registry)
+        data = [details(letter, decoder_of).as_dict() for letter in chosen.letters]
     columns = ["PLACE", "FAILED", "STAGE", "CODE", "ATTEMPTS", "ORIGIN", "KEY", "REASON"]
     rows = [
         (

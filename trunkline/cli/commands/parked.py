@@ -77,7 +77,7 @@ def show(
     cluster = session.cluster()
     record = chosen(cluster, pipeline, key, partition, sequence)
     with cluster.registry() as registry:
-        found = whole(record, registry)
+        found = whole(cluster, record, registry)
     shown = {
         name: json.dumps(value, indent=2, ensure_ascii=False) if isinstance(value, (dict, list)) else value
         for name, value in found.items()
@@ -143,7 +143,7 @@ def edit(
     cluster = session.cluster()
     record = chosen(cluster, pipeline, key, partition, sequence)
     with cluster.registry() as registry:
-        value = encoded(file.read_bytes(), record, registry, where=str(file))
+        value = encoded(cluster, file.read_bytes(), record, registry, where=str(file))
     decision = decided(cluster, pipeline, record, "edit", reason=reason, value=value)
     _await(session, cluster, record, decision, timeout)
 

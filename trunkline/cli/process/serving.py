@@ -39,7 +39,8 @@ _OWN_FAULTS = (
     "kafka.options",
     "registry.denied",
     "registry.options",
-    "registry.refused",
+    "registry.authentication",
+    "registry.unexpected",
 )
 """Codes of what is wrong with how a process was started."""
 INTERRUPTED = 130

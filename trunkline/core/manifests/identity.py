@@ -33,7 +33,8 @@ def pipeline_identity(project: Project, manifest: Pipeline) -> str:
 def _values_of(project: Project, topic: str) -> list[Any]:
     """What decides how values of a topic are read and written."""
     declared = project.topic_of(topic)
-    return [project.schema_of(topic), declared.spec.trust if declared is not None else None]
+    trust = declared.spec.trust if declared is not None else None
+    return [project.schema_of(topic), trust, *project.subjects_of(topic).patterns]
 
 
 def _data(spec: Any) -> Any:

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from trunkline.core.manifests.names import Name, TopicName, topics_as_list
 from trunkline.core.settings import Duration, Size, refuse_truth_for_numbers
+from trunkline.core.subjects import DEFAULT_SUBJECT, pattern_of
 
 API_VERSION = "trunkline/v1"
 
@@ -65,6 +66,13 @@ class TopicSpec(Model):
     )
     external: bool = Field(
         False, description="It exists already and belongs to others: never created or changed by us."
+    )
+    subject: Annotated[str, AfterValidator(pattern_of)] = Field(
+        DEFAULT_SUBJECT,
+        description="The registry's subject of its values, with `{topic}` and `{record}` (the schema's full name) filled in. "
+        "A record whose schema id is of another subject becomes a dead letter. `{record}` and `{topic}-{record}` are Confluent's "
+        "RecordNameStrategy and TopicRecordNameStrategy; a topic that is mirrored under another name has the subject of the "
+        "original; `*` takes every id.",
     )
 
 

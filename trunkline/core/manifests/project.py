@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from trunkline.core.manifests.documents import Origin
 from trunkline.core.manifests.kinds import KINDS
 from trunkline.core.manifests.models import Connection, Manifest, Pipeline, Sink, Source, Stream, Topic
+from trunkline.core.subjects import DEFAULT_SUBJECT, Subjects, filled, full_name
 
 
 @dataclass(slots=True)
@@ -54,7 +56,53 @@ class Project:
             found = self.topics[family] if family else None
         return found
 
+    def subjects_of(self, topic: str) -> Subjects:
+        """The subjects of a topic's values: its own, and those of the topics from which records get into it as they are.
+
+        A topic without a schema gets the records of a stream unchanged; a topic of dead letters those of its pipeline's inputs.
+        """
+        found: dict[str, None] = {}
+        waiting, seen = [topic], set()
+        while waiting:
+            name = waiting.pop()
+            if name in seen:
+                continue
+            seen.add(name)
+            manifest = self.topic_of(name)
+            pattern = manifest.spec.subject if manifest is not None else DEFAULT_SUBJECT
+            found[pattern.replace("{topic}", name)] = None
+            declares = manifest is not None and manifest.spec.value_schema is not None
+            if not declares and self.schema_of(name) is None:
+                waiting += self._feeders(name)
+        return Subjects(topic, tuple(found))
+
+    def subject_of(self, topic: str) -> str:
+        """The subject under which the schema of a topic that has one is registered."""
+        manifest = self.topic_of(topic)
+        pattern = manifest.spec.subject if manifest is not None else DEFAULT_SUBJECT
+        return filled(pattern, topic, full_name(self.schema_of(topic)))
+
+    def levels(self) -> Iterator[tuple[str, str]]:
+        """The subjects whose compatibility level a manifest sets, each with it."""
+        for name, topic in self.topics.items():
+            known = self.schema_of(name) is not None or "{record}" not in topic.spec.subject
+            if topic.spec.compatibility is not None and known and not name.endswith(".*"):
+                yield self.subject_of(name), topic.spec.compatibility
+
+    def _feeders(self, topic: str) -> list[str]:
+        """The topics from which records may get into this one as they are."""
+        own = self.pipeline(topic.removesuffix(".dlq")) if topic.endswith(".dlq") else None
+        if own is not None:
+            return list(own.inputs)
+        streams = (one for one in self.streams.values() if any(_takes(target.topic, topic) for target in one.spec.to))
+        return [name for stream in streams for name in stream.inputs]
+
     def schema_of(self, topic: str) -> Any | None:
         """The Avro schema of a topic's values, or None where none is declared or derived."""
         manifest = self.topic_of(topic)
         return self.schemas.get(topic) or (self.schemas.get(manifest.metadata.name) if manifest else None)
+
+
+def _takes(name: str, topic: str) -> bool:
+    """Whether a target's topic, or family, is this one."""
+    return topic == name or (name.endswith(".*") and topic.startswith(name[:-1]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 from trunkline.bus.kafka import KafkaSettings
@@ -13,6 +14,8 @@ from trunkline.core.casting import compile_caster
 from trunkline.core.contracts import PushSource, Source
 from trunkline.core.errors import ConfigurationError, RejectedError
 from trunkline.core.manifests import Project
+from trunkline.core.subjects import DEFAULT_SUBJECT, filled
+from trunkline.registry.belonging import require_belonging
 from trunkline.registry.client import RegistryClient
 from trunkline.registry.codec import Decoder, Encoder
 from trunkline.registry.schema import Schema
@@ -51,11 +54,14 @@ class Topics:
     def schema(self, topic: str) -> Schema | None:
         """The registered schema of a topic's values; None where none is known."""
         declared = self._project.schema_of(topic)
-        subject = f"{topic}-value"
         if declared is not None:
-            return self._registry.register(subject, Schema(declared))
+            return self._registry.register(self._project.subject_of(topic), Schema(declared))
+        manifest = self._project.topic_of(topic)
+        pattern = manifest.spec.subject if manifest is not None else DEFAULT_SUBJECT
+        if "{record}" in pattern:
+            return None  # which records there are is known only by them
         try:
-            return self._registry.latest(subject)
+            return self._registry.latest(filled(pattern, topic, ""))
         except ConfigurationError as error:
             if error.code == "schema.unknown_subject":
                 return None
@@ -84,14 +90,16 @@ class Topics:
         return self._casters[wanted]
 
     def decoder(self, topic: str) -> Decoder:
-        """The decoder of a topic: values of other versions are brought to the schema that its manifest declares."""
+        """The decoder of a topic: values of other versions are brought to the schema that its manifest declares, and those whose schema
+        is not of the topic's subject are refused."""
         found = self._decoders.get(topic)
         if found is None:
             manifest = self._project.topic_of(topic)
             declared = self._project.schema_of(topic)
-            reader = self._registry.register(f"{topic}-value", Schema(declared)) if declared is not None else None
+            reader = self.schema(topic) if declared is not None else None
             trust = manifest.spec.trust if manifest is not None else "internal"
-            found = self._decoders[topic] = Decoder(self._registry, reader=reader, trust=trust)
+            belongs = partial(require_belonging, source=self._registry, subjects=self._project.subjects_of(topic))
+            found = self._decoders[topic] = Decoder(self._registry, reader=reader, trust=trust, belongs=belongs)
         return found
 
     def topic_id(self, topic: str) -> str:
