@@ -11,6 +11,7 @@ import pytest
 from bus_harness import Bus, Endpoint, bus, http_connection, http_sink, order, topic_manifest
 from conftest import KafkaUnderTest
 
+from trunkline.bus.kafka import produce_and_wait
 from trunkline.bus.states import State
 from trunkline.bus.worker.applied import as_data, plan
 from trunkline.bus.worker.applying import read_state, write_changes
@@ -169,3 +170,18 @@ def counted(applied: Applied):  # type: ignore[no-untyped-def]
         yield found
     finally:
         runner.run = run  # type: ignore[method-assign]
+
+
+async def test_a_record_that_is_no_manifest_stops_its_own_pipeline_only(applied: Applied) -> None:
+    running = applied.bus
+    producer = running.settings.producer()
+    for key, value in ((b"Sink/odd", b"\xff no JSON"), (b"Sink/newer", b'{"v": 99, "manifest": {}}'), (b"junk", b"7")):
+        await asyncio.to_thread(produce_and_wait, producer, running.names.manifests, value, key)
+    await applied.until("odd", State.FAILED)
+    await applied.until("newer", State.FAILED)
+    assert "newer Trunkline" in (running.report("newer").reason or "")
+    seen = await asyncio.to_thread(read_state, running.settings, running.names)
+    assert "Sink/odd" in seen.manifests
+    applied.manifests.clear()
+    await applied.apply(api=http_connection("api", "http://127.0.0.1:9"), good=applied.sink("good", running.name("a")))
+    await applied.until("good", State.RUNNING)

@@ -9,6 +9,7 @@ from trunkline.control.cluster import Cluster
 from trunkline.core.manifests import ManifestError, Pipeline, Problem, Project
 from trunkline.core.manifests import Sink as SinkManifest
 from trunkline.core.manifests import Stream as StreamManifest
+from trunkline.core.manifests.build import own_code
 from trunkline.core.plugins import Kind
 
 
@@ -45,7 +46,8 @@ def _lacks(manifest: Pipeline, worker: Inventory) -> _Lack | None:
         if reason is not None:
             return path, reason, "install what it needs where workers run, then restart them", "plugin.nowhere"
     if isinstance(manifest, StreamManifest):
-        for path, module in _modules(manifest):
+        for path, code in own_code(manifest):
+            module = code.partition(":")[0]
             if module.partition(".")[0] not in worker.modules:
                 roots = ", ".join(worker.roots[-3:])
                 return (
@@ -68,14 +70,4 @@ def _named(manifest: Pipeline) -> list[tuple[tuple[str | int, ...], Kind, str]]:
     fallback = getattr(manifest.spec, "fallback", None)
     if fallback is not None:
         found.append((("spec", "fallback", "connector"), kind, fallback.connector))
-    return found
-
-
-def _modules(manifest: StreamManifest) -> list[tuple[tuple[str | int, ...], str]]:
-    """The modules that steps call."""
-    found: list[tuple[tuple[str | int, ...], str]] = []
-    for index, step in enumerate(manifest.spec.steps):
-        call = step.config.get("call") if isinstance(step.config, dict) else step.config
-        if step.plugin == "python" and isinstance(call, str):
-            found.append((("spec", "steps", index, step.plugin), call.partition(":")[0]))
     return found

@@ -12,7 +12,6 @@ import orjson
 from trunkline.bus.commands import Latest, read_latest
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
-from trunkline.core.errors import ConfigurationError
 from trunkline.core.manifests import Project
 from trunkline.core.manifests.documents import Document
 from trunkline.core.manifests.findings import Findings
@@ -56,7 +55,7 @@ def as_data(project: Project) -> dict[str, dict[str, Any]]:
 
 
 def read_applied(settings: KafkaSettings, names: Names) -> dict[str, dict[str, Any]]:
-    """What is applied now, by `Kind/name`. Raises `ConfigurationError` for records of a newer version."""
+    """What is applied now, by `Kind/name`. Raises our error for Kafka's."""
     return Applied.of(read_latest(settings, names.manifests)).manifests
 
 
@@ -69,15 +68,10 @@ class Applied:
 
     @classmethod
     def of(cls, latest: Latest) -> Applied:
-        """What the manifests topic says. Raises `ConfigurationError` for records of a newer version."""
+        """What the manifests topic says. A record that can't be read, or is of a newer version, is a bad manifest of its name."""
         manifests, versions = {}, {}
         for key, found in latest.items():
-            data = orjson.loads(found.value or b"")
-            if data["v"] > VERSION:
-                raise ConfigurationError(
-                    f"{key} was applied by a newer Trunkline", hint="run that version", code="manifest.version"
-                )
-            manifests[key], versions[key] = data["manifest"], found.version
+            manifests[key], versions[key] = _manifest_in(key, found.value or b""), found.version
         return cls(manifests, versions)
 
 
@@ -85,6 +79,20 @@ def pipelines_of(applied: Iterable[str]) -> dict[str, str]:
     """Kinds by name of the pipelines among what is applied, which is named as `Kind/name`."""
     found = (key.partition("/") for key in applied)
     return {name: kind for kind, _, name in found if kind in PIPELINE_KINDS}
+
+
+def _manifest_in(key: str, value: bytes) -> dict[str, Any]:
+    try:
+        data = orjson.loads(value)
+        manifest, version = data["manifest"], data["v"]
+        if isinstance(manifest, dict) and version <= VERSION:
+            return manifest
+        written = f"written by a newer Trunkline (format {version})"
+    except (ValueError, TypeError, KeyError):
+        written = "a record that is no manifest"
+    # Whoever reads on finds what is wrong with it where every other fault of a manifest is found.
+    kind, _, name = key.partition("/")
+    return {"apiVersion": written, "kind": kind, "metadata": {"name": name}}
 
 
 def gather_applied(applied: Mapping[str, dict[str, Any]]) -> Findings:

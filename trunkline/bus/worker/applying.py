@@ -24,7 +24,7 @@ Replan = Callable[[Mapping[str, dict[str, Any]]], Sequence[Change]]
 
 
 def read_state(settings: KafkaSettings, names: Names) -> Applied:
-    """What is applied now, with its versions. Raises `ConfigurationError` for records of a newer version."""
+    """What is applied now, with its versions. Raises our error for Kafka's."""
     return Applied.of(read_latest(settings, names.manifests))
 
 

@@ -19,6 +19,7 @@ from trunkline.core import errors
 from trunkline.core.errors import FatalError, TrunklineError
 from trunkline.core.manifests import Pipeline, Project
 from trunkline.core.manifests import Stream as StreamManifest
+from trunkline.core.manifests.build import own_code
 from trunkline.core.plugins import Kind, comes_with_trunkline
 
 TRIAL_SECONDS = 30.0
@@ -26,16 +27,13 @@ START_SECONDS = 60.0
 """For the first trial of a process, which imports everything first."""
 IDLE_SECONDS = 20.0
 """After so long without a trial the process ends: it takes the memory of a small worker."""
-CODE_STEP = "python"
-"""The step whose setting is code; every other one is known by its plug-in."""
 
 
 def needs_trial(manifest: Pipeline) -> bool:
     """Whether the pipeline runs code that did not come with Trunkline."""
     if isinstance(manifest, StreamManifest):
-        return any(
-            step.plugin == CODE_STEP or not comes_with_trunkline("step", step.plugin) for step in manifest.spec.steps
-        )
+        steps = manifest.spec.steps
+        return bool(own_code(manifest)) or not all(comes_with_trunkline("step", step.plugin) for step in steps)
     kind: Kind = "source" if manifest.kind == "Source" else "sink"
     fallback = getattr(manifest.spec, "fallback", None)
     names = [manifest.spec.connector, *([fallback.connector] if fallback is not None else [])]

@@ -149,6 +149,21 @@ def prepare_steps(
     return prepared, schema
 
 
+def own_code(manifest: models.Stream) -> list[tuple[Path_, str]]:
+    """The code of the manifest's author that its steps run, each with its place. A step that can't be made is left out."""
+    found: list[tuple[Path_, str]] = []
+    for index, spec in enumerate(manifest.spec.steps):
+        try:
+            step_type = load_plugin("step", spec.plugin)
+            assert issubclass(step_type, Step)
+            code = step_type(step_type.parse(spec.config)).own_code
+        except (TrunklineError, ValidationError):
+            continue
+        if code is not None:
+            found.append((("spec", "steps", index, spec.plugin), code))
+    return found
+
+
 def stream_routes(project: Project, manifest: models.Stream, schema: Any | None) -> list[Route]:
     """The targets of a stream compiled against the schema that its steps give."""
     return compile_routes(manifest.spec.to, schema, "spec")
