@@ -338,6 +338,11 @@ def _two_apply(desk: Desk, client: RegistryClient) -> None:
     assert {"Sink/out", "Sink/other"} < set(read_applied(desk.kafka, desk.names))
     # What would not go with what is applied by now is refused for that.
     late = deletion.propose(bob, [f"topic/{desk.orders}", "sink/out", "sink/other"])
+    twice = [deletion.propose(who, ["sink/other"]) for who in (ada, bob)]
     manifests.carry_out(ada, client, planned(ada, desk.sink("third")))
     with pytest.raises(ConfigurationError, match="is needed by Sink/third"):
         deletion.carry_out(bob, late)
+    assert deletion.carry_out(ada, twice[0]) == ["Sink/other"]
+    assert deletion.carry_out(bob, twice[1]) == []  # as bob wanted, and not by him
+    deleted = [one.who for one in entries(desk.kafka, desk.names) if one.action == "manifest.delete"]
+    assert deleted == ["ada"]

@@ -91,8 +91,10 @@ def propose(cluster: Cluster, targets: Sequence[str]) -> Deletion:
     )
 
 
-def carry_out(cluster: Cluster, deletion: Deletion) -> None:
+def carry_out(cluster: Cluster, deletion: Deletion) -> list[str]:
     """Deletes the manifests, with what is wanted of their pipelines. Workers end those by themselves: see `await_ends`.
+
+    Returns what it deleted, as `Kind/name`: what somebody else deleted meanwhile is not among it.
 
     Raises `ConflictError` where one of them was changed since, `ConfigurationError` where another one needs them by now.
     """
@@ -102,11 +104,15 @@ def carry_out(cluster: Cluster, deletion: Deletion) -> None:
         _refuse_needed(now, deletion.applied)
         return changes
 
+    made: list[Change] = []
     if changes:
-        write_changes(cluster.kafka, cluster.names, changes, {}, by=cluster.actor, seen=deletion.seen, replan=replan)
+        made = write_changes(
+            cluster.kafka, cluster.names, changes, {}, by=cluster.actor, seen=deletion.seen, replan=replan
+        )
     mark_removed(cluster.kafka, cluster.names, deletion.pipelines)
     for name in pipelines_of(deletion.ended):
         audit.append(cluster.kafka, cluster.names, "pipeline.remove", who=cluster.actor, pipeline=name)
+    return [change.key for change in made]
 
 
 def await_ends(cluster: Cluster, deletion: Deletion, timeout: float) -> list[str]:

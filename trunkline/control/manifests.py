@@ -107,9 +107,10 @@ def propose(
     )
 
 
-def carry_out(cluster: Cluster, registry: RegistryClient, proposal: Proposal) -> None:
+def carry_out(cluster: Cluster, registry: RegistryClient, proposal: Proposal) -> list[Change]:
     """Creates the topics, registers the schemas, and applies the manifests in one transaction, in this order.
 
+    Returns the changes of manifests that it made: what somebody else made just so meanwhile is not among them.
     A failure on the way leaves topics and schemas that the next attempt finds, and no manifest applied. Raises `ConflictError`
     where what is applied has moved since the proposal was made, so that it would do something else now.
     """
@@ -118,12 +119,13 @@ def carry_out(cluster: Cluster, registry: RegistryClient, proposal: Proposal) ->
         _set_level(cluster, registry, subject, level)
     for topic, schema in proposal.schemas.items():
         registry.register(proposal.project.subject_of(topic), schema)
+    made: list[Change] = []
     if proposal.changes:
 
         def replan(now: Mapping[str, dict[str, Any]]) -> list[Change]:
             return _planned(proposal.own, now, registry, prune=proposal.prune)[2]
 
-        write_changes(
+        made = write_changes(
             cluster.kafka,
             cluster.names,
             proposal.changes,
@@ -133,6 +135,7 @@ def carry_out(cluster: Cluster, registry: RegistryClient, proposal: Proposal) ->
             replan=replan,
         )
         mark_removed(cluster.kafka, cluster.names, _deleted(proposal.changes))
+    return made
 
 
 def _set_level(cluster: Cluster, registry: RegistryClient, subject: str, level: str) -> None:

@@ -117,11 +117,10 @@ class Person:
             await crowd.meeting.wait()  # both have seen the same state: one of them wins
         await asyncio.sleep(chance.uniform(0, 0.3))
         try:
-            await asyncio.to_thread(manifests.carry_out, self._cluster, self._registry, planned)
+            (written,) = await asyncio.to_thread(manifests.carry_out, self._cluster, self._registry, planned)
         except ConflictError:
             crowd.refused += 1
             return
-        (written,) = planned.changes
         crowd.made.append(Made(self._who, written.action, name, change))
 
     async def _remove(self, name: str) -> None:
@@ -133,7 +132,7 @@ class Person:
                 return
             label = _label_of(planned.seen.manifests[f"Sink/{name}"])
             await asyncio.sleep(self._chance.uniform(0, 0.3))
-            await asyncio.to_thread(deletion.carry_out, self._cluster, planned)
+            deleted = await asyncio.to_thread(deletion.carry_out, self._cluster, planned)
         except ConflictError:
             crowd.refused += 1
             return
@@ -142,7 +141,10 @@ class Person:
                 raise
             crowd.gone += 1
             return
-        crowd.made.append(Made(self._who, "delete", name, label))
+        if deleted:
+            crowd.made.append(Made(self._who, "delete", name, label))
+        else:
+            crowd.gone += 1  # the other one deleted it while this one looked
 
     def _label(self, name: str) -> str | None:
         found = read_applied(self._cluster.kafka, self._cluster.names).get(f"Sink/{name}")

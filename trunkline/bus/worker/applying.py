@@ -37,8 +37,8 @@ def write_changes(
     by: str,
     seen: Applied,
     replan: Replan,
-) -> None:
-    """Writes the changed manifests and their audit entries in one transaction: all of them are applied, or none.
+) -> list[Change]:
+    """Writes the changed manifests and their audit entries in one transaction: all of them are applied, or none. Returns what it wrote.
 
     What is wanted of a pipeline (paused, stopped) goes with its manifest.
 
@@ -48,12 +48,12 @@ def write_changes(
     `replan` raises, and our error for Kafka's.
     """
 
-    def decide(latest: Latest) -> Effect[None]:
+    def decide(latest: Latest) -> Effect[list[Change]]:
         now = Applied.of(latest)
         left = [change for change in changes if now.manifests.get(change.key) != after.get(change.key)]
         _refuse_moved([change.key for change in left], latest, now, seen)
         if not left:
-            return Effect(None)
+            return Effect([])
         if now.versions != seen.versions:
             known = {(change.action, change.key) for change in changes}
             other = [change.key for change in replan(now.manifests) if (change.action, change.key) not in known]
@@ -63,9 +63,9 @@ def write_changes(
         records = [Write(names.manifests, change.key.encode(), _record(change, after, by, at)) for change in left]
         gone = [change.name for change in left if change.action == "delete" and change.kind in PIPELINE_KINDS]
         records += [Write(names.control, name.encode(), None) for name in gone]
-        return Effect(None, records, [_entry(change, now, after, by, at) for change in left])
+        return Effect(left, records, [_entry(change, now, after, by, at) for change in left])
 
-    carry_out(settings, names, names.manifests, decide, by=by, what="the manifests can't be applied")
+    return carry_out(settings, names, names.manifests, decide, by=by, what="the manifests can't be applied")
 
 
 def _refuse_moved(keys: Sequence[str], latest: Latest, now: Applied, seen: Applied) -> None:

@@ -49,7 +49,10 @@ def delete(
         return
     confirmed(session, "Delete?", yes=yes)
     cluster.ensure_internal_topics()
-    deletion.carry_out(cluster, proposal)
+    deleted = deletion.carry_out(cluster, proposal)
+    for key in proposal.applied:
+        if key not in deleted:
+            session.out.note(f"{key} was deleted by somebody else meanwhile")
     session.out.line("deleted")
     running = deletion.await_ends(cluster, proposal, timeout)
     forgotten = forget and not running

@@ -161,7 +161,9 @@ def apply(
             _show(session, proposal)
         if not proposal.empty:
             confirmed(session, "Apply?", yes=yes)
-            carry_out(cluster, registry, proposal)
+            made = carry_out(cluster, registry, proposal)
+            for change in [one for one in proposal.changes if one not in made]:
+                session.out.note(f"{change.key} is so already: somebody else did it meanwhile")
             if session.out.for_people:
                 session.out.line("applied")
     if waits:
