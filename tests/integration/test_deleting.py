@@ -218,6 +218,22 @@ def test_the_last_changes_are_listed_with_who_made_them(desk: Desk) -> None:
     assert [one["action"] for one in desk.data("audit", "ls", "--limit", "1")] == ["manifest.delete"]
 
 
+def test_a_record_that_is_no_manifest_stands_in_nobodys_way_and_can_be_deleted(desk: Desk) -> None:
+    desk.apply(desk.topic() + desk.sink("out"))
+    producer = desk.kafka.producer()
+    for key, value in (
+        ("Sink/odd", b"no manifest"),
+        ("Sink/spare", b'{"v": 1, "manifest": {"kind": "Sink", "spec": 5}}'),
+    ):
+        produce(producer, desk.names.manifests, value, key.encode(), [])
+    assert producer.flush(20) == 0
+    for command in ("status", "lag"):
+        assert {one["pipeline"] for one in desk.data(command)} == {"out", "odd", "spare"}
+    assert "is used by Sink/out" in desk.refused("topic", "delete", desk.orders, "--yes")
+    desk.done("delete", "sink", "odd", "spare", "out", "--yes")
+    assert list(read_applied(desk.kafka, desk.names)) == [f"Topic/{desk.orders}"]
+
+
 def test_a_compatibility_level_is_audited_where_it_changes(desk: Desk) -> None:
     leveled = f"{desk.topic().rstrip()}\nspec: {{compatibility: FULL}}\n"
     desk.apply(leveled)

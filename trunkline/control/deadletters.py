@@ -18,6 +18,7 @@ from trunkline.control.timestamps import utc
 from trunkline.core.envelope import CE_CORRELATION_ID, CE_ID
 from trunkline.core.errors import ConfigurationError
 from trunkline.core.jsonable import to_jsonable
+from trunkline.core.manifests.kinds import PIPELINE_KINDS
 from trunkline.registry.client import RegistryClient
 from trunkline.registry.codec import Decoder
 
@@ -65,7 +66,7 @@ def grouped(cluster: Cluster, pipeline: str | None = None) -> list[Group]:
 
 def _owners(cluster: Cluster) -> dict[str, str | None]:
     manifests = read_applied(cluster.kafka, cluster.names).values()
-    return {one["metadata"]["name"]: one["metadata"].get("owner") for one in manifests if one["kind"] != "Topic"}
+    return {one["metadata"]["name"]: one["metadata"].get("owner") for one in manifests if one["kind"] in PIPELINE_KINDS}
 
 
 @dataclass(frozen=True, slots=True)

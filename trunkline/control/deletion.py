@@ -9,12 +9,12 @@ from typing import Any
 
 from trunkline.bus.accounting import audit
 from trunkline.bus.redrive.jobs import JobLog
-from trunkline.bus.worker.applied import Applied, Change, pipelines_of
+from trunkline.bus.worker.applied import Applied, Change, connections, pipelines_of, reads, writes
 from trunkline.bus.worker.applying import read_state, write_changes
 from trunkline.bus.worker.remains import Count, Remains, forget, mark_removed, records_in, remains_of
 from trunkline.control.cluster import Cluster
 from trunkline.core.errors import ConfigurationError, did_you_mean
-from trunkline.core.manifests.kinds import KINDS, PIPELINE_KINDS
+from trunkline.core.manifests.kinds import KINDS
 
 POLL_SECONDS = 0.3
 Manifests = Mapping[str, dict[str, Any]]
@@ -179,10 +179,9 @@ def _refuse_needed(manifests: Manifests, deleted: Sequence[str]) -> None:
 def _needs(data: Mapping[str, Any], key: str, staying: Manifests) -> bool:
     """Whether a manifest uses a connection, or a topic that nothing of what stays declares."""
     kind, _, name = key.partition("/")
-    spec = data["spec"]
     if kind == "Connection":
-        return name in {spec.get("connection"), (spec.get("fallback") or {}).get("connection")}
-    used = [*_inputs(data), *_outputs(data)] if kind == "Topic" else []
+        return name in connections(data)
+    used = [*reads(data), *writes(data)] if kind == "Topic" else []
     return any(_declares(name, topic) for topic in used if not any(_declares(one, topic) for one in _topics(staying)))
 
 
@@ -195,26 +194,18 @@ def _declares(name: str, topic: str) -> bool:
     return topic == name or (name.endswith(".*") and topic.startswith(name[:-1]))
 
 
-def _inputs(data: Mapping[str, Any]) -> list[str]:
-    return list(data["spec"].get("from") or ()) if data["kind"] in PIPELINE_KINDS else []
-
-
-def _outputs(data: Mapping[str, Any]) -> list[str]:
-    return [one["topic"] for one in data["spec"].get("to") or ()] if data["kind"] in PIPELINE_KINDS else []
-
-
 def _orphans(manifests: Manifests, deleted: Sequence[str]) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """Topics that only deleted pipelines wrote and others read, and the other way round, with those others."""
     gone = [manifests[key] for key in deleted]
     staying = {key: data for key, data in manifests.items() if key not in set(deleted)}
     unwritten, unread = {}, {}
-    for topic in sorted({one for data in gone for one in _outputs(data)}):
-        readers = [key for key, data in staying.items() if _covered(topic, _inputs(data))]
-        if readers and not any(_covered(topic, _outputs(data)) for data in staying.values()):
+    for topic in sorted({one for data in gone for one in writes(data)}):
+        readers = [key for key, data in staying.items() if _covered(topic, reads(data))]
+        if readers and not any(_covered(topic, writes(data)) for data in staying.values()):
             unwritten[topic] = sorted(readers)
-    for topic in sorted({one for data in gone for one in _inputs(data)}):
-        writers = [key for key, data in staying.items() if _covered(topic, _outputs(data))]
-        if writers and not any(_covered(topic, _inputs(data)) for data in staying.values()):
+    for topic in sorted({one for data in gone for one in reads(data)}):
+        writers = [key for key, data in staying.items() if _covered(topic, writes(data))]
+        if writers and not any(_covered(topic, reads(data)) for data in staying.values()):
             unread[topic] = sorted(writers)
     return unwritten, unread
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from trunkline.bus.topics import topic_identities
-from trunkline.bus.worker.applied import pipelines_of, read_applied
+from trunkline.bus.worker.applied import pipelines_of, read_applied, reads
 from trunkline.bus.worker.board import Report
 from trunkline.control.cluster import Cluster
 from trunkline.core.errors import ConfigurationError, did_you_mean
-from trunkline.core.manifests.kinds import PIPELINE_KINDS
 
 
 def known(cluster: Cluster, only: str | None = None) -> dict[str, str]:
@@ -42,11 +41,7 @@ def applied(cluster: Cluster) -> dict[str, str]:
 def inputs(cluster: Cluster) -> dict[str, list[str]]:
     """What the applied pipelines that read topics read: names and families."""
     found = read_applied(cluster.kafka, cluster.names).items()
-    return {
-        key.partition("/")[2]: manifest["spec"]["from"]
-        for key, manifest in found
-        if key.partition("/")[0] in PIPELINE_KINDS and "from" in manifest["spec"]
-    }
+    return {key.partition("/")[2]: reads(manifest) for key, manifest in found if reads(manifest)}
 
 
 def chosen(reported: Mapping[str, str], applied: Mapping[str, str], only: str | None) -> dict[str, str]:

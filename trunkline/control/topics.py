@@ -12,13 +12,12 @@ from trunkline.bus.accounting.audit import Entry, announced
 from trunkline.bus.kafka import KafkaSettings, answered, topics_of, translate, watermarks
 from trunkline.bus.names import Names
 from trunkline.bus.topics import TopicState, topic_states
-from trunkline.bus.worker.applied import gather_applied, pipelines_of, read_applied
+from trunkline.bus.worker.applied import gather_applied, pipelines_of, read_applied, reads, writes
 from trunkline.bus.worker.attended import attended
 from trunkline.bus.worker.remains import Count, records_in
 from trunkline.control.cluster import Cluster
 from trunkline.core.errors import ConfigurationError, ConflictError, did_you_mean
 from trunkline.core.manifests import Project, Sink, Source, Stream
-from trunkline.core.manifests.kinds import PIPELINE_KINDS
 from trunkline.registry.client import RegistryClient
 
 _TIMEOUT = 15.0
@@ -190,12 +189,7 @@ def _refuse_used(cluster: Cluster, topic: str) -> None:
             hint=f"delete that first: `trunkline delete` and its kind and name, such as sink/{owner}",
             code="topic.in_use",
         )
-    users = sorted(
-        key
-        for key, data in applied.items()
-        if _covers([*(data["spec"].get("from") or ()), *(one["topic"] for one in data["spec"].get("to") or ())], topic)
-        and key.partition("/")[0] in PIPELINE_KINDS
-    )
+    users = sorted(key for key, data in applied.items() if _covers([*reads(data), *writes(data)], topic))
     if users:
         raise ConfigurationError(
             f"{topic} is used by {', '.join(users)}",

@@ -81,6 +81,35 @@ def pipelines_of(applied: Iterable[str]) -> dict[str, str]:
     return {name: kind for kind, _, name in found if kind in PIPELINE_KINDS}
 
 
+def reads(manifest: Mapping[str, Any]) -> list[str]:
+    """The topics and families that an applied manifest reads; none where it is no pipeline, or can't be read."""
+    found = _spec(manifest).get("from") if manifest.get("kind") in PIPELINE_KINDS else None
+    return [one for one in found if isinstance(one, str)] if isinstance(found, list) else []
+
+
+def writes(manifest: Mapping[str, Any]) -> list[str]:
+    """The topics and families that an applied manifest writes; none where it is no pipeline, or can't be read."""
+    found = _spec(manifest).get("to") if manifest.get("kind") in PIPELINE_KINDS else None
+    return (
+        [str(one["topic"]) for one in found if isinstance(one, dict) and "topic" in one]
+        if isinstance(found, list)
+        else []
+    )
+
+
+def connections(manifest: Mapping[str, Any]) -> set[str]:
+    """The connections that an applied manifest uses."""
+    spec = _spec(manifest)
+    fallback = spec.get("fallback")
+    used = [spec.get("connection"), fallback.get("connection") if isinstance(fallback, dict) else None]
+    return {one for one in used if isinstance(one, str)}
+
+
+def _spec(manifest: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = manifest.get("spec")
+    return found if isinstance(found, dict) else {}
+
+
 def _manifest_in(key: str, value: bytes) -> dict[str, Any]:
     try:
         data = orjson.loads(value)
