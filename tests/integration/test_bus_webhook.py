@@ -18,11 +18,14 @@ import aiohttp
 import pytest
 import pytest_asyncio
 from bus_harness import Bus, Endpoint, bus, http_connection, http_sink, order, text_headers, topic_manifest, unframed
+from confluent_kafka import KafkaError, KafkaException
 from conftest import KafkaUnderTest
 from structlog.testing import capture_logs
 
 from trunkline.bus.accounting.trace import find_hops
 from trunkline.bus.embedded import EmbeddedKafka
+from trunkline.bus.kafka import transactional_producer
+from trunkline.bus.source.deliveries import AcceptedDeliveries
 from trunkline.bus.states import Desired, State
 
 pytestmark = [pytest.mark.kafka, pytest.mark.asyncio(loop_scope="module")]
@@ -290,6 +293,48 @@ async def test_many_requests_at_once_are_each_answered_and_each_published_once(s
     assert sorted(number for number in ids if number >= 1000) == list(range(1000, 1300))
     counts = sender.bus.counts("orders")
     assert counts["read"] == counts["delivered"] + counts["filtered"] + counts["dead"]
+
+
+class OneCommitUnanswered:
+    """A transactional producer whose first commit takes place, while its answer never arrives."""
+
+    unanswered = 0
+
+    def __init__(self, producer: Any) -> None:
+        self._producer = producer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._producer, name)
+
+    def commit_transaction(self, timeout: float) -> None:
+        self._producer.commit_transaction(timeout)
+        if not OneCommitUnanswered.unanswered:
+            OneCommitUnanswered.unanswered += 1
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+
+async def test_a_delivery_that_was_refused_though_it_had_been_committed_is_known_when_it_comes_again(
+    kafka: KafkaUnderTest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "trunkline.bus.source.push.transactional_producer",
+        lambda *args, **options: OneCommitUnanswered(transactional_producer(*args, **options)),
+    )
+    # The follower is far behind: what it reads in time is a matter of the machine's speed.
+    monkeypatch.setattr(AcceptedDeliveries, "_follow", lambda self, _offset: self._stop.wait())
+    async with bus(kafka.bootstrap, tmp_path / "worker") as made, aiohttp.ClientSession() as session:
+        sender, topic = Sender(session, made), made.name("orders")
+        await made.start(topic_manifest(topic) + _source("orders", f'"{topic}"'))
+        await made.until(lambda: _listening(made, "orders"), "the source listens")
+
+        async def accepted() -> int:
+            status, _, _ = await sender.post("/hooks/orders", _body(1))
+            return status if status != 503 else 0
+
+        assert await accepted() == 0
+        assert await made.until(accepted, "the delivery taken") == 200
+        assert OneCommitUnanswered.unanswered == 1
+        assert await _ids(made) == [1]
 
 
 async def test_while_the_broker_is_away_senders_get_503_and_nothing_acknowledged_is_lost(

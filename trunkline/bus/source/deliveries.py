@@ -85,6 +85,8 @@ class AcceptedDeliveries:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._following = False
+        self._next = 0
+        """The first offset of the topic that was not read yet."""
 
     @property
     def following(self) -> bool:
@@ -96,13 +98,23 @@ class AcceptedDeliveries:
         with self._loading:
             if self._thread is not None:
                 return
-            following = 0
-            for message in read_all(self._settings, self._topic):
-                self._take(message.key(), message.value())
-                following = offset_of(message) + 1
+            self._read_on()
             self._following = True
-            self._thread = threading.Thread(target=self._follow, args=(following,), name="deliveries", daemon=True)
+            self._thread = threading.Thread(target=self._follow, args=(self._next,), name="deliveries", daemon=True)
             self._thread.start()
+
+    def catch_up(self) -> None:
+        """Knows everything that was accepted until now, however far behind the follower is.
+
+        For whoever can't tell whether a transaction of its own committed: its senders were refused, and come again.
+        """
+        with self._loading:
+            self._read_on()
+
+    def _read_on(self) -> None:
+        for message in read_all(self._settings, self._topic, start=lambda _reader, _partition: self._next):
+            self._take(message.key(), message.value())
+            self._next = max(self._next, offset_of(message) + 1)
 
     def known(self, pipeline: str, key: str) -> bool:
         """Whether a delivery was accepted before, within its window."""
@@ -141,6 +153,7 @@ class AcceptedDeliveries:
 
         def take(message: Message) -> None:
             self._take(message.key(), message.value())
+            self._next = max(self._next, offset_of(message) + 1)
 
         try:
             Following(self._settings, {self._topic: offset}, take, look, failed).run(self._stop)

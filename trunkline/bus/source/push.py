@@ -197,7 +197,7 @@ class PushRuntime:
             while not self._stop.is_set():
                 try:
                     if not self._ready:
-                        await loop.run_in_executor(self._thread, self._open)
+                        await loop.run_in_executor(self._thread, self._open, failures > 0)
                     self._ready, self._cause = True, None
                     await self._woken(loop)
                     while self._waiting:
@@ -261,8 +261,11 @@ class PushRuntime:
 
     # --- the thread ---
 
-    def _open(self) -> None:
+    def _open(self, again: bool) -> None:
         self._producers.renew()
+        if again:
+            # The transaction that failed is settled now and may have committed: its senders were refused, and come again.
+            self._accepted.catch_up()
         self._position = read_positions(self._settings, self._names).get((self._pipeline, self._split), SplitPosition())
 
     def _new_producer(self) -> Producer:
