@@ -203,6 +203,17 @@ def test_each_answer_of_the_script_is_given_and_counted(sink: HttpSinkServer) ->
     assert [call.id for call in sink.calls() if call.effect] == ["a", "d"]
 
 
+def test_an_answer_that_is_held_comes_when_the_script_changes(sink: HttpSinkServer) -> None:
+    sink.script(Rule(422, ids=("a",), held=True))
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", sink.port, timeout=60)) as held:
+        held.request("POST", "/posts", b'{"id": "a"}')
+        assert _post(sink, "b") == 200
+        sink.script(Rule(503, ids=("a",)))
+        assert held.getresponse().status == 422
+    assert [call.id for call in sink.calls()] == ["b", "a"]
+    assert _post(sink, "a") == 503
+
+
 def test_a_share_of_the_events_is_chosen_by_the_seed_and_not_by_their_order(sink: HttpSinkServer) -> None:
     sink.script(Rule(429, share=0.3))
     events = [f"e{number}" for number in range(60)]

@@ -30,7 +30,7 @@ class Rule:
     * `answer`: what they get; `headers` go with a status.
     * `path`: only requests to this path; `ids`: only these events.
     * `share`: this share of events, chosen by the seed; `attempts`: only the first so many calls of an event.
-    * `delay`: seconds before the answer.
+    * `delay`: seconds before the answer. `held`: it is not given before the script changes again.
     """
 
     answer: Answer
@@ -40,6 +40,7 @@ class Rule:
     attempts: int | None = None
     delay: float = 0.0
     headers: tuple[tuple[str, str], ...] = ()
+    held: bool = False
 
 
 class Call(NamedTuple):
@@ -99,7 +100,7 @@ class HttpSinkServer:
         self.port = int(line)
 
     def script(self, *rules: Rule) -> None:
-        """Changes the answers from the next request on."""
+        """Changes the answers from the next request on, and gives those that were held until now."""
         self._write_script(rules)
         with urllib.request.urlopen(f"{self.url}/_reload", data=b"") as answer:
             assert answer.status == 200

@@ -29,6 +29,7 @@ class Server:
     def __init__(self, journal: Path, script: Path) -> None:
         self._attempts: Counter[tuple[str, str]] = Counter()
         self._keys: set[str] = set()
+        self._changed = asyncio.Event()
         self._script = script
         if journal.exists():
             self._remember(journal)
@@ -52,6 +53,8 @@ class Server:
         self._seed, self._id_field, self._rules = script["seed"], script["id"], script["rules"]
         for rule in self._rules:
             rule["ids"] = None if rule["ids"] is None else set(rule["ids"])
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answers one request."""
@@ -66,6 +69,8 @@ class Server:
         answer: int | str = 200 if rule is None else rule["answer"]
         if rule is not None and rule["delay"]:
             await asyncio.sleep(rule["delay"])
+        if rule is not None and rule["held"]:
+            await self._changed.wait()
         key = request.headers.get("Idempotency-Key", "")
         takes = answer == "effect-then-drop" or (isinstance(answer, int) and 200 <= answer < 300)
         effect = takes and (not key or key not in self._keys)

@@ -49,8 +49,6 @@ KEYS = 10
 PARTITIONS = 2
 BAD_BYTES = 4_000
 SMALL_BYTES = 2_000
-ANSWER_AFTER = 1.5
-"""Seconds after which a record of the case `down` is refused: time to kill the broker before."""
 
 
 @row(
@@ -196,12 +194,13 @@ class _World:
             records.append(Record(name, value, f"k{key}", sequences[key], f"k{key}".encode()))
             sequences[key] += 1
         self.bad[case] = {one.id for one, is_bad in zip(records, bad, strict=True) if is_bad}
-        rules = [
-            Rule(422, f"/{name}", tuple(sorted(ids)), delay=ANSWER_AFTER if name == DOWN else 0.0)
-            for name, ids in self.bad.items()
-        ]
-        await asyncio.to_thread(self.server.script, *rules)
+        await self.refuse(hold=DOWN)
         return records
+
+    async def refuse(self, *, hold: str = "") -> None:
+        """The sink's server refuses bad records; those of one case only when this is called again."""
+        rules = [Rule(422, f"/{name}", tuple(sorted(ids)), held=name == hold) for name, ids in self.bad.items()]
+        await asyncio.to_thread(self.server.script, *rules)
 
     async def break_letters(self) -> None:
         """One dead-letter topic is gone, one is denied, one takes only what is small."""
@@ -242,6 +241,7 @@ class _World:
         await _until(lambda: any(call.id in good for call in self.server.calls()), "calls of the case down", workers)
         await asyncio.to_thread(self.broker.kill)
         killed_at = time.time()
+        await self.refuse()
 
         def answered() -> int:
             calls = self.server.calls()
