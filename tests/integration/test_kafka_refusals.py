@@ -21,6 +21,7 @@ from typer.testing import CliRunner, Result
 from tests.chaos.faults.brokers import Broker
 from tests.conftest import KafkaUnderTest
 from tests.integration.kafka_listeners import PASSWORD, UNKNOWN_HOST, ManyListeners, scram
+from tests.integration.three_brokers import three_brokers
 from trunkline.bus.kafka import (
     KafkaHealth,
     KafkaSettings,
@@ -366,6 +367,28 @@ def test_a_connection_that_died_without_a_word_holds_a_reader_up_for_seconds(pro
         produce_and_wait(writer, "stranded", b"after", None)
 
         assert until(lambda: has(2), "the second record") < 45, "the client's own default is a minute"
+
+
+@pytest.mark.slow
+def test_one_broker_of_three_that_is_away_is_no_trouble_and_all_of_them_are() -> None:
+    with three_brokers() as brokers:
+        ping(KafkaSettings(brokers.bootstrap))
+        gone = brokers.deafen(1)
+        with watching(KafkaSettings(f"{gone},{brokers.bootstrap}")) as health:
+            changes: list[object] = []
+            health.on_change(lambda: changes.append(health.trouble()))
+            producer = health.settings.producer()
+            begun = health.answered_at or 0
+
+            def asked_for_long() -> bool:
+                producer.poll(0.1)  # it reports the broker that is away, so that the cluster is asked anew
+                return (health.answered_at or 0) > begun + 8
+
+            until(asked_for_long, "eight seconds of answers")
+            assert changes == []
+        brokers.deafen(0)
+        brokers.deafen(2)
+        assert refusal_of(KafkaSettings(brokers.bootstrap), 1.0).code == "kafka.refused"
 
 
 @pytest.mark.slow

@@ -51,7 +51,7 @@ def ping(settings: KafkaSettings, timeout: float = 10.0) -> None:
     begun = time.monotonic()
     found = _ask(admin, settings, words, timeout)
     listed = [said.address for said in words.said if said.listed]
-    if found is not None and found.kind.passes and (listed or not words.said):
+    if found is not None and found.kind.passes:
         found = _each_broker(admin, found, listed)
     if found is None:
         return
@@ -70,12 +70,18 @@ def _each_broker(admin: AdminClient, found: Refusal, listed: Sequence[str]) -> R
         listed = listed or [f"{one.host}:{one.port}" for one in brokers.values()]
         # Sent to each broker at its own address. Asked for groups in no living state, so that the answers are short.
         asked = admin.list_consumer_groups(states={ConsumerGroupState.DEAD}, request_timeout=_EACH_SECONDS)
-        if len(asked.result(_EACH_SECONDS + _MORE_SECONDS).errors) < len(brokers):
+        errors = asked.result(_EACH_SECONDS + _MORE_SECONDS).errors
+        if len([error for error in errors if not _was_answered(error)]) < len(brokers):
             return None
     except (KafkaException, TimeoutError):
         if not listed:
             return found  # it does not even say who they are
     return refusal("kafka.advertised", listed[0], found.detail or "no answer")
+
+
+def _was_answered(error: KafkaError) -> bool:
+    """Whether a broker said so itself: that it can't or may not do this. librdkafka's own codes are negative."""
+    return error.code() > 0 or error.code() == KafkaError._UNSUPPORTED_FEATURE  # noqa: SLF001
 
 
 def _ask(admin: AdminClient, settings: KafkaSettings, words: _Words, timeout: float) -> Refusal | None:
@@ -93,8 +99,11 @@ def _ask(admin: AdminClient, settings: KafkaSettings, words: _Words, timeout: fl
     try:
         if future.result(0).nodes:
             return None
-    except (KafkaException, TimeoutError):
+    except TimeoutError:
         pass
+    except KafkaException as error:
+        if _was_answered(error.args[0]):
+            return None
     found = classify(words.said, settings.bootstrap)
     if found is None:
         return refusal("kafka.timeout", settings.bootstrap, "")
