@@ -70,9 +70,9 @@ def propose(cluster: Cluster, targets: Sequence[str]) -> Deletion:
     for key in ended:
         if key in living:
             raise ConfigurationError(
-                f"{key} is not applied: a worker runs it from files",
+                f"{key} is not applied, and a worker runs it: from files, or it is just ending it",
                 where=key,
-                hint="take it out of the files that the worker was started with, or end the worker",
+                hint="ask again in a minute; of files take it out of those that the worker was started with, or end the worker",
                 code="delete.from_files",
             )
     _refuse_needed(seen.manifests, applied)
