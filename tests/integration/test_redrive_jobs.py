@@ -20,12 +20,13 @@ from bus_harness import ORDER, Registry, order, unframed
 from conftest import KafkaUnderTest
 
 from trunkline.bus.accounting import audit
-from trunkline.bus.deadletters import REDRIVES, DeadLetter, Failure, dead_letter_headers
+from trunkline.bus.deadletters import ORIGIN, REDRIVES, TOPIC_ID, DeadLetter, Failure, dead_letter_headers
 from trunkline.bus.kafka import KafkaSettings, end_offsets, produce, read_all
 from trunkline.bus.names import Names
 from trunkline.bus.redrive.edits import Edit
 from trunkline.bus.redrive.job import RedriveExecution, Surroundings, plan_of
 from trunkline.bus.redrive.jobs import Desired, Job, JobLog, JobRecords, JobState, Progress, RedriveOrder, Wish
+from trunkline.bus.redrive.marks import id_of_letters
 from trunkline.bus.redrive.runner import JobRunner, has_runner
 from trunkline.bus.redrive.transactions import Redrive, Sender, retry_way
 from trunkline.bus.topics import TopicPlan, ensure_topics, internal_topics
@@ -66,6 +67,7 @@ class Desk:
         code: str = "sink.rejected",
         value: Callable[[int], bytes] = lambda number: str(number).encode(),
         headers: Headers | None = None,
+        topic_id: str = "first",
     ) -> None:
         """Records that fail, each at the offset of its number in the partition of its key."""
         producer = self.settings.producer()
@@ -79,14 +81,29 @@ class Desk:
                 partition=partition,
                 offset=number,
                 failure=Failure("SINK", code, f"no {number}", attempts=3),
+                topic_id=topic_id,
             )
             key = f"k{number % KEYS}".encode()
             produce(producer, self.names.dead_letters("out"), value(number), key, own, partition=partition)
         assert producer.flush(20) == 0
 
+    def make_letters_anew(self) -> None:
+        topic = self.names.dead_letters("out")
+        former = id_of_letters(self.settings, self.names, "out")
+        admin = self.settings.admin()
+        admin.delete_topics([topic], operation_timeout=20)[topic].result(20)
+
+        def remade() -> bool:
+            ensure_topics(self.settings, [TopicPlan(topic, PARTITIONS)])
+            return id_of_letters(self.settings, self.names, "out") not in {"", former}
+
+        self.until(remade, "another dead-letter topic")
+        self.until(lambda: len(end_offsets(self.settings, topic)) == PARTITIONS, "its partitions")
+
     def order(self, **asked: Any) -> RedriveOrder:
         ends = end_offsets(self.settings, self.names.dead_letters("out"))
-        return RedriveOrder(**asked, ends={str(partition): end for partition, end in ends.items()})
+        letters = id_of_letters(self.settings, self.names, "out")
+        return RedriveOrder(**asked, ends={str(partition): end for partition, end in ends.items()}, letters=letters)
 
     def ask(self, **asked: Any) -> Job:
         job = Job(uuid.uuid4().hex[:12], "out", "ann", time.time(), self.order(**asked))
@@ -193,6 +210,32 @@ def test_a_record_that_fails_anew_after_offsets_were_set_back_waits_again(desk: 
     assert [one.header("ce_id") for one in Redrive(desk.settings, desk.names, "out").waiting()] == ["0"]
     assert desk.execute(desk.ask()).sent == 1
     assert Redrive(desk.settings, desk.names, "out").waiting() == []
+
+
+def test_letters_of_topics_that_were_made_anew_are_other_letters(desk: Desk) -> None:
+    desk.fail([0, 1], topic_id="before")
+    first = desk.ask()
+    assert desk.execute(first).sent == 2
+    desk.make_letters_anew()
+    # The input was made anew too: other records failed at the same offsets, and so did the same ones once more.
+    desk.fail([0, 1], topic_id="after")
+    desk.fail([0], topic_id="before")
+    waiting = Redrive(desk.settings, desk.names, "out").waiting()
+    assert sorted(one.header(TOPIC_ID) for one in waiting) == ["after", "after", "before"]
+    assert desk.execute(desk.ask()).sent == 3
+    assert sorted(desk.numbers()) == [0, 0, 0, 1, 1]
+    origins = [one.header(ORIGIN).split("/")[1] for one in desk.retried()]
+    assert sorted(origins) == ["after", "after", "before", "before", "before"]
+
+
+def test_a_job_for_letters_that_are_gone_sends_none_of_those_that_took_their_places(desk: Desk) -> None:
+    desk.fail([0, 1, 2])
+    job = desk.ask()
+    desk.make_letters_anew()
+    desk.fail([6, 7, 8])
+    progress = desk.execute(job)
+    assert (progress.state, progress.code, progress.sent) == (JobState.FAILED, "topic.made_anew", 0)
+    assert desk.numbers() == []
 
 
 # --- order, filter, cap ---

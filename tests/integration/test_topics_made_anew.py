@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from trunkline.bus.accounting.commits import committed
 from trunkline.bus.accounting.moves import Target
 from trunkline.bus.accounting.reconcile import PartitionCheck, reconcile
 from trunkline.bus.kafka import end_offsets
+from trunkline.bus.parking.partitions import parked_records
+from trunkline.bus.state import changelog_config
 from trunkline.bus.states import Desired, State
 from trunkline.bus.topics import TopicPlan, ensure_topics, grow_topics, topic_identities
 from trunkline.bus.worker.board import Board, Report
@@ -40,7 +42,7 @@ spec: {{from: "{source}", start: earliest, steps: [], to: "{target}"}}
 """
 
 
-async def remade(made: Bus, topic: str, partitions: int = 1) -> str:
+async def remade(made: Bus, topic: str, partitions: int = 1, config: Mapping[str, str] | None = None) -> str:
     """Deletes a topic, makes another one of its name, and gives that one's id."""
 
     def remake() -> str:
@@ -50,7 +52,7 @@ async def remade(made: Bus, topic: str, partitions: int = 1) -> str:
         deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             # The broker may still know the former one, or already refuse it.
-            ensure_topics(made.settings, [TopicPlan(topic, partitions)])
+            ensure_topics(made.settings, [TopicPlan(topic, partitions, config=config or {})])
             found = topic_identities(made.settings, [topic]).get(topic)
             if found is not None and found.id != former and len(end_offsets(made.settings, topic)) == partitions:
                 return found.id
@@ -75,7 +77,7 @@ class Orders:
             topic_manifest(self.topic)
             + topic_manifest(self.copies)
             + http_connection("shop", self.endpoint.url)
-            + http_sink("out", self.topic, connection="shop")
+            + http_sink("out", self.topic, connection="shop", retry="attempts: 2, min_delay: 5ms, max_delay: 60ms")
             + _stream("copy", self.topic, self.copies)
         )
         self.ids.append(await self.id())
@@ -217,6 +219,29 @@ async def test_partitions_that_are_added_to_an_input_have_their_place_among_the_
         await orders.bus.until(lambda one=pipeline: orders.bus.counts(one).get("dead") == 1, "a dead letter")  # type: ignore[misc]
         (letter,) = await orders.bus.dead_letters(pipeline)
         assert letter.origin == (orders.topic, 2, 0)
+
+
+async def test_parked_records_survive_their_topic_whether_it_is_made_anew_while_the_worker_runs_or_not(
+    orders: Orders,
+) -> None:
+    made, ill = orders.bus, {"c9"}
+    orders.endpoint.answers["/out"] = lambda asked, _times: 500 if asked.json["customer"] in ill else 200
+    await made.send_orders(orders.topic, [order(number, "c9") for number in (50, 51, 52)])
+    await made.until(lambda: made.report("out").parked_records == 3, "three parked records")
+    parked = made.names.parked("out")
+    await remade(made, parked, config=changelog_config(2**21))
+    await made.until(lambda: _kept(made, 3), "the records put back while it runs")
+    await made.stop()
+    await remade(made, parked, config=changelog_config(2**21))
+    ill.clear()
+    await made.start()
+    await made.until(lambda: len(orders.endpoint.effects_at("/out")) == 8, "the parked orders")
+    assert [one["id"] for one in orders.endpoint.effects_at("/out")][-3:] == [50, 51, 52]
+
+
+async def _kept(made: Bus, count: int) -> bool:
+    found = await asyncio.to_thread(parked_records, made.settings, made.names, "out")
+    return len(list(found)) == count
 
 
 async def _has_partitions(made: Bus, topic: str, count: int) -> bool:

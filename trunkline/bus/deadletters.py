@@ -34,6 +34,8 @@ ATTEMPTS = "trunkline.attempts"
 FAILED_AT = "trunkline.first.failed.at"
 FINGERPRINT = "trunkline.fingerprint"
 PLACE = "trunkline.place"
+TOPIC_ID = "trunkline.topic.id"
+"""Kafka's id of the topic that the record was read from: another topic of the name has other records at the same offsets."""
 ORIGIN = "trunkline.origin"
 """Where a redriven record was read first, as `topic/topic id/partition/offset`: its idempotency key stays the same."""
 REDRIVE = "trunkline.redrive"
@@ -74,7 +76,15 @@ class Failure:
 
 
 def dead_letter_headers(
-    original: WireHeaders, *, pipeline: str, task: str, topic: str, partition: int, offset: int, failure: Failure
+    original: WireHeaders,
+    *,
+    pipeline: str,
+    task: str,
+    topic: str,
+    partition: int,
+    offset: int,
+    failure: Failure,
+    topic_id: str = "",
 ) -> list[tuple[str, bytes | None]]:
     """The headers of a dead letter: the original's, without those of an earlier failure, and this failure's."""
     reason = redact(failure.reason)[:MAX_REASON]
@@ -93,6 +103,8 @@ def dead_letter_headers(
         FAILED_AT: int(failed_at * 1000),
         FINGERPRINT: fingerprint(pipeline, failure.stage, failure.code, reason),
     }
+    if topic_id:
+        found[TOPIC_ID] = topic_id
     if failure.place is not None:
         found[PLACE] = redact(failure.place)
     headers += [(name, str(value).encode()) for name, value in found.items()]
@@ -101,7 +113,7 @@ def dead_letter_headers(
 
 def is_error_header(name: str) -> bool:
     """Whether a header tells of a failure, and so does not belong to the event."""
-    return name.startswith(CONNECT) or name in {ATTEMPTS, FAILED_AT, FINGERPRINT, PLACE}
+    return name.startswith(CONNECT) or name in {ATTEMPTS, FAILED_AT, FINGERPRINT, PLACE, TOPIC_ID}
 
 
 def fingerprint(pipeline: str, stage: str, code: str, reason: str) -> str:
@@ -155,6 +167,12 @@ class DeadLetter:
         """Where the record was read first: as `origin`, but of a record that failed again after a redrive its first place."""
         place = place_in(self.header(ORIGIN))
         return self.origin if place is None else (place[0], *place[2:])
+
+    @property
+    def first_topic_id(self) -> str:
+        """The id of that topic; empty where nobody noted it."""
+        place = place_in(self.header(ORIGIN))
+        return self.header(TOPIC_ID) if place is None else place[1]
 
     @property
     def place(self) -> str:

@@ -18,6 +18,7 @@ from trunkline.bus.kafka import KafkaSettings, end_offsets, records_of
 from trunkline.bus.names import Names
 from trunkline.bus.redrive.job import RedriveExecution, Surroundings, plan_of, way_of
 from trunkline.bus.redrive.jobs import Desired, Job, JobLog, JobRecords, JobState, RedriveOrder, Wish, partition_of
+from trunkline.bus.redrive.marks import id_of_letters
 from trunkline.bus.redrive.plan import Plan
 from trunkline.bus.redrive.runner import has_runner
 from trunkline.bus.source.publish import Publisher
@@ -83,7 +84,8 @@ def order_of(
         at_place(cluster, pipeline, place)
     ends = end_offsets(cluster.kafka, cluster.names.dead_letters(pipeline))
     scope = {str(partition): end for partition, end in ends.items()}
-    return RedriveOrder(where, tuple(places), limit, rate, cap, edit, scope)
+    letters = id_of_letters(cluster.kafka, cluster.names, pipeline)
+    return RedriveOrder(where, tuple(places), limit, rate, cap, edit, scope, letters)
 
 
 def counted(around: Surroundings, pipeline: str, order: RedriveOrder) -> Plan:

@@ -88,7 +88,7 @@ class World:
     def __init__(self) -> None:
         self.keys: list[bytes] = []
         self.committed = 0
-        self.metadata: str | None = None
+        self.metadata = Ledger(topic_id="T").to_metadata()
         self.changelog: list[tuple[bytes, Entry | None]] = []
         self.decisions: dict[bytes, Decision] = {}
         self.dead: list[int] = []
@@ -102,7 +102,7 @@ class World:
 
     def commit(self, part: TopicPartition) -> None:
         assert part.offset >= self.committed, "a commit went back"
-        self.committed, self.metadata = part.offset, part.metadata
+        self.committed, self.metadata = part.offset, part.metadata or ""
 
     @property
     def parked(self) -> list[ParkedRecord]:
@@ -121,6 +121,9 @@ class MemoryChangelog:
 
     def __init__(self, world: World, folder: Path) -> None:
         self._world, self._folder = world, folder
+
+    def has_copy(self, number: int) -> bool:
+        return (self._folder / str(number)).exists()
 
     def open(self, numbers: Iterable[int]) -> dict[int, StateStore]:
         stores = {

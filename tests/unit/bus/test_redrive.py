@@ -30,17 +30,25 @@ def letter(
     value: bytes = b"{}",
     again: int | None = None,
     partition: int = 1,
+    topic_id: str = "id",
 ) -> DeadLetter:
     """At `offset` of the dead-letter topic, read first at `first`; with `again` it failed once more, there in the retry topic."""
     original = [("ce_id", b"1")]
     place = (topic, partition, first)
     if again is not None:
-        original.append((ORIGIN, f"{topic}/id/{partition}/{first}".encode()))
+        original.append((ORIGIN, f"{topic}/{topic_id}/{partition}/{first}".encode()))
         original.append((REDRIVES, b"2"))
         place = ("out.retry", partition, again)
     failure = Failure("SINK", "sink.rejected", "no", attempts=4, first_failed_at=12.5)
     headers = dead_letter_headers(
-        original, pipeline="out", task="w", topic=place[0], partition=place[1], offset=place[2], failure=failure
+        original,
+        pipeline="out",
+        task="w",
+        topic=place[0],
+        partition=place[1],
+        offset=place[2],
+        failure=failure,
+        topic_id=topic_id if again is None else "retry",
     )
     return DeadLetter(partition, offset, b"k", value, headers, 0)
 
@@ -67,6 +75,10 @@ def test_a_letter_that_was_saved_twice_goes_once() -> None:
     assert planned(letter(0, 5), letter(1, 6), letter(2, 5), letter(3, 6), letter(4, 7)) == [(1, [0, 1, 4])]
 
 
+def test_letters_from_topics_of_one_name_at_one_offset_are_two() -> None:
+    assert planned(letter(0, 5), letter(1, 5, topic_id="the-one-after")) == [(1, [0, 1])]
+
+
 def test_no_more_than_the_limit_are_planned_over_all_partitions_together() -> None:
     letters = [letter(0, 5, partition=2), letter(1, 6, partition=2), letter(0, 1), letter(1, 2)]
     assert planned(*letters, limit=3) == [(1, [0, 1]), (2, [0])]
@@ -85,7 +97,9 @@ def test_a_mark_is_of_the_failure_and_not_of_the_letter() -> None:
 def test_a_record_that_goes_again_says_where_it_came_from_first_and_how_often_it_went() -> None:
     way = RetryWay(Names(), "out", 4, lambda topic: f"{topic}-id")
     (first,) = way.records(letter(0, 5), "run")
-    assert first.headers[1:] == [(ORIGIN, b"orders/orders-id/1/5"), (REDRIVE, b"run"), (REDRIVES, b"1")]
+    assert first.headers[1:] == [(ORIGIN, b"orders/id/1/5"), (REDRIVE, b"run"), (REDRIVES, b"1")]
+    (unnoted,) = way.records(letter(0, 5, topic_id=""), "run")
+    assert unnoted.headers[1] == (ORIGIN, b"orders/orders-id/1/5")
     assert (first.topic, first.partition, first.key) == ("out.retry", 1, b"k")
     (second,) = way.records(letter(0, 5, again=3), "run")
     assert second.headers[1:] == [(ORIGIN, b"orders/id/1/5"), (REDRIVE, b"run"), (REDRIVES, b"3")]

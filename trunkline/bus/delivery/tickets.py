@@ -25,8 +25,8 @@ from trunkline.core.log import get_logger
 from trunkline.core.metrics import counter
 
 log = get_logger(__name__)
-Place = tuple[str, int, int]
-"""Topic, partition and offset of a record."""
+Place = tuple[str, str, int, int]
+"""Topic, its id, partition and offset of a record."""
 Ended = tuple[Place, Outcome]
 """Where a parked record was read, and how it ended."""
 
@@ -128,6 +128,7 @@ class Tickets:
             partition=partition,
             offset=ticket.offset,
             failure=failure,
+            topic_id=ticket.work.tracker.ledger.topic_id,
         )
         log.warning(
             "dead letter",
@@ -261,7 +262,7 @@ class Tickets:
             for partition, work in self.works.items():
                 if partition[1] in numbers:
                     ledger = work.tracker.ledger.copy()
-                    _release(ledger, work.tracker.commit, _of(partition, ended))
+                    _release(ledger, work.tracker.commit, _of(partition, ledger, ended))
                     found.append(TopicPartition(*partition, work.tracker.commit, ledger.to_metadata(work.plan)))
         return found
 
@@ -269,7 +270,7 @@ class Tickets:
         """The transaction that settles these parked records committed."""
         with self.lock:
             for partition, work in self.works.items():
-                tracker, own = work.tracker, _of(partition, ended)
+                tracker, own = work.tracker, _of(partition, work.tracker.ledger, ended)
                 if own:
                     _release(tracker.ledger, tracker.commit, own)
                     for offset, outcome in own:
@@ -285,8 +286,13 @@ class Tickets:
         work.reported = work.tracker.ledger.copy()
 
 
-def _of(partition: Partition, ended: Sequence[Ended]) -> list[tuple[int, Outcome]]:
-    return [(place[2], outcome) for place, outcome in ended if place[:2] == partition]
+def _of(partition: Partition, ledger: Ledger, ended: Sequence[Ended]) -> list[tuple[int, Outcome]]:
+    """Offset and outcome of the parked records that were read in this partition, and not in another topic of the name."""
+    return [
+        (offset, outcome)
+        for (topic, topic_id, number, offset), outcome in ended
+        if (topic, number) == partition and topic_id == ledger.topic_id
+    ]
 
 
 def _release(ledger: Ledger, commit: int, ended: Sequence[tuple[int, Outcome]]) -> None:

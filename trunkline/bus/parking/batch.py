@@ -91,6 +91,7 @@ class Batch:
                 partition=origin.partition,
                 offset=origin.offset,
                 failure=order.failure,
+                topic_id=origin.topic_id,
             )
             destination = self._names.dead_letters(self._pipeline)
             self.records.append(Outgoing(destination, record.value, record.key, headers, lot.number))
@@ -140,7 +141,7 @@ class Batch:
     def _end(self, record: ParkedRecord, outcome: Outcome, detail: str | None) -> None:
         """A parked record is settled: the ledger and the trace say so."""
         origin, correlation = record.origin, record.event().correlation_id
-        self.ended.append(((origin.topic, origin.partition, origin.offset), outcome))
+        self.ended.append(((origin.topic, origin.topic_id, origin.partition, origin.offset), outcome))
 
         def note() -> None:
             with self._tickets.lock:

@@ -121,9 +121,10 @@ class Lot:
         """Whether there is a mark to remove."""
         return any(self._is_passed(origin, passed) for origin in self._marks.values())
 
-    @staticmethod
-    def _is_passed(origin: Origin, passed: Mapping[Partition, int]) -> bool:
-        return origin.offset < passed.get((origin.topic, origin.partition), -1)
+    def _is_passed(self, origin: Origin, passed: Mapping[Partition, int]) -> bool:
+        """Whether a mark says nothing any more: it is behind the commit, or of a topic that there is another one of now."""
+        topic_id = self._topic_ids.get(origin.topic, origin.topic_id)
+        return topic_id != origin.topic_id or origin.offset < passed.get((origin.topic, origin.partition), -1)
 
     def changed(self) -> list[tuple[bytes, Entry | None]]:
         """What the changes add to the changelog."""

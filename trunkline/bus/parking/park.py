@@ -104,7 +104,7 @@ class Park:
         """Opens the lots of partitions that came to this worker, before any record of them is read."""
         numbers = sorted({one.partition[1] for one in partitions})
         ends = end_offsets(self._settings, self._changelog.topic)
-        used = [number for number in numbers if ends.get(number, 0)]
+        used = [number for number in numbers if ends.get(number, 0) or self._changelog.has_copy(number)]
         if used:
             self._writer.begin()  # first: what an earlier life of this worker left open would have to be waited for
         decisions = waiting(self._settings, self._names, self._pipeline)

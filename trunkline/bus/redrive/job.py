@@ -127,6 +127,13 @@ class RedriveExecution:
         if self._asked_to_rest():
             return
         order = self._job.order
+        if order.letters not in {"", self._sender.letters}:
+            raise ConfigurationError(
+                f"the letters that it was asked for are gone: {self._around.names.dead_letters(self._pipeline)} was deleted and made"
+                f" anew (its id was {order.letters}, it is {self._sender.letters} now)",
+                hint=f"cancel it; `trunkline dlq redrive {self._pipeline}` sends those that are there now",
+                code="topic.made_anew",
+            )
         way = way_of(self._around, self._pipeline, order)
         plan = plan_of(self._around, self._pipeline, order, way, sent=self._progress.sent)
         counted: dict[str, Any] = {

@@ -56,7 +56,8 @@ class RedriveOrder:
 
     `where` is a CEL expression over a letter, `places` are letters by `PARTITION@OFFSET` (all where empty), `limit` is the most to
     send, `rate` is in letters a second, `cap` is how often an event may have been sent again before. `edit` is an `Edit` as data. `ends`
-    are the ends of the dead-letter topic's partitions when it was asked for: what comes later is not of this job.
+    are the ends of the dead-letter topic's partitions when it was asked for: what comes later is not of this job. `letters` is the id of
+    that topic, empty where nobody noted it.
     """
 
     where: str | None = None
@@ -66,6 +67,7 @@ class RedriveOrder:
     cap: int = 10
     edit: dict[str, Any] | None = None
     ends: dict[str, int] = field(default_factory=dict)
+    letters: str = ""
 
 
 @dataclass(frozen=True, slots=True)

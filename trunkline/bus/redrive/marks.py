@@ -1,7 +1,8 @@
 """Marks: which failures were sent again, in `_trunkline.redriven`, compacted by pipeline and place.
 
 A mark names the record that failed, not the dead letter: a record that was saved twice around a crash is sent again once. It covers
-the letters below an end of the dead-letter topic: when offsets are set back and the record fails anew, that is another letter.
+the letters below an end of the dead-letter topic: when offsets are set back and the record fails anew, that is another letter. Of both
+topics it has the ids, since a topic that was made anew has other records and letters at the same offsets.
 """
 
 from __future__ import annotations
@@ -14,15 +15,16 @@ from collections import defaultdict
 import orjson
 from confluent_kafka import Producer
 
-from trunkline.bus.deadletters import DeadLetter
+from trunkline.bus.deadletters import TOPIC_ID, DeadLetter
 from trunkline.bus.kafka import KafkaSettings, produce, read_all
 from trunkline.bus.names import Names
+from trunkline.bus.topics import topic_identities
 
 VERSION = 1
 _OWN = "@"
 _ALL = 2**62
-Group = tuple[str, int]
-"""Topic and partition of records that failed."""
+Group = tuple[str, str, int]
+"""Topic, its id and partition of records that failed."""
 
 
 class Marks:
@@ -34,14 +36,16 @@ class Marks:
 
     @classmethod
     def read(cls, settings: KafkaSettings, names: Names, pipeline: str) -> Marks:
-        """The marks as they are now; waits for those of a transaction that is open."""
-        prefix = f"{pipeline}/".encode()
+        """The marks of letters in the dead-letter topic that there is now; waits for those of a transaction that is open."""
+        prefix, letters = f"{pipeline}/".encode(), id_of_letters(settings, names, pipeline)
         found: dict[Group, list[tuple[int, int]]] = defaultdict(list)
         for message in read_all(settings, names.redriven):
             key, value = message.key() or b"", message.value()
             if key.startswith(prefix) and value is not None:
-                group, offset = _parsed(key[len(prefix) :].decode("utf-8", "replace"))
-                found[group].append((offset, orjson.loads(value).get("until", _ALL)))
+                mark = orjson.loads(value)
+                if mark.get("letters", letters) == letters:
+                    group, offset = _parsed(key[len(prefix) :].decode("utf-8", "replace"))
+                    found[group].append((offset, mark.get("until", _ALL)))
         marks = cls()
         for group, pairs in found.items():
             pairs.sort()
@@ -69,23 +73,32 @@ class Marks:
 def failure_of(letter: DeadLetter) -> tuple[Group, int]:
     """What names one failure: the place of the record that failed; of what never was a record the letter's own."""
     topic, partition, offset = letter.origin
-    return ((topic, partition), offset) if partition >= 0 else ((_OWN, letter.partition), letter.offset)
+    if partition < 0:
+        return (_OWN, "", letter.partition), letter.offset
+    return (topic, letter.header(TOPIC_ID), partition), offset
+
+
+def id_of_letters(settings: KafkaSettings, names: Names, pipeline: str) -> str:
+    """The id of a pipeline's dead-letter topic; empty where there is none."""
+    topic = names.dead_letters(pipeline)
+    found = topic_identities(settings, [topic]).get(topic)
+    return found.id if found is not None else ""
 
 
 def write_mark(
-    producer: Producer, names: Names, pipeline: str, letter: DeadLetter, end: int, run: str, by: str
+    producer: Producer, names: Names, pipeline: str, letter: DeadLetter, end: int, run: str, by: str, *, letters: str
 ) -> None:
-    """Hands the mark of a letter to the producer, whose open transaction sends the letter again. It covers letters below `end`."""
-    (topic, partition), offset = failure_of(letter)
-    place = f"{topic}{partition}/{offset}" if topic == _OWN else f"{topic}/{partition}/{offset}"
+    """Hands the mark of a letter to the producer, whose open transaction sends the letter again.
+
+    It covers letters below `end` in the dead-letter topic with the id `letters`.
+    """
+    (topic, topic_id, partition), offset = failure_of(letter)
     until = max(end, letter.offset + 1)
-    mark = orjson.dumps({"v": VERSION, "run": run, "by": by, "at": time.time(), "until": until})
+    mark = orjson.dumps({"v": VERSION, "run": run, "by": by, "at": time.time(), "until": until, "letters": letters})
+    place = f"{topic}/{topic_id}/{partition}/{offset}"
     produce(producer, names.redriven, mark, f"{pipeline}/{place}".encode(), [])
 
 
 def _parsed(text: str) -> tuple[Group, int]:
-    place, _, offset = text.rpartition("/")
-    if place.startswith(_OWN):
-        return (_OWN, int(place[1:])), int(offset)
-    topic, _, partition = place.rpartition("/")
-    return (topic, int(partition)), int(offset)
+    topic, topic_id, partition, offset = text.split("/")
+    return (topic, topic_id, int(partition)), int(offset)

@@ -76,7 +76,7 @@ class _Chosen:
         self.offsets: array[int] = array("q")
         self._groups: array[int] = array("l")
         self._firsts: array[int] = array("q")
-        self._known: dict[tuple[str, int], int] = {}
+        self._known: dict[tuple[str, str, int], int] = {}
         self._latest: dict[int, int] = {}
         self._in_order = True
 
@@ -84,7 +84,7 @@ class _Chosen:
         topic, partition, first = letter.first_origin
         if partition < 0:
             first = letter.offset
-        group = self._known.setdefault((topic, partition), len(self._known))
+        group = self._known.setdefault((topic, letter.first_topic_id, partition), len(self._known))
         if first <= self._latest.get(group, -1):
             self._in_order = False
         self._latest[group] = first

@@ -73,7 +73,7 @@ class RetryWay:
         topic, partition, offset = letter.origin
         first = letter.header(ORIGIN)
         if place_in(first) is None:
-            first = f"{topic}/{self._topic_id(topic)}/{partition}/{offset}"
+            first = f"{topic}/{letter.first_topic_id or self._topic_id(topic)}/{partition}/{offset}"
         headers = [(name, value) for name, value in letter.original_headers() if name not in SENT_AGAIN]
         again = [(ORIGIN, first), (REDRIVE, run), (REDRIVES, str(letter.redrives + 1))]
         return [*headers, *((name, value.encode()) for name, value in again)]

@@ -18,7 +18,7 @@ from trunkline.bus.kafka import KafkaSettings, end_offsets, produce, read_all, t
 from trunkline.bus.names import Names
 from trunkline.bus.redrive.edits import Editor
 from trunkline.bus.redrive.jobs import JobLog, JobRecords
-from trunkline.bus.redrive.marks import Marks, write_mark
+from trunkline.bus.redrive.marks import Marks, id_of_letters, write_mark
 from trunkline.bus.redrive.resend import Resent, RetryWay
 from trunkline.bus.topics import topic_states
 from trunkline.core.errors import ConfigurationError
@@ -39,6 +39,8 @@ class Sender:
         self._pipeline = pipeline
         self._producer: Producer | None = None
         self._redriven = 0
+        self.letters = ""
+        """The id of the dead-letter topic, when this was opened."""
 
     def open(self) -> JobLog:
         """Fences who was sending, and gives the jobs of this pipeline as they are since then. Raises our error for Kafka's."""
@@ -48,6 +50,7 @@ class Sender:
         self._producer = transactional_producer(self._settings, transactional_id, what, linger_ms=0)
         jobs = JobLog.read(self._settings, self._names, pipeline=self._pipeline)
         self._redriven = jobs.redriven.get(self._pipeline, 0)
+        self.letters = id_of_letters(self._settings, self._names, self._pipeline)
         return jobs
 
     def send(
@@ -73,7 +76,7 @@ class Sender:
                     produce(producer, one.topic, one.value, one.key, one.headers, partition=one.partition)
                 # I12: a letter that is sent again and the mark that says so are one transaction.
                 end = (ends or {}).get(letter.partition, 0)
-                write_mark(producer, self._names, self._pipeline, letter, end, run, by)
+                write_mark(producer, self._names, self._pipeline, letter, end, run, by, letters=self.letters)
             redriven = self._redriven + len(letters)
             if letters:
                 JobRecords(self._names).write_redriven(producer, self._pipeline, redriven)

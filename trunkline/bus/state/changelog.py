@@ -8,12 +8,22 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from confluent_kafka import Consumer, Message
+from confluent_kafka import Consumer, KafkaError, Message
 
-from trunkline.bus.kafka import KafkaSettings, closing, end_offsets, headers_of, offset_of, read_range, watermarks
+from trunkline.bus.kafka import (
+    KafkaSettings,
+    closing,
+    end_offsets,
+    headers_of,
+    offset_of,
+    produce,
+    read_range,
+    watermarks,
+)
 from trunkline.bus.state.entry import Entry, Record
 from trunkline.bus.state.store import Identity, StateStore
 from trunkline.bus.topics import COMPACTED, KEPT_DELETIONS, NEVER_EXPIRES, TOMBSTONE_MS
+from trunkline.core.errors import RetriableError
 from trunkline.core.log import get_logger
 from trunkline.core.metrics import gauge
 
@@ -22,6 +32,7 @@ CHECKPOINT_LIFE = TOMBSTONE_MS / 1000 / 2
 """Seconds after which a checkpoint is not trusted: a deletion made since may be gone from the changelog already."""
 BATCH = 1000
 PROGRESS_SECONDS = 5.0
+PUT_BACK_SECONDS = 30.0
 
 
 def changelog_config(max_message_bytes: int) -> dict[str, str]:
@@ -50,15 +61,18 @@ class Changelog:
     def open(self, partitions: Iterable[int]) -> dict[int, StateStore]:
         """The stores of partitions that came to this worker, complete up to the stable end of the changelog.
 
-        Each goes on from its local checkpoint; where that is missing, damaged, too old or of another topic, from the whole
-        changelog. What an unfinished transaction has written is waited for. Raises `RetriableError`, also while another process
-        has a store open, and `FatalError` for what Kafka refuses.
+        Each goes on from its local checkpoint; where that is missing, damaged or too old, from the whole changelog. What only the copy of
+        a former changelog has is put into this one first. What an unfinished transaction has written is waited for. Raises
+        `RetriableError`, also while another process has a store open, and `FatalError` for what Kafka refuses.
         """
-        ends = end_offsets(self.settings, self.topic)
         opened: dict[int, StateStore] = {}
+        wanted = list(partitions)
         try:
             with closing(self.settings.reader(eof=True)) as reader:
-                for partition in partitions:
+                for partition in wanted:
+                    self._put_back(reader, partition)
+                ends = end_offsets(self.settings, self.topic)
+                for partition in wanted:
                     opened[partition] = self._usable(reader, partition, ends.get(partition, 0))
                     self._replay(reader, opened[partition], ends.get(partition, 0))
         except BaseException:
@@ -67,11 +81,55 @@ class Changelog:
             raise
         return opened
 
+    def has_copy(self, partition: int) -> bool:
+        """Whether this worker has a copy of the partition, be it of this changelog or of a former one."""
+        return (self.folder / str(partition)).exists()
+
     def catch_up(self, store: StateStore) -> None:
         """Brings an open store up to the stable end: after a transaction of which nobody knows whether it committed."""
         end = end_offsets(self.settings, self.topic).get(store.identity.partition, 0)
         with closing(self.settings.reader(eof=True)) as reader:
             self._replay(reader, store, end)
+
+    def _put_back(self, reader: Consumer, partition: int) -> None:
+        """Writes what only a copy of a former changelog has: that one was deleted, and the copy is all that is left of it.
+
+        A key that this changelog knows, be it a deletion, is newer.
+        """
+        copy = StateStore.of_former(self.folder / str(partition), Identity(self.topic, self.topic_id, partition))
+        if copy is None:
+            return
+        try:
+            first = watermarks(reader, self.topic, partition)[0]
+            end = end_offsets(self.settings, self.topic).get(partition, 0)
+            newer = {message.key() for message in read_range(reader, self.topic, partition, first, end)}
+            count = self._write(partition, ((key, entry) for key, entry in copy.items() if key not in newer))
+        finally:
+            copy.close()
+        log.warning(
+            "a changelog was made anew: what the copy of the former one has was put back",
+            pipeline=self.pipeline,
+            topic=self.topic,
+            partition=partition,
+            records=count,
+        )
+
+    def _write(self, partition: int, entries: Iterable[tuple[bytes, Entry]]) -> int:
+        producer, failures, count = self.settings.producer(), [], 0
+
+        def acknowledged(error: KafkaError | None, _message: Message) -> None:
+            if error is not None:
+                failures.append(error)
+
+        for key, entry in entries:
+            produce(
+                producer, self.topic, entry.value, key, entry.headers, partition=partition, on_delivery=acknowledged
+            )
+            count += 1
+        if producer.flush(PUT_BACK_SECONDS) or failures:
+            reason = failures[0].str() if failures else "no acknowledgement"
+            raise RetriableError(f"{self.topic} can't be written: {reason}", code="kafka.unavailable")
+        return count
 
     def _usable(self, reader: Consumer, partition: int, end: int) -> StateStore:
         identity = Identity(self.topic, self.topic_id, partition)

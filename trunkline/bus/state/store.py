@@ -83,6 +83,28 @@ class StateStore:
         folder.mkdir(parents=True)
         return cls(folder, identity)
 
+    @classmethod
+    def of_former(cls, folder: Path, identity: Identity) -> StateStore | None:
+        """The store in a folder where it copies a former changelog of the same name and partition; None where there is no such copy.
+
+        Raises `RetriableError` while somebody else has it open.
+        """
+        if not folder.exists() or (folder / _DAMAGED).exists():
+            return None
+        try:
+            store = cls(folder, identity)
+            found = store._db.get(_CHECKPOINT)
+            data = orjson.loads(found) if found is not None else {}
+        except (RetriableError, orjson.JSONDecodeError) as error:
+            if isinstance(error, RetriableError) and error.code == "state.locked":
+                raise
+            return None
+        former = data.get("topic_id", identity.topic_id) != identity.topic_id
+        if former and data.get("v") == FORMAT and data.get("partition") == identity.partition:
+            return store
+        store.close()
+        return None
+
     def get(self, key: bytes) -> Entry | None:
         """The entry of a key, None where it has none."""
         with self._guarded():

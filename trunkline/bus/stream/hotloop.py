@@ -91,6 +91,7 @@ class HotLoop:
         producer: Producer,
         *,
         watch: bool,
+        topic_id: str = "",
     ) -> Counts:
         """Hands the outputs of the messages at these offsets to the producer, and notes in the trace what became of each.
 
@@ -119,7 +120,7 @@ class HotLoop:
                             found, guess = correlation_of(event.headers, guess)
                             correlation = found.encode()
                         except FailedRecordError as failed:
-                            self._save(message, failed.failure, producer)
+                            self._save(message, failed.failure, producer, topic_id)
                             details[str(len(done) + len(ids))] = redact(failed.failure.reason)[:500]
                             found, guess = correlation_of(headers or (), guess)
                             ids.append(found.encode())
@@ -156,7 +157,7 @@ class HotLoop:
         all_ids += _texts(ids)
         return Counts(len(ids) - filtered - dead, filtered, dead, written)
 
-    def _save(self, message: Message, failure: Failure, producer: Producer) -> None:
+    def _save(self, message: Message, failure: Failure, producer: Producer, topic_id: str) -> None:
         # I3: a record is saved before any offset passes it: here in the same transaction, or flushed before the commit.
         topic, partition, offset = message.topic() or "", message.partition() or 0, offset_of(message)
         headers = dead_letter_headers(
@@ -167,6 +168,7 @@ class HotLoop:
             partition=partition,
             offset=offset,
             failure=failure,
+            topic_id=topic_id,
         )
         log.warning(
             "dead letter",

@@ -269,7 +269,13 @@ class StreamRuntime:
         # In a transaction the commit tells of failures; which one it was is asked only when there is one.
         watch = self._watching or not self._exactly_once
         counts = self._loop.process(
-            (topic, partition), offsets, messages, transform, self._producers.current, watch=watch
+            (topic, partition),
+            offsets,
+            messages,
+            transform,
+            self._producers.current,
+            watch=watch,
+            topic_id=state.ledger.topic_id,
         )
         processed = counts.delivered + counts.filtered + counts.dead
         state.offsets.extend(offsets[:processed])

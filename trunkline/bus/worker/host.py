@@ -121,8 +121,9 @@ class PipelineHost:
                 self._wake.set()
         elif news.missing or news.replaced:
             runtime.check_topics()
-        elif news.grown:
-            log.info("the inputs have more partitions: the pipeline begins anew with them", pipeline=self.name)
+        elif news.grown or news.forgotten:
+            reason = "its inputs have more partitions" if news.grown else "what it keeps its memory in was deleted"
+            log.info("the pipeline begins anew", pipeline=self.name, reason=reason)
             runtime.stop()
 
     @property

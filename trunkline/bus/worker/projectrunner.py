@@ -136,7 +136,8 @@ class ProjectRunner:
                 inputs.append(names.retry(name))
                 own.append(names.retry(name))
             outputs = [target.topic for target in manifest.targets] if manifest is not None else []
-            found[name] = Watched(inputs, host.topic_ids if host.at_work else {}, outputs, own)
+            memory = [names.parked(name)] if host.kind == "Sink" else []
+            found[name] = Watched(inputs, host.topic_ids if host.at_work else {}, outputs, own, memory)
         return found
 
     def topics_changed(self, news: Mapping[str, TopicNews]) -> None:

@@ -23,29 +23,37 @@ class Watched:
     """The topics of one pipeline.
 
     `inputs` are those that its manifest names, and its retry topic; `ids` has those that this worker reads. `outputs` is what its
-    manifest has it write, `own` what is made for it alone, with as many partitions as its inputs.
+    manifest has it write, `own` what is made for it alone, with as many partitions as its inputs, `memory` where it keeps what it
+    must not forget.
     """
 
     inputs: Sequence[str] = ()
     ids: Mapping[str, str] = field(default_factory=dict)
     outputs: Sequence[str] = ()
     own: Sequence[str] = ()
+    memory: Sequence[str] = ()
 
     @property
     def topics(self) -> set[str]:
         """All of them; families have no members of their own here until those are read."""
-        return {name for name in (*self.inputs, *self.ids, *self.outputs, *self.own) if not name.endswith(".*")}
+        return {
+            name
+            for name in (*self.inputs, *self.ids, *self.outputs, *self.own, *self.memory)
+            if not name.endswith(".*")
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class TopicNews:
     """What is not as it was: inputs that are `missing`, inputs that are `replaced` by another topic of the name, and whether the inputs
-    have more partitions than the pipeline's own topics (`grown`). `outputs` were deleted, or made anew."""
+    have more partitions than the pipeline's own topics (`grown`). `outputs` were deleted, or made anew, and so was what it keeps its
+    memory in where it is `forgotten`."""
 
     missing: tuple[str, ...] = ()
     replaced: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     grown: bool = False
+    forgotten: bool = False
 
     @property
     def gone(self) -> tuple[str, ...]:
@@ -66,7 +74,9 @@ class TopicWatch:
         """Looks, and tells how it stands with each pipeline. Raises our error for Kafka's."""
         asked = {topic for watched in pipelines.values() for topic in watched.topics}
         there = topic_identities(self._settings, asked, admin=self._admin, timeout=TIMEOUT)
-        written = {topic for watched in pipelines.values() for topic in (*watched.outputs, *watched.own)}
+        written = {
+            topic for watched in pipelines.values() for topic in (*watched.outputs, *watched.own, *watched.memory)
+        }
         changed = self._changed(written, there)
         self._grown = {name: partitions for name, partitions in self._grown.items() if name in pipelines}
         tell({name: self._news(name, watched, there, changed) for name, watched in pipelines.items()})
@@ -74,7 +84,7 @@ class TopicWatch:
     def _news(
         self, name: str, watched: Watched, there: Mapping[str, TopicIdentity], changed: Mapping[str, str]
     ) -> TopicNews:
-        for topic in {*watched.outputs, *watched.own} & changed.keys():
+        for topic in {*watched.outputs, *watched.own, *watched.memory} & changed.keys():
             log.warning(
                 "what was in a topic of the pipeline is gone", pipeline=name, topic=topic, reason=changed[topic]
             )
@@ -84,7 +94,11 @@ class TopicWatch:
         }
         replaced = {topic for topic, id_ in watched.ids.items() if topic in there and there[topic].id != id_}
         return TopicNews(
-            tuple(sorted(missing)), tuple(sorted(replaced)), outputs, self._has_grown(name, watched, there)
+            tuple(sorted(missing)),
+            tuple(sorted(replaced)),
+            outputs,
+            self._has_grown(name, watched, there),
+            forgotten=bool(changed.keys() & set(watched.memory)),
         )
 
     def _changed(self, written: set[str], there: Mapping[str, TopicIdentity]) -> dict[str, str]:
