@@ -184,7 +184,7 @@ def test_a_job_outlives_its_command_and_is_executed_by_whoever_resumes_it(letter
     assert len(letters.retried()) == 3
     assert job("show", asked["job"])["ended"]
     (standing,) = json.loads(letters("-o", "json", "status").stdout)
-    assert (standing["pipeline"], standing["redriven"], standing["dead_waiting"]) == ("out", 3, 0)
+    assert (standing["pipeline"], standing["redriven"], standing["counts"]["dead"]) == ("out", 3, 0)
     unknown = letters("job", "show", "nobody")
     assert unknown.exit_code == 2
     assert "error[job.unknown]" in unknown.stderr

@@ -145,17 +145,15 @@ async def test_while_the_other_system_answers_503_what_waits_is_lag_and_not_0(ru
     await running.until(caught_up, "caught up again")
 
 
-@pytest.mark.parametrize("desired", [Desired.PAUSED, Desired.STOPPED])
-async def test_of_a_pipeline_that_was_told_to_rest_what_waits_is_lag(
-    running: Bus, endpoint: Endpoint, desired: Desired
-) -> None:
-    name = f"resting-{desired}"
-    topic = await sink(running, endpoint, name)
-    await running.wish(name, desired)
-    state = State.PAUSED if desired is Desired.PAUSED else State.STOPPED
-    await running.until(lambda: running.report(name).state is state, f"{name} {state}")
+async def test_of_a_pipeline_that_was_told_to_rest_what_waits_is_lag(running: Bus, endpoint: Endpoint) -> None:
+    topic = await sink(running, endpoint, "resting")
+    await running.wish("resting", Desired.PAUSED)
+    await running.until(lambda: running.report("resting").state is State.PAUSED, "paused")
     await running.send_orders(topic, [order(10 + number, f"c{number}") for number in range(30)])
-    await agree(running, name, 30)
+    await agree(running, "resting", 30)
+    await running.wish("resting", Desired.STOPPED)
+    await running.until(lambda: running.report("resting").state is State.STOPPED, "stopped")
+    await agree(running, "resting", 30)
 
 
 async def test_of_a_pipeline_that_failed_what_waits_is_lag(running: Bus, endpoint: Endpoint) -> None:

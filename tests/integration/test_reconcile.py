@@ -13,7 +13,6 @@ from conftest import KafkaUnderTest, MakeTopic
 from prometheus_client import REGISTRY
 
 from trunkline.bus.accounting import settledoffsets
-from trunkline.bus.accounting.commits import all_committed
 from trunkline.bus.accounting.ledgerchecks import LedgerChecks
 from trunkline.bus.accounting.reconcile import PartitionCheck, parked_now, reconcile
 from trunkline.bus.accounting.trace import TraceBatch
@@ -21,7 +20,6 @@ from trunkline.bus.kafka import KafkaSettings, patiently
 from trunkline.bus.ledger import Ledger
 from trunkline.bus.names import Names
 from trunkline.bus.topics import COMPACTED, TopicPlan, ensure_topics, internal_topics
-from trunkline.control.status import committed_ledgers
 
 pytestmark = pytest.mark.kafka
 
@@ -159,12 +157,3 @@ def test_parked_records_are_those_without_a_tombstone(account: Account) -> None:
         producer.produce(topic, value, key)
     assert producer.flush(20) == 0
     assert parked_now(account.settings, topic) == 2
-
-
-def test_what_failed_again_after_a_redrive_is_counted_apart_from_what_was_read_first(account: Account) -> None:
-    retry = account.names.retry("out")
-    ensure_topics(account.settings, [TopicPlan(retry, 1)])
-    places = [(account.topic, Ledger(read=9, dead=4, delivered=5)), (retry, Ledger(read=3, dead=2, delivered=1))]
-    account.commit([TopicPartition(topic, 0, 9, ledger.to_metadata()) for topic, ledger in places])
-    counts, left_open = committed_ledgers(account.names, all_committed(account.settings, account.names, ["out"]))["out"]
-    assert (counts["read"], counts["dead"], counts["dead_again"], left_open) == (9, 4, 2, 0)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from trunkline.cli.lagtable import lag_cells
+from trunkline.bus.accounting.outcomes import CLASSES
+from trunkline.cli.lagtable import lag_cells, reasons
 from trunkline.cli.values import elapsed
 
 if TYPE_CHECKING:
+    from trunkline.bus.accounting.outcomes import Outcomes
     from trunkline.control.status import PipelineStatus
 
 STATUS_COLUMNS = (
@@ -24,15 +26,15 @@ STATUS_COLUMNS = (
     "FILTERED",
     "PARKED",
     "DEAD",
-    "DEAD AGAIN",
-    "REDRIVEN",
-    "WAITING",
+    "DROPPED",
+    "REDRIVING",
+    "LEDGER",
+    "FALLBACK",
     "LAG",
     "LAG s",
-    "LEDGER",
     "PROGRESS",
 )
-_WHERE_ANY = {"ABSORBED", "PARKED", "DEAD AGAIN"}
+_WHERE_ANY = {"ABSORBED", "PARKED", "DROPPED", "REDRIVING", "FALLBACK"}
 """Columns that stand only in a table where some pipeline has any: few do."""
 
 
@@ -48,24 +50,52 @@ def status_table(found: Sequence[PipelineStatus]) -> tuple[list[str], list[tuple
 
 
 def status_row(one: PipelineStatus) -> tuple[Any, ...]:
-    """The cells under STATUS_COLUMNS.
-
-    What was read is the sum of the classes behind it and of what the ledger has open. The dead letters of both kinds are the sum of
-    those that were sent again and those that wait.
-    """
-    counts = [one.counts.get(name) for name in ("read", "delivered", "absorbed", "filtered", "parked", "dead")]
-    lag = (None, None) if one.kind == "Source" else lag_cells(one.lag_records, one.lag_exact, one.lag_seconds)
-    ledger = None if not one.counts else ("closes" if one.open == 0 else f"{one.open} open")
+    """The cells under STATUS_COLUMNS. What was read is the sum of the classes behind it and of what the ledger has open."""
     age = None if one.since is None else elapsed(time.time() - one.since)
     state = f"{one.state} (finished)" if one.finished else str(one.state)
-    again = one.counts.get("dead_again")
-    letters = (again, one.redriven, one.dead_waiting) if one.counts else (None, None, None)
     if one.breaker in {"open", "half-open"}:
         state += f" (breaker {one.breaker})"
     if one.parked_records:
         state += f" ({one.parked_records} parked)"
+    lag = (None, None) if one.kind == "Source" else lag_cells(one.lag_records, one.lag_exact, one.lag_seconds)
     head = (one.pipeline, one.kind, state, age, one.workers)
-    return (*head, *counts, *letters, *lag, ledger, progress_text(one))
+    return (*head, *_count_cells(one.outcomes), one.fallback or None, *lag, progress_text(one))
+
+
+def _count_cells(counts: Outcomes | None) -> tuple[Any, ...]:
+    """The cells from READ to LEDGER."""
+    if counts is None:
+        return (None,) * 9
+    dead = counts.dead if counts.exact else f"about {counts.dead}"
+    ledger = "closes" if counts.open == 0 else f"{counts.open} open"
+    first = (counts.read, counts.delivered, counts.absorbed, counts.filtered, counts.parked)
+    return (*first, dead, counts.dropped, counts.redriving, ledger)
+
+
+def sum_of(counts: Outcomes) -> str:
+    """The counts as a sum, such as `read 30 = delivered 18 + dead 12`: classes without a record are left out."""
+    parts = {name: getattr(counts, name) for name in CLASSES}
+    more = f" - {counts.carried} carried" if counts.carried > 0 else ""
+    gone = f" + {-counts.carried} dead letters that are gone" if counts.carried < 0 else ""
+    classes = " + ".join(f"{name} {number}" for name, number in parts.items() if number) or "0"
+    return f"read {counts.read} = {classes}{more}{gone}"
+
+
+def remarks(one: PipelineStatus) -> Iterator[str]:
+    """What has to be said of a pipeline's counts and lag besides."""
+    counts = one.outcomes
+    if counts is not None and counts.carried > 0:
+        yield (
+            f"{counts.carried} of its counts are of records that were read before the counts began anew, or that were sent again "
+            "before they were committed, and so read twice"
+        )
+    if counts is not None and counts.carried < 0:
+        yield f"{-counts.carried} dead letters are gone from its dead-letter topic"
+    if counts is not None and counts.ahead:
+        yield f"{counts.ahead} more dead letters are of records that are not committed yet"
+    unknown = reasons(one.lag_unknown)
+    if unknown is not None:
+        yield f"lag: {unknown}"
 
 
 def progress_text(one: PipelineStatus) -> str | None:

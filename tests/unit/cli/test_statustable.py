@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
 from trunkline.bus.accounting.lag import Unknown
+from trunkline.bus.accounting.outcomes import Outcomes
 from trunkline.bus.states import State
-from trunkline.cli.statustable import STATUS_COLUMNS, progress_text, status_row, status_table
-from trunkline.control.status import PipelineStatus
+from trunkline.cli.statustable import STATUS_COLUMNS, progress_text, remarks, status_row, status_table
+from trunkline.control.status import PipelineStatus, judge
+from trunkline.core.cause import Cause
+from trunkline.core.errors import CheckFailedError
 
 
 def status(kind: str, state: State = State.RUNNING, **more: Any) -> PipelineStatus:
@@ -75,27 +79,46 @@ def test_the_row_has_a_cell_for_each_column() -> None:
     assert "seconds_left" in status("Sink").as_dict()
 
 
-CLASSES = ("DELIVERED", "ABSORBED", "FILTERED", "PARKED", "DEAD")
+CLASSES = ("DELIVERED", "ABSORBED", "FILTERED", "PARKED", "DEAD", "DROPPED", "REDRIVING")
 
 
 def test_what_was_read_is_the_sum_of_the_columns_behind_it() -> None:
-    some = {"read": 2063, "delivered": 2038, "filtered": 0, "dead": 10, "absorbed": 0, "parked": 15}
-    none = {"read": 7, "delivered": 6, "filtered": 1, "dead": 0}
-    columns, rows = status_table([status("Sink", counts=some), status("Source", counts=none)])
+    some = Outcomes(read=2063, delivered=2030, dead=10, parked=15, redriving=5, dropped=3)
+    none = Outcomes(read=7, delivered=6, filtered=1)
+    columns, rows = status_table([status("Sink", outcomes=some), status("Source", outcomes=none)])
     for row in (dict(zip(columns, row, strict=True)) for row in rows):
         assert row["READ"] == sum(row[name] or 0 for name in CLASSES if name in columns)
-    assert "PARKED" in columns
+        assert row["LEDGER"] == "closes"
+    assert {"PARKED", "REDRIVING", "DROPPED"} < set(columns)
     assert "ABSORBED" not in columns, "nobody absorbed anything"
+    assert list(remarks(status("Sink", outcomes=some))) == []
 
 
 def test_where_nothing_was_parked_no_column_says_so() -> None:
-    columns, (row,) = status_table([status("Sink", counts={"read": 1, "delivered": 1, "parked": 0})])
+    columns, (row,) = status_table([status("Sink", outcomes=Outcomes(read=1, delivered=1))])
     assert "PARKED" not in columns
     assert len(columns) == len(row)
 
 
-def test_dead_letters_of_the_first_time_and_of_later_ones_are_those_that_were_sent_again_and_those_that_wait() -> None:
-    counts = {"read": 10, "delivered": 0, "dead": 10, "dead_again": 11}
-    columns, (cells,) = status_table([status("Sink", counts=counts, redriven=13, dead_waiting=8)])
-    row = dict(zip(columns, cells, strict=True))
-    assert row["DEAD"] + row["DEAD AGAIN"] == row["REDRIVEN"] + row["WAITING"]
+def test_counts_that_do_not_add_up_are_explained() -> None:
+    more = Outcomes(read=5, delivered=5, dead=2, ahead=1)
+    assert [remark.split(" ", 1)[0] for remark in remarks(status("Sink", outcomes=more))] == ["2", "1"]
+    assert "gone from its dead-letter topic" in next(remarks(status("Sink", outcomes=Outcomes(read=5, delivered=3))))
+
+
+def test_dead_letters_that_were_not_counted_are_called_an_estimate() -> None:
+    columns, (row,) = status_table([status("Sink", outcomes=Outcomes(read=9, delivered=2, dead=7, exact=False))])
+    assert dict(zip(columns, row, strict=True))["DEAD"] == "about 7"
+
+
+def test_a_pipeline_fails_where_it_failed_restarts_without_an_end_or_its_workers_are_silent() -> None:
+    old, young = (Cause("kafka.timeout", "away", since=time.time() - age) for age in (600, 5))
+    assert status("Sink", State.FAILED).failing
+    assert status("Sink", State.UNASSIGNED, silent=True).failing
+    assert status("Sink", State.RESTARTING, cause=old).failing
+    assert not status("Sink", State.RESTARTING, cause=young).failing
+    for state in (State.RUNNING, State.PAUSED, State.STOPPED, State.UNASSIGNED):
+        assert not status("Sink", state, cause=old).failing
+    with pytest.raises(CheckFailedError, match="1 of 2 pipelines can't do their work: p"):
+        judge([status("Sink", State.FAILED), status("Sink")])
+    judge([status("Sink")])

@@ -41,10 +41,9 @@ def register(app: typer.Typer) -> None:
 
 
 def status(session: Session, pipeline: MaybePipelineArgument = None) -> None:
-    """Show states with their reasons, what became of the records, lag, and whether the ledger closes."""
-    from trunkline.cli.lagtable import reasons
-    from trunkline.cli.statustable import status_table
-    from trunkline.control.status import statuses
+    """Show states with their reasons, what became of the records, lag, and whether ledgers close. Exit code 1 where a pipeline fails."""
+    from trunkline.cli.statustable import remarks, status_table
+    from trunkline.control.status import judge, statuses
     from trunkline.core.errors import UnavailableError
 
     try:
@@ -56,8 +55,9 @@ def status(session: Session, pipeline: MaybePipelineArgument = None) -> None:
     for one in found if session.out.for_people else ():
         if one.reason:
             session.out.note(f"{one.pipeline}: {one.reason}" + (f"\n  hint: {one.hint}" if one.hint else ""))
-        if one.lag_unknown:
-            session.out.note(f"{one.pipeline}: lag: {reasons(one.lag_unknown)}")
+        for remark in remarks(one):
+            session.out.note(f"{one.pipeline}: {remark}")
+    judge(found)
 
 
 def _told_by_worker(session: Session, pipeline: str | None, error: UnavailableError) -> list[PipelineStatus]:
@@ -192,18 +192,19 @@ def trace(
 
 def reconcile(session: Session, pipeline: PipelineArgument) -> None:
     """Read a pipeline's committed input again and compare it with its ledger. Exit code 1 where a record is missing."""
-    from trunkline.control.reconcile import judge, parked_now
+    from trunkline.cli.statustable import sum_of
+    from trunkline.control.reconcile import became, judge
     from trunkline.control.reconcile import reconcile as compare
 
     cluster = session.cluster()
     with _reading_again(session) as on_progress:
         checks = compare(cluster, pipeline, on_progress=on_progress)
-    parked = parked_now(cluster, pipeline)
-    if parked:
-        session.out.note(f"{parked} records are parked now: their keys wait until they are settled")
+    outcomes = became(cluster, pipeline)
+    if outcomes is not None and session.out.for_people:
+        session.out.note(sum_of(outcomes))
     data = [one.as_dict() for one in checks]
     session.out.table(_CHECK_COLUMNS, [_check_row(one) for one in checks], data, empty="nothing is committed yet")
-    judge(pipeline, checks)
+    judge(pipeline, checks, outcomes)
 
 
 _CHECK_COLUMNS = (
