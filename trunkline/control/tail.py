@@ -147,7 +147,7 @@ def _until(reader: Consumer, topic: str, partition: int, begin: int, end: int) -
                 return
         elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001
             return
-        elif not passes(error):
+        elif not passes(error, member=False):
             raise translate(KafkaException(error), f"{topic}[{partition}] can't be read")
 
 

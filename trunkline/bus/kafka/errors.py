@@ -56,8 +56,13 @@ _PASSING: Final = SETTLING | {
 _BROKEN_OPTIONS = {KafkaError._INVALID_ARG, KafkaError.UNSUPPORTED_SASL_MECHANISM}  # noqa: SLF001
 
 
-def passes(error: KafkaError) -> bool:
-    """Whether what a consumer gives in the place of a record is healed by the client: it goes on reading when it can."""
+def passes(error: KafkaError, *, member: bool = True) -> bool:
+    """Whether what a consumer gives in the place of a record is healed by the client: it goes on reading when it can.
+
+    A reader that is no `member` of its group reads on though the group is denied to it: the client asks for its coordinator anyway.
+    """
+    if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
+        return not member
     return bool(error.retriable()) or error.code() in _PASSING
 
 

@@ -83,7 +83,7 @@ def read_range(
                 # Transaction markers and aborted records count as offsets: the end may be reached without a record at `end - 1`.
                 if offset_of(message) >= end:
                     return
-            elif not passes(error):
+            elif not passes(error, member=False):
                 raise translate(error, f"{topic}[{partition}] can't be read")
         if any(message.error() is None for message in messages):
             deadline = time.monotonic() + timeout
@@ -94,17 +94,17 @@ def read_range(
     )
 
 
-def records_of(messages: Iterable[Message], what: str) -> list[Message]:
+def records_of(messages: Iterable[Message], what: str, *, member: bool = False) -> list[Message]:
     """The records among what a consumer gave. Raises our error, which begins with `what`, for one that does not pass by itself.
 
-    A consumer gives an error in the place of a record, and may give nothing more of that partition for ever.
+    A consumer gives an error in the place of a record, and may give nothing more of that partition for ever. `member` as for `passes`.
     """
     found = []
     for message in messages:
         error = message.error()
         if error is None:
             found.append(message)
-        elif not passes(error):
+        elif not passes(error, member=member):
             place = f"{message.topic()}[{message.partition()}]" if message.topic() else None
             raise translate(error, what, where=place)
     return found

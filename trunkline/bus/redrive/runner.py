@@ -82,7 +82,7 @@ class JobRunner:
                 [names.jobs], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
             )
             while not self._stop.is_set():
-                for message in records_of(consumer.consume(200, POLL_SECONDS), "the jobs can't be read"):
+                for message in records_of(consumer.consume(200, POLL_SECONDS), "the jobs can't be read", member=True):
                     self._log.take(message)
                 try:
                     self._read_new()

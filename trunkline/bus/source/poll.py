@@ -126,7 +126,7 @@ class SourceRuntime:
             while not self._leave.is_set():
                 patience = LEASE_SECONDS if time.monotonic() < settled else IDLE_SECONDS
                 # Nothing is ever read: what comes is an error, and without its leases a source would stand still.
-                records_of(consumer.consume(1, patience), f"the leases of {self._pipeline} can't be held")
+                records_of(consumer.consume(1, patience), f"the leases of {self._pipeline} can't be held", member=True)
         except TrunklineError as error:
             self._fail(error)
         except KafkaException as error:

@@ -1,0 +1,158 @@
+"""A worker whose user may not do all that its pipelines need: they say so, instead of standing still as if all were well."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+import pytest_asyncio
+from bus_harness import Bus, Registry, topic_manifest
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    ResourcePatternType,
+    ResourceType,
+    ScramCredentialInfo,
+    ScramMechanism,
+    UserScramCredentialUpsertion,
+)
+
+from tests.integration.kafka_listeners import ManyListeners, scram
+from trunkline.bus.names import Names
+from trunkline.bus.states import State
+from trunkline.registry.client import RegistryClient
+
+pytestmark = [pytest.mark.slow, pytest.mark.kafka, pytest.mark.asyncio(loop_scope="module")]
+NAMESPACE = "rights"
+PASSWORD = "works"
+USER = "worker"
+RIGHTS = {
+    "topics": (ResourceType.TOPIC, NAMESPACE),
+    "transactions": (ResourceType.TRANSACTIONAL_ID, NAMESPACE),
+    "groups": (ResourceType.GROUP, NAMESPACE),
+}
+
+
+@pytest.fixture(scope="module")
+def listeners(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ManyListeners]:
+    made = ManyListeners(tmp_path_factory.mktemp("listeners"))
+    with made.broker:
+        yield made
+
+
+class Rights:
+    """What the worker's user may do."""
+
+    def __init__(self, listeners: ManyListeners) -> None:
+        self._admin = listeners.settings("OPEN").admin()
+        credential = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
+        user = UserScramCredentialUpsertion(USER, credential, PASSWORD.encode())
+        self._admin.alter_user_scram_credentials([user])[USER].result(15)
+
+    def grant(self, *names: str) -> None:
+        """Grants some of RIGHTS."""
+        bindings = [
+            AclBinding(kind, prefix, ResourcePatternType.PREFIXED, f"User:{USER}", "*", AclOperation.ALL, _ALLOW)
+            for kind, prefix in map(RIGHTS.__getitem__, names)
+        ]
+        for future in self._admin.create_acls(bindings).values():
+            future.result(15)
+
+    def deny_writing(self, topic: str) -> None:
+        """Forbids to write to one topic, whatever else is granted."""
+        denied = AclBinding(
+            ResourceType.TOPIC,
+            topic,
+            ResourcePatternType.LITERAL,
+            f"User:{USER}",
+            "*",
+            AclOperation.WRITE,
+            AclPermissionType.DENY,
+        )
+        for future in self._admin.create_acls([denied]).values():
+            future.result(15)
+
+
+_ALLOW = AclPermissionType.ALLOW
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def rights(listeners: ManyListeners) -> Rights:
+    return Rights(listeners)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def running(rights: Rights, listeners: ManyListeners, tmp_path: Path) -> AsyncIterator[Bus]:
+    registry = Registry()
+    await registry.start()
+    settings = listeners.settings("CLIENT", scram(USER, PASSWORD))
+    made = Bus(settings, Names(NAMESPACE), tmp_path, registry.url, RegistryClient(registry.url))
+    yield made
+    await made.close()
+    await registry.stop()
+
+
+def schedule(name: str, topic: str) -> str:
+    """The manifest of a source that publishes once an hour."""
+    return f"""---
+apiVersion: trunkline/v1
+kind: Source
+metadata: {{name: {name}}}
+spec:
+  connector: schedule
+  config: {{cron: "0 * * * *", payload: {{report: hourly}}}}
+  to: {topic}
+"""
+
+
+async def test_a_source_that_may_not_join_its_group_says_so(running: Bus, rights: Rights) -> None:
+    await asyncio.to_thread(rights.grant, "topics", "transactions")
+    topic = running.name("hourly")
+    await running.start(topic_manifest(topic, schema=None) + schedule("hourly", topic))
+
+    await running.until(lambda: running.report("hourly").state is State.FAILED, "the source failed")
+
+    cause = running.report("hourly").cause
+    assert cause is not None
+    assert cause.code == "kafka.denied_group"
+    assert "grant its principal READ on the consumer groups" in (cause.hint or "")
+
+
+async def test_a_webhook_source_that_may_not_write_any_more_fails_instead_of_answering_503_for_ever(
+    running: Bus, rights: Rights
+) -> None:
+    await asyncio.to_thread(rights.grant, "topics", "transactions", "groups")
+    topic = running.name("hooks")
+    worker = await running.start(
+        topic_manifest(topic, schema=None)
+        + f"""---
+apiVersion: trunkline/v1
+kind: Source
+metadata: {{name: hooks}}
+spec:
+  connector: webhook
+  config: {{path: /hooks, verify: {{provider: none}}, payload: document}}
+  to: {topic}
+"""
+    )
+    async with aiohttp.ClientSession() as session:
+
+        async def status() -> int:
+            async with session.post(f"{worker.ingress.url}/hooks", json={"id": 1}) as answer:
+                return answer.status
+
+        async def accepted() -> bool:
+            return bool(worker.ingress.url) and await status() == 202
+
+        await running.until(accepted, "a request is accepted")
+        await asyncio.to_thread(rights.deny_writing, topic)
+
+        async def failed() -> bool:
+            cause = running.report("hooks").cause
+            return await status() != 202 and cause is not None and cause.code == "kafka.denied_topic"
+
+        await running.until(failed, "the source says why")
