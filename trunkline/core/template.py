@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from jinja2 import TemplateError, meta, nodes
@@ -98,10 +98,23 @@ def compile_template(
 
     Raises `ConfigurationError` (`template.invalid`) with the line and what is wrong.
     """
+    try:
+        compiled, used, constant = _compiled(text, names, escape)
+    except ConfigurationError as error:
+        error.where = where
+        raise
+    return Template(text, where, compiled, used, constant)
+
+
+@lru_cache(
+    maxsize=2048
+)  # the same text is compiled to be checked, to be built, and again after each change of another manifest
+def _compiled(
+    text: str, names: tuple[str, ...], escape: Callable[[str], str] | None
+) -> tuple[Any, frozenset[str], str | None]:
+    """The compiled template, the names that it uses, and its text where it is constant."""
     if len(text) > MAX_TEMPLATE:
-        raise ConfigurationError(
-            f"a template has at most {MAX_TEMPLATE} characters", where=where, code="template.invalid"
-        )
+        raise ConfigurationError(f"a template has at most {MAX_TEMPLATE} characters", code="template.invalid")
     environment = _environment(escape)
     try:
         parsed = environment.parse(text)
@@ -117,22 +130,19 @@ def compile_template(
             known = environment.filters if unknown_name.group(1) == "filter" else environment.tests
             hint = did_you_mean(unknown_name.group(2), [name for name in known if not name.startswith("_")])
         raise ConfigurationError(
-            f"line {line}: {message}" if line else message, where=where, hint=hint, code="template.invalid"
+            f"line {line}: {message}" if line else message, hint=hint, code="template.invalid"
         ) from None
     except (RecursionError, OverflowError, SyntaxError, ValueError, LimitError) as error:
-        raise ConfigurationError(
-            f"the template can't be compiled: {_told(error)}", where=where, code="template.invalid"
-        ) from None
+        raise ConfigurationError(f"the template can't be compiled: {_told(error)}", code="template.invalid") from None
     unknown = sorted(used - set(names))
     if unknown:
         raise ConfigurationError(
             f"{unknown[0]!r} is not known here",
-            where=where,
             hint=did_you_mean(unknown[0], names),
             code="template.invalid",
         )
     compiled = environment.template_class.from_code(environment, code, environment.make_globals(None), None)
-    return Template(text, where, compiled, used, constant)
+    return compiled, used, constant
 
 
 def parsed(text: str) -> nodes.Template:

@@ -5,8 +5,10 @@ What only a rendering would tell (the items of a list of anything, what a filter
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from jinja2 import nodes
@@ -42,17 +44,22 @@ class Missing:
     asked_for: bool
 
 
-def missing_fields(text: str, schema: Any) -> list[Missing]:
+def missing_fields(text: str, schema: Any) -> Sequence[Missing]:
     """What the template reads that events of the Avro schema (JSON form) do not have. It must be a valid one."""
+    return _missing_fields(text, json.dumps(schema))
+
+
+@lru_cache(maxsize=4096)
+def _missing_fields(text: str, schema: str) -> tuple[Missing, ...]:
     tree = parsed(text)
     walk = _Walk(frozenset(_asked(tree)))
     scope = {
-        "event": _Typed(type_of_avro(schema), ("event",)),
+        "event": _Typed(type_of_avro(json.loads(schema)), ("event",)),
         "meta": _Typed(META, ("meta",)),
         "headers": _Typed(map_of(STRING, STRING), ("headers",)),
     }
     walk.body(tree.body, scope)
-    return list(dict.fromkeys(walk.missing))
+    return tuple(dict.fromkeys(walk.missing))
 
 
 @dataclass(frozen=True, slots=True)

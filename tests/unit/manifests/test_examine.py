@@ -178,23 +178,22 @@ def test_the_connection_of_a_fallback_belongs_to_the_identity() -> None:
 # --- many -------------------------------------------------------------------------------------------------------------
 
 
-def many(count: int) -> str:
-    """`count` streams with a topic of their own each."""
+def many(count: int, first: int) -> str:
+    """`count` streams with a topic of their own each, numbered from `first`."""
     one = GOOD.split("---\n")
     parts = []
-    for number in range(count):
+    for number in range(first, first + count):
         parts.append(one[0].replace("name: orders", f"name: orders-{number}"))
-        stream = (
-            one[3].replace("name: billing", f"name: billing-{number}").replace("from: orders", f"from: orders-{number}")
-        )
-        parts.append(stream.replace("to: bills", f"to: bills-{number}").replace("> 3", f"> {number}"))
+        stream = one[3].replace("name: billing", f"name: billing-{number}")
+        stream = stream.replace("from: orders", f"from: orders-{number}").replace("to: bills", f"to: bills-{number}")
+        parts.append(stream.replace("> 3", f"> {number}"))
         parts.append(one[1].replace("name: bills", f"name: bills-{number}"))
     return "---\n".join(parts)
 
 
-def calls_of(count: int) -> int:
+def calls_of(count: int, first: int) -> int:
     """How many functions are called to judge so many, with their identities: a measure of work that no busy machine changes."""
-    documents, _ = read_documents(many(count), "many.yaml")
+    documents, _ = read_documents(many(count, first), "many.yaml")
     profile = cProfile.Profile()
     profile.enable()
     project = examine(gather(documents)).project
@@ -206,5 +205,10 @@ def calls_of(count: int) -> int:
 
 
 def test_four_times_as_many_manifests_are_four_times_the_work_and_not_the_square_of_it() -> None:
-    calls_of(2)  # imports
-    assert calls_of(80) < 5 * calls_of(20)
+    calls_of(2, 10_000)  # imports
+    assert calls_of(80, 11_000) < 5 * calls_of(20, 12_000)
+
+
+def test_what_was_judged_before_is_judged_again_with_a_fraction_of_the_work() -> None:
+    first = calls_of(20, 13_000)
+    assert calls_of(20, 13_000) < first / 3

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from trunkline.core.errors import ConfigurationError, RejectedError
@@ -10,7 +12,7 @@ from trunkline.core.expressions.check import Checker
 from trunkline.core.expressions.compile import build, place_of, result_check
 from trunkline.core.expressions.parse import SyntaxProblem, parse
 from trunkline.core.expressions.syntax import Node, Place
-from trunkline.core.expressions.types import DYN, CelType, cel_to_avro, fits, type_of_avro
+from trunkline.core.expressions.types import DYN, SIMPLE, CelType, cel_to_avro, fits, type_of_avro
 from trunkline.core.expressions.values import CelError, LimitError
 from trunkline.core.expressions.variables import STANDARD, Variable
 
@@ -91,6 +93,23 @@ def compile_expression(
     Raises `ConfigurationError` with line, column and the nearest valid name: `expression.syntax`, `.unknown_field`, `.unknown_name`,
     `.unknown_function`, `.wrong_type`, `.too_large`, `.bad_schema`.
     """
+    try:
+        # The same text stands in a check and in what is built, and again after each change of another manifest.
+        if variables is STANDARD and (expect is None or expect.kind in SIMPLE):
+            return _remembered(text, None if schema is None else json.dumps(schema), expect)
+        return _compiled(text, schema, variables, expect)
+    except ConfigurationError as error:
+        error.where = error.where or where
+        raise
+
+
+@lru_cache(maxsize=8192)
+def _remembered(text: str, schema: str | None, expect: CelType | None) -> Expression:
+    """As `_compiled`, of the standard variables and a schema as JSON text."""
+    return _compiled(text, None if schema is None else json.loads(schema), STANDARD, expect)
+
+
+def _compiled(text: str, schema: Any, variables: Sequence[Variable], expect: CelType | None) -> Expression:
     if schema is not None:
         event = type_of_avro(schema)
         variables = [one._replace(type=event) if one.name == "event" else one for one in variables]
@@ -105,14 +124,11 @@ def compile_expression(
         fn = _function(text, tree, found, expect, loops=checker.macros)
     except SyntaxProblem as problem:
         raise ConfigurationError(
-            _placed(text, problem.message, problem.place), where=where, hint=problem.hint, code=problem.code
+            _placed(text, problem.message, problem.place), hint=problem.hint, code=problem.code
         ) from None
-    except ConfigurationError as error:
-        error.where = error.where or where
-        raise
     except RecursionError:
         raise ConfigurationError(
-            "the expression is nested too deep", where=where, hint="split it into steps", code="expression.too_large"
+            "the expression is nested too deep", hint="split it into steps", code="expression.too_large"
         ) from None
     return Expression(text, fn, found, frozenset(checker.names), checker.path_of(tree), found.avro)
 
