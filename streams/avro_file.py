@@ -8,6 +8,7 @@ from typing import Any
 
 import fastavro
 
+from trunkline.core.avro.faults import faults_of_schema
 from trunkline.core.contracts import StepContext
 from trunkline.core.errors import ConfigurationError
 
@@ -22,18 +23,33 @@ def schema_of(declared: str | dict[str, Any], context: StepContext, field: str) 
         schema: Any = declared
         named = "the schema"
     else:
-        path = Path(declared)
-        if not path.is_absolute() and context.python_path is not None:
-            path = context.python_path / path
         named = f"the schema {declared}"
-        try:
-            schema = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ConfigurationError(
-                f"{named} can't be read: {error}", where=where, hint="name an .avsc file", code="step.bad_schema"
-            ) from error
+        schema = read_schema(declared, context.python_path, where)
+    for fault in faults_of_schema(schema):
+        raise ConfigurationError(
+            f"{named} is no Avro schema: {fault}", where=where, hint=fault.hint, code="step.bad_schema"
+        )
     parsed(schema, named, where)
     return schema
+
+
+def read_schema(file: str, folder: Path | None, where: str) -> Any:
+    """The schema of a file. Raises `ConfigurationError` (`step.bad_schema`)."""
+    path = Path(file) if folder is None else folder / file
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigurationError(
+            f"the schema {file} can't be read: {reason}", where=where, hint="name an .avsc file", code="step.bad_schema"
+        ) from error
+
+
+def with_schema_in_place(raw: Any, folder: Path) -> Any:
+    """A step's settings with the schema itself, where `schema` names a file."""
+    if not isinstance(raw, dict) or not isinstance(raw.get("schema"), str):
+        return raw
+    return {**raw, "schema": read_schema(raw["schema"], folder, "schema")}
 
 
 def parsed(schema: Any, named: str, where: str) -> Any:

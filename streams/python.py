@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
 from pydantic import Field
 
-from streams.avro_file import schema_of
+from streams.avro_file import schema_of, with_schema_in_place
 from streams.parts import parts_of
 from streams.python_code import import_function, read_function
 from trunkline.core.avro.assignment import settled
@@ -52,6 +53,10 @@ class PythonStep(Step):
 
     settings: PythonSettings
     _call: Callable[[Event], Any]
+
+    @classmethod
+    def without_files(cls, raw: Any, folder: Path) -> Any:
+        return with_schema_in_place(raw, folder)
 
     def prepare(self, context: StepContext) -> Any | None:
         if context.run_code:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, ClassVar
 
 from fastavro.validation import ValidationError, validate
 from pydantic import Field, model_validator
 
-from streams.avro_file import parsed, schema_of
+from streams.avro_file import parsed, schema_of, with_schema_in_place
 from trunkline.core.avro.records import RecordSchema
 from trunkline.core.contracts import Step, StepContext
 from trunkline.core.errors import RejectedError
@@ -66,6 +67,10 @@ class ValidateStep(Step):
     _schema: Any | None
     _fields: tuple[frozenset[str], frozenset[str]]
     _rules: list[tuple[Callable[[Any, Any], Any], str]]
+
+    @classmethod
+    def without_files(cls, raw: Any, folder: Path) -> Any:
+        return with_schema_in_place(raw, folder)
 
     def prepare(self, context: StepContext) -> Any | None:
         declared = self.settings.schema_

@@ -288,6 +288,14 @@ class Step(Plugin, ABC):
             raw = {cls.shorthand: raw}
         return cls.settings_type.model_validate(raw)
 
+    @classmethod
+    def without_files(cls, raw: Any, folder: Path) -> Any:
+        """What the manifest says, with the content of files of its `folder` that it names put in place of their names.
+
+        A manifest is applied without the files beside it. Raises `ConfigurationError` for one that can't be read.
+        """
+        return raw
+
     @abstractmethod
     def prepare(self, context: StepContext) -> Any | None:
         """Compiles expressions, checks them against the input schema, and returns the schema of the output (None: not known).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from trunkline.core.manifests.check import examine
 from trunkline.core.manifests.findings import Findings
 from trunkline.core.manifests.load import gather_files, gather_text
 from trunkline.core.manifests.problems import Problem
+from trunkline.registry.schema import Schema
 
 PLUMBING = ("^[", "Traceback", "pydantic", "resolve references", "start any token", "Input should", "None", "str_")
 """Words of the machinery that no message may have."""
@@ -90,6 +92,13 @@ VALUES = [
     ("{name: id, type: long}", "{name: id}", "spec.schema.fields[0]", "has no 'type' here", ""),
     ("    type: record\n", "", "spec.schema", "has no 'type' here", ""),
     ("    name: Order\n", "", "spec.schema", "has no 'name' here", ""),
+    ("filter: event.id > 3", "validate: {schema: {type: record, name: A, fields: [{name: no, type: int}]}}",
+     "spec.steps[0].validate.schema.fields[0].name", "how YAML reads `no`", '"no"'),
+    ("filter: event.id > 3", "validate: {schema: {type: record, name: A, fields: [{name: a, type: decimal}]}}",
+     "spec.steps[0].validate.schema.fields[0].type", "no Avro type 'decimal'", "logicalType: decimal"),
+    ("{name: billing, owner: me}", "{name: billing, owner:me}", "metadata.owner:me", "unknown field", "write `owner: me`, with a blank"),
+    ("\n  to: [bills]", "\nto: [bills]", "to", "unknown field 'to'", "it belongs to `spec`"),
+    ("partitions: 2", "config: {retention.ms: [1]}", "spec.config.retention.ms", "text, a number, true or false is expected", ""),
     ("owner: me", "owner: yes", "metadata.owner", "which is how YAML reads `yes`", '"yes"'),
     ("owner: me", "labels: {tier: 1}", "metadata.labels.tier", "text is expected, found the number 1", '"1"'),
     ("owner: me", "labels: {version: 1.10}", "metadata.labels.version", "the number 1.1 (written 1.10)", '"1.10"'),
@@ -168,6 +177,59 @@ def test_no_message_speaks_of_the_machinery_and_none_is_a_traceback() -> None:
         for problem in judged(text).problems:
             said = f"{problem.message} {problem.hint}".replace(" None", "")
             assert not [word for word in PLUMBING if word in said], problem
+
+
+WORDS = [
+    "no",
+    "~",
+    "1e400",
+    "010",
+    "{a: b}",
+    "'x y'",
+    "ü",
+    '"\\d"',
+    "!x",
+    "*a",
+    "&a",
+    "@x",
+    "#x",
+    "{{ x }}",
+    "${env:X}",
+    "[[",
+    "|",
+]
+
+
+def mutated(text: str, chance: random.Random) -> str:
+    """The text with one thing done to one of its lines that a hand may do by mistake."""
+    lines = text.split("\n")
+    at = chance.randrange(len(lines))
+    line, column = lines[at], chance.randrange(len(lines[at]) + 1)
+    match chance.randrange(6):
+        case 0:
+            del lines[at]
+        case 1:
+            lines.insert(at, chance.choice(lines))
+        case 2:
+            lines[at] = " " * chance.randrange(9) + line.lstrip()
+        case 3:
+            lines[at] = line[:column] + chance.choice("\t:{}[]'\"#&*!|>%@`,-?\u00a0\x07é") + line[column:]
+        case 4:
+            lines[at] = line[:column] + line[column + 1 :]
+        case _:
+            lines[at] = line.partition(": ")[0] + ": " + chance.choice(WORDS)
+    return "\n".join(lines)
+
+
+def test_whatever_a_hand_does_by_mistake_is_a_message_and_no_crash() -> None:
+    chance = random.Random(2026)
+    for _ in range(150):
+        text = mutated(SHOP, chance)
+        for problem in examine(gather_text(text, "shop.yaml"), schema_check=Schema).problems:
+            said = f"{problem.message} {problem.hint}".replace(" None", "")
+            assert not [word for word in PLUMBING if word in said], (problem, text)
+            assert problem.code != "plugin.failed", (problem, text)
+            assert 1 <= problem.line <= text.count("\n") + 1
 
 
 @pytest.mark.parametrize(

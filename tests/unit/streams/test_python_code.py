@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from streams.python import PythonStep
 from trunkline.core.contracts import StepContext
 from trunkline.core.errors import ConfigurationError
 from trunkline.core.manifests.check import examine
+from trunkline.core.manifests.data import manifest_data
 from trunkline.core.manifests.load import gather_files
 
 TRAP = """
@@ -126,3 +128,24 @@ def test_no_package_on_the_way_is_imported(tmp_path: Path, monkeypatch: pytest.M
     assert prepared(tmp_path, "pricing_for_this_test.rules:up", run_code=False) == ""
     assert "has no function" in prepared(tmp_path, "pricing_for_this_test.rules:upp", run_code=False)
     assert "pricing_for_this_test" not in sys.modules
+
+
+@pytest.mark.parametrize("step", ["python: {call: 'price:up', schema: out.avsc}", "validate: {schema: out.avsc}"])
+def test_what_is_applied_has_the_schema_of_a_file_in_its_place(folder: Path, step: str) -> None:
+    schema = {"type": "record", "name": "Order", "fields": [{"name": "id", "type": "long"}]}
+    (folder / "out.avsc").write_text(json.dumps(schema))
+    (folder / "shop.yaml").write_text(MANIFESTS.replace('python: "price:up"', step))
+    found = examine(gather_files([folder]))
+    assert found.problems == []
+    (data,) = manifest_data(found.project, found.project.streams["pricing"])["spec"]["steps"]
+    assert next(value for name, value in data.items() if name != "on_error")["schema"] == schema
+
+
+def test_a_schema_of_a_step_that_is_none_is_said_with_the_place_in_it(folder: Path) -> None:
+    (folder / "out.avsc").write_text(
+        '{"type": "record", "name": "Order", "fields": [{"name": "id", "type": "decimal"}]}'
+    )
+    (folder / "shop.yaml").write_text(MANIFESTS.replace('python: "price:up"', "validate: {schema: out.avsc}"))
+    (problem,) = examine(gather_files([folder])).problems
+    assert "there is no type 'decimal' at /fields/0/type" in problem.message
+    assert "logicalType: decimal" in (problem.hint or "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -13,6 +12,7 @@ from trunkline.bus.commands import Latest, read_latest
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
 from trunkline.core.manifests import Project
+from trunkline.core.manifests.data import manifest_data
 from trunkline.core.manifests.documents import Document
 from trunkline.core.manifests.findings import Findings
 from trunkline.core.manifests.kinds import KINDS, PIPELINE_KINDS
@@ -43,15 +43,12 @@ class Change:
 
 
 def as_data(project: Project) -> dict[str, dict[str, Any]]:
-    """The manifests by `Kind/name` as JSON-able data; a topic's schema file is put in its place."""
-    found = {}
-    for kind in KINDS:
-        for name, manifest in project.of_kind(kind).items():
-            data = json.loads(manifest.model_dump_json(by_alias=True, exclude_none=True, exclude_defaults=False))
-            if kind == "Topic" and project.schemas.get(name) is not None and manifest.spec.value_schema is not None:
-                data["spec"]["schema"] = project.schemas[name]
-            found[f"{kind}/{name}"] = data
-    return found
+    """The manifests by `Kind/name` as data that needs no files."""
+    return {
+        f"{kind}/{name}": manifest_data(project, manifest)
+        for kind in KINDS
+        for name, manifest in project.of_kind(kind).items()
+    }
 
 
 def read_applied(settings: KafkaSettings, names: Names) -> dict[str, dict[str, Any]]:

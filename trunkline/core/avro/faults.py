@@ -32,6 +32,12 @@ class SchemaFault:
     unknown: str = ""
     hint: str | None = None
 
+    def __str__(self) -> str:
+        place = "/" + "/".join(map(str, self.path))
+        if self.unknown:
+            return f"there is no type {self.unknown[:60]!r} at {place}"
+        return f"there is no {self.missing!r} at {place}" if self.missing else f"{self.expected} is expected at {place}"
+
 
 def faults_of_schema(schema: Any) -> Iterator[SchemaFault]:
     """Every part of a schema (in JSON form) that has not its form, and names of types that are not defined before.

@@ -39,13 +39,8 @@ from trunkline.core.manifests.outputs import (
 )
 from trunkline.core.manifests.problems import ManifestError, Path_, Problem, path_in
 from trunkline.core.manifests.project import Project
-from trunkline.core.manifests.topics import (
-    SchemaCheck,
-    declared_schema,
-    family_problems,
-    topic_faults,
-    topics_named,
-)
+from trunkline.core.manifests.schemas import SchemaCheck, declared_schema, step_schema_faults
+from trunkline.core.manifests.topics import family_problems, topic_faults, topics_named
 from trunkline.core.secret import references_as_written
 from trunkline.core.shipped import shipped_schema
 from trunkline.core.uses import check_expression
@@ -226,6 +221,9 @@ class _Examination:
         Raises `ManifestError` when two writers derive different schemas for one topic.
         """
         project, origin = self._project, self._project.origin(stream)
+        faults = list(step_schema_faults(stream, origin))
+        if faults:
+            raise ManifestError(faults)
         inputs = [self._known.of(topic) for topic in stream.spec.from_]
         uncertain = not self._known.doubtful.isdisjoint(stream.spec.from_)
         for schema in {json.dumps(one): one for one in inputs}.values() if len(inputs) > 1 else inputs:

@@ -61,6 +61,8 @@ def explained(error: yaml.MarkedYAMLError, source: Sequence[str]) -> tuple[int, 
         return at + 1, "YAML reads ! as the begin of a tag", "put a text that begins with ! in quotes"
     if "start any token" in problem:
         found = line[column : column + 1]
+        if found == "\t":
+            return at + 1, "there is a tab where YAML wants a blank", "replace it by a blank"
         what = _RESERVED.get(found, f"a text that begins with {found!r}")
         return (
             at + 1,

@@ -19,6 +19,7 @@ _SHOWN = 60
 _INVALID = "manifest.invalid"
 
 _ELSEWHERE = "references such as ${env:NAME} are resolved in `config`, and nowhere else"
+_TRUTH = "true or false"
 _FORMS = frozenset({"secret", "reference"})
 """Kinds of what `trunkline.core.secret` says of a reference."""
 
@@ -31,8 +32,8 @@ _TYPES = {
     "float_type": "a number",
     "float_parsing": "a number",
     "finite_number": "a finite number",
-    "bool_type": "true or false",
-    "bool_parsing": "true or false",
+    "bool_type": _TRUTH,
+    "bool_parsing": _TRUTH,
     "list_type": "a list",
     "dict_type": "a mapping",
     "mapping_type": "a mapping",
@@ -186,9 +187,7 @@ def _said(group: Sequence[_Item], origin: Origin, model: type[BaseModel] | None)
     found = "" if secret else f", found {describe(value, written)}"
     name = one.path[-1] if one.path else ""
     if one.kind == "extra_forbidden":
-        known = _fields_at(model, one.loc[:-1]) if model is not None else []
-        hint = did_you_mean(str(name), known) if known else None
-        return origin.problem(one.path, f"unknown field {name!r}", hint, "manifest.unknown_field")
+        return origin.problem(one.path, f"unknown field {name!r}", _meant(one, model), "manifest.unknown_field")
     if one.kind == "missing":
         return origin.problem(one.path, f"the field {name!r} is missing", _what(field), "manifest.missing_field")
     if one.kind in {"union_tag_not_found", "union_tag_invalid"}:
@@ -222,30 +221,48 @@ def _said(group: Sequence[_Item], origin: Origin, model: type[BaseModel] | None)
         path = (*one.path, one.context["field"]) if "field" in one.context else one.path
         return origin.problem(path, one.context["message"], one.context["hint"], one.context.get("code") or _INVALID)
     message = one.message.removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    if _refers(value):
+    resolved = "config" in one.path or "steps" in one.path
+    if resolved and _refers(value):
         # What the validator found is the value of the reference, which is nobody's business.
-        message = f"{message.partition(', found ')[0]}, and {str(value)[:_SHOWN]} gives something else"
+        which = str(value)[:_SHOWN] if isinstance(value, str) else "one of its references"
+        message = f"{message.partition(', found ')[0]}, and {which} gives something else"
     elif one.kind != "name" and "found" not in message and not isinstance(value, Mapping):
         message += found
     hint = one.context.get("hint")
-    if hint is None and _refers(value) and "config" not in one.path:
+    if _refers(value) and not resolved:
         hint = _ELSEWHERE
     return origin.problem(one.path, message, hint)
 
 
+def _meant(one: _Item, model: type[BaseModel] | None) -> str | None:
+    """What an unknown field was probably meant as: a known one, a field and its value run together, or a field of `spec`."""
+    name = str(one.path[-1])
+    known = _fields_at(model, one.loc[:-1]) if model is not None else []
+    first, rest = re.match(r"([^:\s]*):?\s*(.*)", name, re.DOTALL).groups()  # type: ignore[union-attr]
+    if rest and first in known:
+        return f"write `{first}: {rest[:_SHOWN]}`, with a blank after the colon"
+    if len(one.path) == 1 and model is not None and name in _fields_at(model, ("spec",)):
+        return "it belongs to `spec`: indent it as the lines above it"
+    return did_you_mean(name, known) if known else None
+
+
 def _expected(group: Sequence[_Item], origin: Origin, value: Any, found: str, field: FieldInfo | None) -> Problem:
     """One sentence for what a value should be: of a union each branch has its word."""
-    words = [one for one in group if one.kind == "literal_error"]
-    allowed = list(dict.fromkeys(word for one in words for word in _literals(one)))
+    allowed = list(dict.fromkeys(word for one in group if one.kind == "literal_error" for word in _literals(one)))
     kinds = list(dict.fromkeys(_TYPES[one.kind] for one in group if one.kind in _TYPES))
-    path, wanted = group[0].path, _either([*allowed, *kinds])
+    words = [*allowed, *(kind for kind in kinds if kind not in {"a whole number", _TRUTH} or len(kinds) == 1)]
+    if _TRUTH in kinds and _TRUTH not in words:
+        words += ["true", "false"]
+    if "a whole number" in kinds and len(kinds) > 1 and "a number" not in kinds:
+        words.append("a whole number")
+    path, wanted = group[0].path, _either(words)
     hint = quoting_hint(value, origin, path) if "text" in kinds or allowed else None
     if hint is None and allowed and isinstance(value, str):
         close = nearest(value, allowed)
         hint = f"did you mean {close!r}?" if close is not None else None
     if hint is None and not allowed and len(kinds) == 1:
         hint = _HOW.get(kinds[0])
-    if hint is None and _refers(value) and "config" not in path:
+    if _refers(value) and "config" not in path and "steps" not in path:
         hint = _ELSEWHERE
     return origin.problem(path, f"{wanted} is expected{found}", hint or _what(field))
 
