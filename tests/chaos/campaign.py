@@ -24,7 +24,7 @@ from tests.chaos.faults.brokers import Broker
 from tests.chaos.history import History
 from trunkline.bus.kafka import KafkaSettings
 
-SHORT_SECONDS = 240.0
+SHORT_SECONDS = 480.0
 """The end of a short run that hangs. It takes seconds, on a machine with nothing else to do."""
 Work = Callable[["Run"], Awaitable[None]]
 Figures = Mapping[str, int]

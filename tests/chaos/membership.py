@@ -20,6 +20,7 @@ from tests.chaos.checker import Promise
 from tests.chaos.faults.http_sink import HttpSinkServer
 from tests.chaos.faults.members import Watch, WatchedConsumer
 from tests.chaos.history import Acknowledged, Attempt, Effect, History, Sent
+from tests.chaos.scene import PATIENCE
 from tests.integration.bus_harness import Bus, bus, http_connection, http_sink, order, topic_manifest, unframed
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.worker.worker import Worker
@@ -121,7 +122,7 @@ class Group:
 
     async def until_shared(self, members: int) -> None:
         """Waits until so many members own partitions, and every partition has an owner."""
-        await self.made.until(lambda: len(self.owners()) == members, f"{self.protocol}: {members} owners", 90)
+        await self.made.until(lambda: len(self.owners()) == members, f"{self.protocol}: {members} owners", PATIENCE)
 
     async def until_settled(self) -> None:
         """Waits until the group's commits account for everything that was sent."""

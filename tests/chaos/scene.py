@@ -46,7 +46,7 @@ HELD_AT_MOST = 1500
 
 RETRY = "attempts: 1000, min_delay: 20ms, max_delay: 500ms"
 """How the sinks try again: for as long as a fault lasts."""
-PATIENCE = 220.0
+PATIENCE = 300.0
 """Seconds that a row waits for something at most: it must come to be, and when is not judged by this."""
 
 

@@ -67,7 +67,7 @@ def test_a_warm_process_has_its_own_arguments_environment_and_output_and_gives_i
         process = WarmProcess(
             "trunkline.cli.main", arguments, log=out, errors=err, environment={**os.environ, "COLUMNS": "40"}
         )
-        assert process.wait(60) == process.poll() == code
+        assert process.wait(180) == process.poll() == code
     assert out.read_text().startswith("trunkline ")
     assert "nonsense" in err.read_text()
 
@@ -85,7 +85,7 @@ def test_a_warm_process_ends_with_the_one_that_started_it(tmp_path: Path) -> Non
         os.kill(warm, 0)
         process.kill()
         process.stdout.read()  # comes to its end when the one that forks has ended, too
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while Path(f"/proc/{warm}").exists():
         assert time.monotonic() < deadline, "it lives on"
         time.sleep(0.02)
@@ -101,7 +101,7 @@ def proxy(echo: tuple[str, int]) -> Iterator[tcp.TcpProxy]:
 
 @pytest.fixture
 def client(proxy: tcp.TcpProxy) -> Iterator[socket.socket]:
-    with socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as made:
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=60) as made:
         yield made
 
 
@@ -120,7 +120,7 @@ def test_a_reset_cuts_what_is_open_and_serves_what_comes(client: socket.socket, 
     assert proxy.reset() == 1
     with pytest.raises(ConnectionResetError):
         client.recv(1)
-    with socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as again:
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=60) as again:
         assert _says(again, b"hello") == b"hello"
     assert proxy.fired == {tcp.RESET: 1}
 
@@ -169,7 +169,7 @@ def _post(sink: HttpSinkServer, event: str, key: str | None = None) -> int | str
     body = json.dumps({"id": event}).encode()
     request = urllib.request.Request(f"{sink.url}/posts", body, {"Idempotency-Key": key} if key else {})
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         with error:

@@ -26,7 +26,7 @@ def ran(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         env={**variables, "MYPYPATH": str(ROOT), "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=170,
+        timeout=380,
         check=False,
     )
 

@@ -261,7 +261,7 @@ class Bus:
             want, self.settings, self.names, [pipeline], by="a test", desired=desired, restart=restart
         )
 
-    async def until(self, condition: Callable[[], Any], what: str, seconds: float = 40.0) -> Any:
+    async def until(self, condition: Callable[[], Any], what: str, seconds: float = 120.0) -> Any:
         """Waits until `condition` gives something true, and gives that."""
         deadline = time.monotonic() + seconds
         while True:

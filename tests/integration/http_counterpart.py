@@ -11,7 +11,7 @@ from aiohttp import web
 
 from trunkline.core.http import HttpOptions
 
-LOOPBACK = HttpOptions(allow_private=["127.0.0.1"], timeout=10)
+LOOPBACK = HttpOptions(allow_private=["127.0.0.1"], timeout=60)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 RawHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

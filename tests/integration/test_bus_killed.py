@@ -165,9 +165,9 @@ async def after(kafka: KafkaUnderTest, tmp_path_factory: pytest.TempPathFactory)
                         return False
                 return True
 
-            await made.until(finished, "everything settled", 90)
+            await made.until(finished, "everything settled")
             worker.send_signal(signal.SIGTERM)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 status = await worker.wait()
         finally:
             if worker.returncode is None:

@@ -66,7 +66,7 @@ def write_each_in_a_transaction(settings: KafkaSettings, names: Names, name: str
 
 def until_stable(settings: KafkaSettings, name: str) -> None:
     """Waits for the markers of transactions that ended: a coordinator writes them after it said that they did."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while end_offsets(settings, name, committed_only=True) != end_offsets(settings, name):
         assert time.monotonic() < deadline, "a transaction has not ended"
         time.sleep(0.02)
@@ -258,7 +258,7 @@ def test_a_topic_that_was_made_anew_is_named_also_where_it_has_come_further_than
     former = topic_identities(settings, [name])[name].id
     admin = settings.admin()
     admin.delete_topics([name], operation_timeout=20)[name].result(20)
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while topic_identities(settings, [name]):
         assert time.monotonic() < deadline, "the topic is still there"
     topic(settings, names)

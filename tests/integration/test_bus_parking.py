@@ -314,7 +314,7 @@ async def _cli(running: Bus, *arguments: str, status: int = 0) -> Any:
             out, err = Path(folder) / "out", Path(folder) / "err"
             command = [*shared, *arguments]
             process = WarmProcess("trunkline.cli.main", command, log=out, errors=err, environment=os.environ)
-            return process.wait(60), out.read_text(), err.read_text()
+            return process.wait(180), out.read_text(), err.read_text()
 
     code, out, err = await asyncio.to_thread(run)
     assert code == status, err
@@ -391,7 +391,7 @@ async def test_the_park_survives_a_killed_worker_and_moves_to_another_one(
         await made.send_orders(topic, _rounds(80, 4, 20))
         await workers.spawn("one")
         await workers.spawn("two")
-        await made.until(lambda: workers.sharing("moving"), "two workers sharing the partitions", 60)
+        await made.until(lambda: workers.sharing("moving"), "two workers sharing the partitions")
         await made.send_orders(topic, _rounds(160, 4, 20))
         await _until_parked(made, "moving", len(ill) * 12)
         answer.ill.clear()

@@ -238,7 +238,7 @@ async def test_a_topic_of_a_family_that_appears_later_is_read_whole_also_from_la
     )
     await running.create(f"{family}.new")
     await running.send_orders(f"{family}.new", [order(1), order(2)])
-    await running.until(lambda: len(endpoint.ids("/kin")) >= 2, "the new topic delivered", 60)
+    await running.until(lambda: len(endpoint.ids("/kin")) >= 2, "the new topic delivered")
     assert endpoint.ids("/kin") == [1, 2]
 
 

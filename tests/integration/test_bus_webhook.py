@@ -368,7 +368,7 @@ async def test_while_the_broker_is_away_senders_get_503_and_nothing_acknowledged
                 async def accepts() -> bool:
                     return await post(100) in {200, 202}
 
-                await made.until(accepts, "requests accepted again", 60)
+                await made.until(accepts, "requests accepted again")
                 assert await post(101) == 202
                 found = await _ids(made)
                 assert set(accepted) <= set(found)
@@ -397,7 +397,7 @@ async def test_a_worker_says_that_the_broker_is_away_though_nobody_sends_and_loo
                     async with session.get(worker.url + "/readyz") as response:
                         return response.status == status
 
-                await made.until(told, f"/readyz answers {status}", 60)
+                await made.until(told, f"/readyz answers {status}")
 
             await says(200)
             await asyncio.to_thread(broker.stop)
@@ -408,7 +408,7 @@ async def test_a_worker_says_that_the_broker_is_away_though_nobody_sends_and_loo
                 def waits() -> list[float]:
                     return [line["wait"] for line in lines if line["event"] == "the broker did not acknowledge"]
 
-                await made.until(lambda: len(waits()) > 3, "some looks for the broker", 60)
+                await made.until(lambda: len(waits()) > 3, "some looks for the broker")
             assert max(waits()) <= 1
             monkeypatch.undo()
             await asyncio.to_thread(broker.start)
@@ -417,6 +417,6 @@ async def test_a_worker_says_that_the_broker_is_away_though_nobody_sends_and_loo
             async def accepted() -> bool:
                 return (await sender.post("/hooks/orders", _body(2)))[0] == 202
 
-            await made.until(accepted, "requests accepted again", 60)
+            await made.until(accepted, "requests accepted again")
     finally:
         await asyncio.to_thread(broker.stop)

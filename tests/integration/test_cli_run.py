@@ -88,7 +88,7 @@ spec:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        out, error = await asyncio.wait_for(process.communicate(), 120)
+        out, error = await asyncio.wait_for(process.communicate(), 180)
         return process.returncode or 0, out.decode(), error.decode()
 
     async def data(self, *arguments: str) -> Any:
@@ -115,7 +115,7 @@ spec:
         return sorted(json.loads(line)["id"] for line in lines)
 
     async def until(self, holds: Callable[[], Awaitable[bool]]) -> None:
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(180):
             while not await holds():
                 await asyncio.sleep(0.1)  # the condition is another process's
 
@@ -169,7 +169,7 @@ async def test_sigterm_ends_gracefully_with_offsets_committed_and_a_second_run_r
         assert code == 0, error
         assert await run.data("dlq", "ls") == []
         process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 60) == 0, run.log()
+        assert await asyncio.wait_for(process.wait(), 180) == 0, run.log()
     lag = await run.data("lag", "orders-out")
     assert {one["topic"] for one in lag} >= {f"{run.namespace}.orders"}
     assert all(one["records"] == 0 for one in lag)
@@ -183,7 +183,7 @@ async def test_sigterm_ends_gracefully_with_offsets_committed_and_a_second_run_r
     async with run.started("run", "-f", manifests) as process:
         await run.until(late_one_there)
         process.send_signal(signal.SIGINT)
-        assert await asyncio.wait_for(process.wait(), 60) == 130, run.log()
+        assert await asyncio.wait_for(process.wait(), 180) == 130, run.log()
     assert run.delivered() == [*EXPECTED, 1000]
 
 
@@ -212,13 +212,13 @@ async def test_a_second_signal_ends_at_once_what_a_system_that_never_answers_wou
 
     try:
         async with run.started("run", "-f", str(manifest), "--workers", str(workers)) as process:
-            await asyncio.wait_for(called.wait(), 90)
+            await asyncio.wait_for(called.wait(), 180)
             started = _children(process.pid) if workers > 1 else []
             assert len(started) == (workers if workers > 1 else 0)
             process.send_signal(number)
             await run.until(ending)
             process.send_signal(number)
-            assert await asyncio.wait_for(process.wait(), 15) == 128 + number, run.log()
+            assert await asyncio.wait_for(process.wait(), 60) == 128 + number, run.log()
             assert "ended at once by a second signal" in run.log()
 
             async def gone() -> bool:
@@ -260,7 +260,7 @@ async def test_up_follows_what_is_applied_and_does_what_is_wished(run: Run) -> N
         assert {one["pipeline"] for one in json.loads(status)["pipelines"]} == {"orders-in", "orders-out"}
         assert await asyncio.to_thread(_put_level, endpoint["api"], "debug") == {"level": "debug"}
         process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 60) == 0, run.log()
+        assert await asyncio.wait_for(process.wait(), 180) == 0, run.log()
 
 
 async def test_a_worker_that_is_killed_is_started_again_and_nothing_is_lost(run: Run) -> None:
@@ -289,7 +289,7 @@ async def test_a_worker_that_is_killed_is_started_again_and_nothing_is_lost(run:
         await run.until(late_one_there)
         assert "a worker ended and is started again" in run.log()
         process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 90) == 0, run.log()
+        assert await asyncio.wait_for(process.wait(), 180) == 0, run.log()
     assert run.delivered() == [*EXPECTED, 1000]
 
 
@@ -303,13 +303,13 @@ async def test_manifests_with_problems_end_with_2_before_anything_starts(run: Ru
 
 
 def _get(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=10) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         return str(answer.read().decode())
 
 
 def _put_level(api: str, level: str) -> Any:
     request = urllib.request.Request(f"{api}/logging", json.dumps({"level": level}).encode(), method="PUT")
-    with urllib.request.urlopen(request, timeout=10) as answer:
+    with urllib.request.urlopen(request, timeout=60) as answer:
         return json.loads(answer.read())
 
 

@@ -91,7 +91,7 @@ def test_of_a_process_killed_between_write_and_commit_nothing_is_there_and_the_n
     office: Office,
 ) -> None:
     victim = office.rival("eve", "killed")
-    victim.communicate(timeout=120)
+    victim.communicate(timeout=240)
     assert victim.returncode == -9
     change(office.settings, office.names, "shared", "ada")
     assert count_of(read_applied(office.settings, office.names), "shared") == 1

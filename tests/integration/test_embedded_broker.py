@@ -100,9 +100,9 @@ def produce(config: dict[str, Any], topic: str, values: list[bytes]) -> None:
 def read_all(config: dict[str, Any], topic: str) -> list[bytes]:
     consumer = Consumer({**config, "group.id": "reader", "enable.auto.commit": False, "auto.offset.reset": "earliest"})
     try:
-        _, high = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=15)
+        _, high = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=60)
         consumer.assign([TopicPartition(topic, 0, 0)])
-        messages = consumer.consume(high, timeout=20)
+        messages = consumer.consume(high, timeout=60)
         return [value for message in messages if (value := message.value()) is not None]
     finally:
         consumer.close()
@@ -440,7 +440,7 @@ def set_password(broker: EmbeddedKafka, username: str, password: str) -> None:
     admin.alter_user_scram_credentials([credential])[username].result(15)
 
 
-def until(condition: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
+def until(condition: Callable[[], bool], what: str, seconds: float = 180.0) -> None:
     """Waits until a condition holds."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -455,7 +455,7 @@ class TestASecuredBroker:
         produce(config, topic, [b"sealed"])
 
         assert config["security.protocol"] == "SASL_SSL"
-        assert topic in AdminClient(config).list_topics(timeout=15).topics
+        assert topic in AdminClient(config).list_topics(timeout=60).topics
         assert read_all(config, topic) == [b"sealed"]
 
     def test_refuses_a_wrong_password(self, secured: EmbeddedKafka) -> None:

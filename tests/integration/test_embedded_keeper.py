@@ -84,7 +84,7 @@ class Kept:
         found = read_condition(self.home)
         return found.code if found is not None and found.state != "running" else None
 
-    def until(self, holds: Callable[[], Any], seconds: float = 60) -> None:
+    def until(self, holds: Callable[[], Any], seconds: float = 180) -> None:
         deadline = time.monotonic() + seconds
         while not holds():
             assert time.monotonic() < deadline, read_condition(self.home)
@@ -290,7 +290,7 @@ async def test_the_keeper_survives_whatever_is_raised_and_ends_when_it_is_told(
 
     monkeypatch.setattr(keeper, "LOOK_SECONDS", 0.01)
     monkeypatch.setattr(down.broker, "require_startable", broken)
-    await asyncio.wait_for(down.keeper.keep(stop), 30)
+    await asyncio.wait_for(down.keeper.keep(stop), 120)
     assert len(looked) >= 3
     assert read_condition(down.home) is None
 

@@ -211,7 +211,7 @@ async def test_a_kill_at_any_step_leaves_no_partial_file_and_the_next_attempt_bu
     tmp_path: Path,
 ) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, text=True, timeout=180, check=True
     )
     steps = int(done.stdout)
     assert steps > 10, "the faults did not fire"

@@ -41,7 +41,7 @@ def test_the_table_holds_at_least_120_addresses() -> None:
 
 async def test_no_spelling_of_a_private_address_is_connected_to(canary: Counterpart) -> None:
     reached = []
-    async with HttpClient(HttpOptions(timeout=3)) as client:
+    async with HttpClient(HttpOptions(timeout=60)) as client:
         for host in TABLE:
             try:
                 response = await client.request("GET", f"http://{host}:{canary.port}/")
@@ -80,7 +80,7 @@ async def test_allowing_one_name_allows_no_other_name_of_the_same_address(
 
 
 async def test_a_range_never_includes_the_metadata_addresses() -> None:
-    async with HttpClient(HttpOptions(allow_private=["0.0.0.0/0", "::/0", "metadata.internal"], timeout=2)) as client:
+    async with HttpClient(HttpOptions(allow_private=["0.0.0.0/0", "::/0", "metadata.internal"], timeout=60)) as client:
         for host in METADATA.split():
             with pytest.raises(AddressRefusedError):
                 await client.request("GET", f"http://{host}:9/")
@@ -107,10 +107,10 @@ async def test_a_name_with_several_private_addresses_is_refused_as_such(monkeypa
 async def test_a_name_server_that_changes_its_answer_gains_nothing(
     canary: Counterpart, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # First a public address (where nothing answers in time), then loopback: what is connected to is what was checked.
+    # First an address of nobody, then loopback: what is connected to is what was checked.
     answers = iter([["203.0.113.7"], ["127.0.0.1"], ["127.0.0.1"]])
     answering(monkeypatch, {"rebind.example": answers})
-    async with HttpClient(HttpOptions(timeout=1)) as client:
+    async with HttpClient(HttpOptions(timeout=60)) as client:
         for _ in range(3):
             with pytest.raises(AddressRefusedError):
                 await client.request("GET", f"http://rebind.example:{canary.port}/")

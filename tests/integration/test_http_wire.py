@@ -52,7 +52,7 @@ async def answering(
     *answers: bytes, hang_up: bool = False, limit: int = 2**20
 ) -> AsyncIterator[tuple[Scripted, HttpClient]]:
     script = Scripted(*answers, hang_up=hang_up)
-    options = HttpOptions(allow_private=["127.0.0.1"], timeout=10, max_response=limit)
+    options = HttpOptions(allow_private=["127.0.0.1"], timeout=60, max_response=limit)
     async with raw_serving(script) as server, HttpClient(options, base_url=server.url) as client:
         yield script, client
 

@@ -36,7 +36,7 @@ from trunkline.cli.main import app
 from trunkline.core.errors import FatalError
 
 
-def refusal_of(settings: KafkaSettings, timeout: float = 3.0) -> KafkaUnusableError:
+def refusal_of(settings: KafkaSettings, timeout: float = 15.0) -> KafkaUnusableError:
     """What a cluster that can't be used is said to be."""
     with pytest.raises(KafkaUnusableError) as refused:
         ping(settings, timeout)

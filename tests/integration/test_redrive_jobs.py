@@ -125,7 +125,7 @@ class Desk:
     def numbers(self) -> list[int]:
         return [int(one.header("ce_id")) for one in self.retried()]
 
-    def until(self, condition: Callable[[], Any], what: str, seconds: float = 40.0) -> Any:
+    def until(self, condition: Callable[[], Any], what: str, seconds: float = 120.0) -> Any:
         deadline = time.monotonic() + seconds
         while not (found := condition()):
             assert time.monotonic() < deadline, f"{what} did not come to be"
@@ -166,7 +166,7 @@ def test_an_executor_that_is_killed_at_any_step_loses_no_letter_and_sends_none_t
     sent = []
     for step, number in steps:
         command = [str(VICTIM), desk.settings.bootstrap, desk.names.namespace, "out", job.id, step, str(number)]
-        died = subprocess.run([sys.executable, *command], capture_output=True, timeout=60, check=False)
+        died = subprocess.run([sys.executable, *command], capture_output=True, timeout=180, check=False)
         assert died.returncode == -signal.SIGKILL, died.stderr.decode()
         sent.append(JobLog.read(desk.settings, desk.names, patient=False).job(job.id).progress.sent)
     assert sent == sorted(sent)

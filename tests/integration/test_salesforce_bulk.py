@@ -330,7 +330,7 @@ async def cut_off(mock: SalesforceMock, folder: Path, until: str) -> None:
     async with opened(mock, folder) as sink:
         writing = asyncio.create_task(written(sink, flights(100)))
         state = {"made": "Open", "closed": "UploadComplete", "complete": "JobComplete"}[until]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not any(job.state == state for job in jobs(mock)):
                 await asyncio.sleep(0)
         writing.cancel()
@@ -379,7 +379,7 @@ async def test_a_range_that_comes_from_another_worker_waits_for_the_job_that_may
     async with opened(mock, tmp_path / "another") as sink:
         writing = asyncio.create_task(written(sink, flights(100), rebuilt=True))
         asked = len(mock.calls)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while len(mock.calls) < asked + 4:
                 await asyncio.sleep(0.01)
         assert len(jobs(mock)) == 1, "an old job must not come after a newer one"

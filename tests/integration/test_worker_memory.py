@@ -89,7 +89,7 @@ class Standstill:
     def __call__(self) -> bool:
         try:
             api = json.loads((self._home / "endpoint.json").read_text())["api"]
-            with urllib.request.urlopen(f"{api}/metrics", timeout=5) as answer:
+            with urllib.request.urlopen(f"{api}/metrics", timeout=30) as answer:
                 text = answer.read().decode()
         except (OSError, ValueError):
             return False
@@ -102,7 +102,7 @@ class Standstill:
 
 async def _until(holds: Callable[[], bool], said: Callable[[], str]) -> None:
     try:
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(240):
             while not await asyncio.to_thread(holds):
                 await asyncio.sleep(1)  # two looks in a row must find the same
     except TimeoutError:

@@ -166,7 +166,7 @@ class Fleet:
         self.end(30.0 if kind is None else 1.0)
 
 
-def _until_state(pid: int, state: str, seconds: float = 5.0) -> None:
+def _until_state(pid: int, state: str, seconds: float = 60.0) -> None:
     """Waits until the kernel says that a process is in a state; a signal takes effect a moment after it was sent."""
     deadline = time.monotonic() + seconds
     while process_state(pid) != state:

@@ -83,7 +83,7 @@ async def _trial(run: Run, made: Bus, server: HttpSinkServer, mutant: Mutant | N
         await set_topic(made.settings, made.names.dead_letters(pipeline), max_message_bytes="10")
     with mutant.replaced() if mutant is not None else nullcontext():
         await made.add(manifest)
-        await made.until(lambda: _done(made, pipeline, topic, run["events"]), f"{pipeline} at its end", 30)
+        await made.until(lambda: _done(made, pipeline, topic, run["events"]), f"{pipeline} at its end")
         await made.remove(manifest)
     await asyncio.to_thread(_gather, history, made, server, pipeline, topic)
     return [str(one) for one in check(history, [Promise(pipeline, ("load",))])]

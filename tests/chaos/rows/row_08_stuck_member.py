@@ -15,6 +15,7 @@ from tests.chaos.faults.http_sink import HttpSinkServer, Rule
 from tests.chaos.faults.members import Watch
 from tests.chaos.history import Committed
 from tests.chaos.membership import PROTOCOLS, Group, groups
+from tests.chaos.scene import PATIENCE
 
 STUCK, TAKEN, RECOVERED = "member stuck", "partitions taken from it", "group recovered"
 POLL_MS = 3_000
@@ -60,14 +61,14 @@ async def _stucks(run: Run, group: Group) -> None:
         stuck = group.member(0)
         stuck.hang()
         try:
-            await group.made.until(stuck.hangs.is_set, "a member stuck", 30)
+            await group.made.until(stuck.hangs.is_set, "a member stuck")
             run.fires({STUCK: 1})
             await group.join()
             # By the other one alone: the stuck one answers no rebalance, so it is thrown out.
             await group.made.until(
                 lambda name=stuck.name: len(group.owners() - {name}) == len(group.owners()) == 1,  # type: ignore[misc]
                 "all at the other member",
-                90,
+                PATIENCE,
             )
             run.fires({TAKEN: 1})
             await group.send(run["events"])

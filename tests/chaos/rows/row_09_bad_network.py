@@ -21,7 +21,7 @@ from tests.chaos.faults.http_sink import HttpSinkServer
 from tests.chaos.faults.processes import Fleet
 from tests.chaos.faults.proxy import DELAY, LOST_REPLY, RESET, SILENCE, TcpProxy
 from tests.chaos.history import Acknowledged, Attempt, History, Sent
-from tests.chaos.scene import HELD_AT_MOST, Route, Scene, event_id
+from tests.chaos.scene import HELD_AT_MOST, PATIENCE, Route, Scene, event_id
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.topics import TopicPlan, ensure_topics
 
@@ -56,7 +56,7 @@ async def bad_network(run: Run) -> None:
         with scene.fleet(project) as workers, beside:
             portion = run["events"] // (run["injections"] + 1)
             await asyncio.to_thread(scene.feed, portion)
-            await scene.until_effects(1, 120, workers)
+            await scene.until_effects(1, PATIENCE, workers)
             kinds = [KINDS[number % len(KINDS)] for number in range(run["injections"])]
             run.chance.shuffle(kinds)
             for kind in kinds:
@@ -64,7 +64,7 @@ async def bad_network(run: Run) -> None:
                 await asyncio.to_thread(_inject, run, broker, broker.proxy, kind)
                 await asyncio.sleep(run.chance.uniform(0.05, 0.5))  # the gap between two faults is chance's as well
             await asyncio.to_thread(scene.feed, run["events"])
-            await scene.until_settled(180, workers)
+            await scene.until_settled(PATIENCE, workers)
             run.claim(not workers.crashed, f"the worker died: {workers.crashed}")
         run.must_fire(INJECTIONS, run["injections"])
         history = await scene.history()

@@ -12,6 +12,7 @@ from tests.chaos.checker import Promise
 from tests.chaos.faults.victim import COMMITTED, COMMITTING, OFFSETS, PRODUCED, WRITTEN
 from tests.chaos.faults.victims import Victim
 from tests.chaos.history import Acknowledged, Filtered, History, Sent
+from tests.chaos.scene import PATIENCE
 from tests.integration.bus_harness import ORDER, Bus, bus, order, topic_manifest, unframed
 from trunkline.bus.kafka import KafkaSettings, closing, end_offsets, read_range, watermarks
 from trunkline.core.errors import RetriableError
@@ -92,7 +93,9 @@ spec:
         await self._victim.lives()
         ledgers = gather.Ledgers(self._made.settings, self._made.names)
         try:
-            await self._made.until(lambda: asyncio.to_thread(self._is_read, ledgers), f"the end of {self._stream}", 150)
+            await self._made.until(
+                lambda: asyncio.to_thread(self._is_read, ledgers), f"the end of {self._stream}", PATIENCE
+            )
             filtered = await asyncio.to_thread(self._filtered, ledgers)
         finally:
             await asyncio.to_thread(ledgers.close)

@@ -15,7 +15,7 @@ from tests.chaos.checker import Promise
 from tests.chaos.direct import Door, Record, event_encoder, letter_id
 from tests.chaos.faults.http_sink import HttpSinkServer, Rule
 from tests.chaos.history import DeadLetter, Effect, Headers, History
-from tests.chaos.scene import EVENT, event_id
+from tests.chaos.scene import EVENT, PATIENCE, event_id
 from tests.integration.bus_harness import bus, http_connection, http_sink, topic_manifest
 from trunkline.registry.codec import Encoder
 
@@ -87,7 +87,7 @@ async def bad_records(run: Run) -> None:
                 await running.until(
                     lambda route=route: running.counts(route).get("read") == len(records),  # type: ignore[misc]
                     f"all read by {route}",
-                    300 if run.full else 120,
+                    PATIENCE,
                 )
             run.note("records/s", round(2 * len(records) / (time.monotonic() - begun)))
             await running.stop()

@@ -27,7 +27,7 @@ from tests.chaos.faults.brokers import KILL, Broker
 from tests.chaos.faults.http_sink import HttpSinkServer, Rule
 from tests.chaos.faults.processes import Fleet
 from tests.chaos.history import DeadLetter, History
-from tests.chaos.scene import EVENT
+from tests.chaos.scene import EVENT, PATIENCE
 from tests.integration.bus_harness import delete_topic, http_connection, http_sink, set_topic, topic_manifest
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
@@ -285,7 +285,7 @@ def _wait(answers: object) -> None:
         answer.result(20)
 
 
-async def _until(condition: Callable[[], object], what: str, workers: Fleet, seconds: float = 120.0) -> None:
+async def _until(condition: Callable[[], object], what: str, workers: Fleet, seconds: float = PATIENCE) -> None:
     """Waits until a condition holds; it is asked in a thread, and a broker that is away is asked again."""
 
     def holds() -> bool:

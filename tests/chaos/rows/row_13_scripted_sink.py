@@ -12,7 +12,7 @@ from tests.chaos.checker import Promise
 from tests.chaos.direct import Door, Record, event_encoder, letter_id
 from tests.chaos.faults.http_sink import Answer, HttpSinkServer, Rule
 from tests.chaos.history import Attempt, Committed, DeadLetter, Effect, History
-from tests.chaos.scene import EVENT
+from tests.chaos.scene import EVENT, PATIENCE
 from tests.integration.bus_harness import Bus, bus, http_connection, http_sink, topic_manifest
 from trunkline.bus.deadletters import EXCEPTION
 
@@ -86,7 +86,7 @@ async def scripted_sink(run: Run) -> None:
                 await running.until(
                     lambda case=case: running.counts(case.sink).get("read") == len(events[case]),  # type: ignore[misc]
                     f"all of {case.name} settled",
-                    240 if run.full else 120,
+                    PATIENCE,
                 )
             codes = {case: {one.header(EXCEPTION) for one in await running.dead_letters(case.sink)} for case in CASES}
             await running.stop()

@@ -15,7 +15,7 @@ from tests.chaos.checker import Promise
 from tests.chaos.direct import Door, Record, event_encoder, letter_id
 from tests.chaos.faults.http_sink import HttpSinkServer, Rule
 from tests.chaos.history import Effect, History, Sent
-from tests.chaos.scene import EVENT
+from tests.chaos.scene import EVENT, PATIENCE
 from tests.integration.bus_harness import Bus, bus, http_connection, http_sink, topic_manifest
 from trunkline.registry.codec import Encoder
 
@@ -60,7 +60,7 @@ async def order_under_failures(run: Run) -> None:
                 await running.until(
                     lambda sink=sink: running.counts(sink).get("read") == len(records),  # type: ignore[misc]
                     f"all settled by {sink}",
-                    200 if run.full else 120,
+                    PATIENCE,
                 )
             await running.stop()
             history = await asyncio.to_thread(_history, running, door, server)

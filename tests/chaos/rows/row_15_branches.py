@@ -13,7 +13,7 @@ from tests.chaos.checker import Promise
 from tests.chaos.faults.http_sink import HttpSinkServer, Rule
 from tests.chaos.faults.processes import KILL, Fleet
 from tests.chaos.history import Attempt, DeadLetter, History
-from tests.chaos.scene import EVENT, HELD_AT_MOST, RETRY, Route, Scene, event_id, file_source
+from tests.chaos.scene import EVENT, HELD_AT_MOST, PATIENCE, RETRY, Route, Scene, event_id, file_source
 from tests.integration.bus_harness import http_connection, http_sink, topic_manifest, unframed
 from trunkline.bus.deadletters import DeadLetter as Letter
 
@@ -43,13 +43,13 @@ async def branch_failing(run: Run) -> None:
                 if number == run["kills"] // 3:
                     # The other branches do not wait: they come this far while nothing goes through the third one.
                     mark = int(2 * kept * (number + 1) / (run["kills"] + 2))
-                    await scene.until_effects(mark, 120, workers)
+                    await scene.until_effects(mark, PATIENCE, workers)
                     run.claim(not _effects_of(server, "failing"), "the failing branch delivered something")
                     await asyncio.to_thread(server.script, *_rules(failing=False))
                 mark = int(2 * kept * (number + run.chance.random()) / (run["kills"] + 1))
-                await scene.until_effects(mark, 120, workers)
+                await scene.until_effects(mark, PATIENCE, workers)
                 workers.start_one(await asyncio.to_thread(workers.kill_any, run.chance))
-            await scene.until_settled(180, workers)
+            await scene.until_settled(PATIENCE, workers)
             run.fires(workers.fired)
             run.claim(not workers.crashed, f"workers died by themselves: {workers.crashed}")
         run.must_fire(KILL, run["kills"])

@@ -16,7 +16,7 @@ from tests.chaos.faults.growing import EQUAL_TIMES, HALF_WRITTEN, ROTATED, Growi
 from tests.chaos.faults.victim import COMMITTED, POSITION, PRODUCED, READ
 from tests.chaos.faults.victims import Victim
 from tests.chaos.history import Acknowledged, Effect, History
-from tests.chaos.scene import EVENT
+from tests.chaos.scene import EVENT, PATIENCE
 from tests.integration.bus_harness import Bus, bus, http_connection, topic_manifest, unframed
 from trunkline.bus.source.positions import read_positions
 from trunkline.core.errors import RetriableError
@@ -114,7 +114,7 @@ async def _go(run: Run, made: Bus, trial: _Trial) -> None:
     trial.grows.end()
     run.fires(trial.victim.fired)
     run.fires(trial.grows.fired)
-    await made.until(lambda: asyncio.to_thread(_is_read, made, trial), f"everything of {trial.source} read", 120)
+    await made.until(lambda: asyncio.to_thread(_is_read, made, trial), f"everything of {trial.source} read", PATIENCE)
     await trial.victim.end()
     await asyncio.to_thread(_judge, run, made, trial)
 

@@ -10,6 +10,7 @@ from tests.chaos.campaign import Run, row
 from tests.chaos.faults.child import in_child
 from tests.chaos.faults.processes import Fleet
 from tests.chaos.gather import Ledgers
+from tests.chaos.scene import PATIENCE
 from tests.integration.bus_harness import topic_manifest
 from tests.unit.bus.plain_streams import ORDER
 from tests.unit.registry.damage import mutated
@@ -131,7 +132,7 @@ def _encoder(run: Run, names: Names) -> Encoder | None:
         registry.close()
 
 
-async def _until(condition: Any, what: str, workers: Fleet, seconds: float = 200.0) -> Any:
+async def _until(condition: Any, what: str, workers: Fleet, seconds: float = PATIENCE) -> Any:
     """What a condition gives once it gives something true. A worker that ended is not started again here."""
     async with asyncio.timeout(seconds):
         while True:

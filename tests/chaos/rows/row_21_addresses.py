@@ -107,7 +107,7 @@ async def _literal(run: Run, canary: Canary) -> None:
     """Every spelling in the table, at the canary's port."""
     hosts = [*TABLE, *INSIDE[:2], "[::1]", *(f"[{one}]" for one in MAPPED)]
     run.chance.shuffle(hosts)
-    async with HttpClient(HttpOptions(timeout=5)) as client:
+    async with HttpClient(HttpOptions(timeout=60)) as client:
         for host in hosts:
             await _refused(run, client, f"http://{host}:{canary.port}/")
 
@@ -116,7 +116,7 @@ async def _resolved(run: Run, canary: Canary) -> None:
     """Names that resolve to the inside, alone and among several answers."""
     inside = [[one] for one in (*INSIDE, *MAPPED, "10.0.0.1", "100.64.0.1", "169.254.169.254", "fd00:ec2::254")]
     names = {f"n{number}.example": found for number, found in enumerate([*inside, list(INSIDE), list(MAPPED)])}
-    async with HttpClient(HttpOptions(timeout=5)) as client:
+    async with HttpClient(HttpOptions(timeout=60)) as client:
         with resolving(names):
             for name in names:
                 await _refused(run, client, f"http://{name}:{canary.port}/")
@@ -131,7 +131,7 @@ async def _rebound(run: Run, canary: Canary) -> None:
     for number, inside in enumerate((*INSIDE, *MAPPED[:2])):
         name = f"rebind{number}.example"
         answers = itertools.chain([[DOOR]], itertools.repeat([inside]))
-        options = HttpOptions(timeout=5, allow_private=[f"{DOOR}/32"])
+        options = HttpOptions(timeout=60, allow_private=[f"{DOOR}/32"])
         async with serving(here) as door, HttpClient(options) as client:
             with resolving({name: answers}):
                 first = await client.request("GET", f"http://{name}:{door.port}/")
@@ -154,7 +154,7 @@ async def _redirected(run: Run, canary: Canary) -> None:
         async def away(_: web.Request, status: int = status, target: str = target) -> web.Response:
             return web.Response(status=status, headers={"Location": target})
 
-        async with serving(away) as door, HttpClient(HttpOptions(timeout=5, allow_private=[f"{DOOR}/32"])) as client:
+        async with serving(away) as door, HttpClient(HttpOptions(timeout=60, allow_private=[f"{DOOR}/32"])) as client:
             await _refused(run, client, door.url, follow_redirects=True)
             run.claim(len(door.requests) == 1, f"the server that redirects was asked {len(door.requests)} times")
 

@@ -19,7 +19,7 @@ from tests.chaos.direct import Door, Record, event_encoder, letter_id, registry
 from tests.chaos.faults.http_sink import HttpSinkServer
 from tests.chaos.faults.processes import Fleet
 from tests.chaos.history import Effect, History
-from tests.chaos.scene import EVENT, HELD_AT_MOST, event_id
+from tests.chaos.scene import EVENT, HELD_AT_MOST, PATIENCE, event_id
 from tests.integration.bus_harness import http_connection, http_sink, topic_manifest
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
@@ -50,7 +50,7 @@ class _Standing:
     load="{rate} events/s through a stream and a sink, {seconds} s for each rebalance",
     fault="a second worker joins or leaves, {rebalances} times",
     full={"rate": 200, "rebalances": 12, "seconds": 60},
-    short={"rate": 100, "rebalances": 4, "seconds": 1},
+    short={"rate": 40, "rebalances": 4, "seconds": 1},
     minutes=16,
 )
 async def rebalances(run: Run) -> None:
@@ -77,7 +77,7 @@ async def rebalances(run: Run) -> None:
                 await _until(lambda: _assigned(fleet, 0) >= 2, "the first worker's partitions", fleet)
                 door = Door(kafka, source)
                 async with _events(run, door, encoder):
-                    standings = [standing async for standing in _standings(run, fleet)]
+                    standings = await _standings(run, fleet)
                     run.claim(not fleet.crashed, f"workers died by themselves: {fleet.crashed}")
                 await _until(lambda: server.effects >= len(list(door.places())), "every effect", fleet)
             history = await asyncio.to_thread(_history, kafka, names, door, server, output)
@@ -89,8 +89,9 @@ async def rebalances(run: Run) -> None:
     _compare(run, standings)
 
 
-async def _standings(run: Run, fleet: Fleet) -> AsyncIterator[_Standing]:
+async def _standings(run: Run, fleet: Fleet) -> list[_Standing]:
     """The second worker joins and leaves; whenever it has left, how the first one stands after a while."""
+    standings: list[_Standing] = []
     for _ in range(run["rebalances"] // 2):
         before = _assigned(fleet, 0), _assigned(fleet, 1)
         fleet.start_one(1)
@@ -102,29 +103,44 @@ async def _standings(run: Run, fleet: Fleet) -> AsyncIterator[_Standing]:
         await _until(lambda before=before: _assigned(fleet, 0) > before[0], "the partitions back", fleet)
         run.fires({MOVED: 1})
         await asyncio.sleep(run["seconds"] / 2)
-        readings = []
-        for _ in range(READINGS):
+        readings: list[_Standing] = []
+        least = standings[_warm(run)] if len(standings) > _warm(run) else None
+        deadline = time.monotonic() + PATIENCE
+        # What a rebalance left to be closed may take a busy machine longer than the time that the row gives it.
+        while len(readings) < READINGS or (least and _grew(least, readings) and time.monotonic() < deadline):
             readings.append(_standing(fleet.pid(0)))
             await asyncio.sleep(run["seconds"] / 2 / READINGS)
-        yield _Standing(
-            median(one.memory for one in readings),
-            min(one.files for one in readings),
-            min(one.threads for one in readings),
+        standings.append(
+            _Standing(
+                median(one.memory for one in readings),
+                min(one.files for one in readings),
+                min(one.threads for one in readings),
+            )
         )
+    return standings
+
+
+def _warm(run: Run) -> int:
+    """The standing that later ones are compared with."""
+    return WARM_UP // 2 - 1 + run.full
+
+
+def _grew(before: _Standing, readings: list[_Standing]) -> bool:
+    """What grows with each rebalance is more at each look. Connections that a pool keeps for a while come and go."""
+    files, threads = min(one.files for one in readings), min(one.threads for one in readings)
+    return threads > before.threads or files > before.files + 2
 
 
 def _compare(run: Run, standings: list[_Standing]) -> None:
-    warm, rest = standings[WARM_UP // 2 - 1 + (run.full)], standings[WARM_UP // 2 + run.full :]
+    warm, rest = standings[_warm(run)], standings[_warm(run) + 1 :]
     for name in ("memory", "files", "threads"):
         shown = ", ".join(f"{getattr(one, name):g}" for one in standings)
         run.note(f"{name} after each leave", shown)
     run.claim(
         max(one.memory for one in rest) - warm.memory <= MORE_MB, f"memory grew from {warm.memory:.0f} MiB: {rest}"
     )
-    # What grows with each rebalance is more at each look. Connections that a pool keeps for a while come and go.
-    late, early = rest[-1], warm
-    run.claim(late.threads <= early.threads, f"threads grew from {early.threads} to {late.threads}")
-    run.claim(late.files <= early.files + 2, f"open files grew from {early.files} to {late.files}")
+    late = rest[-1]
+    run.claim(not _grew(warm, [late]), f"threads and open files grew from {warm} to {late}")
 
 
 def _standing(pid: int) -> _Standing:
@@ -194,7 +210,7 @@ def _history(kafka: KafkaSettings, names: Names, door: Door, server: HttpSinkSer
     return history
 
 
-async def _until(condition: object, what: str, fleet: Fleet, seconds: float = 120.0) -> None:
+async def _until(condition: object, what: str, fleet: Fleet, seconds: float = PATIENCE) -> None:
     assert callable(condition)
     deadline = time.monotonic() + seconds
     while not await asyncio.to_thread(condition):
