@@ -18,8 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.chaos.faults.brokers import proxied_listeners
+from tests.chaos.faults.proxy import TcpProxy
 from trunkline.bus.embedded import EmbeddedKafka, EmbeddedOptions
+from trunkline.bus.embedded.ports import choose_ports, new_ports
 from trunkline.bus.embedded.processes import end_broker, is_broker
+from trunkline.bus.embedded.properties import HOST
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
@@ -35,6 +39,8 @@ class KafkaUnderTest:
 
     bootstrap: str
     kind: str
+    proxied: tuple[int, int] | None = None
+    """The port of a listener that only this test process uses, and the port that it tells clients; where there is one."""
 
     def client_config(self, **options: Any) -> dict[str, Any]:
         """A confluent-kafka configuration; `group_id="g"` stands for `group.id`."""
@@ -61,8 +67,42 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaUnderTest]:
         yield KafkaUnderTest(os.environ["TRUNKLINE_BOOTSTRAP_SERVERS"], "external")
         return
     root = tmp_path_factory.getbasetemp()
-    with _shared_broker(root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) as bootstrap:
-        yield KafkaUnderTest(bootstrap, "embedded")
+    with _shared_broker(root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) as (bootstrap, proxied):
+        yield KafkaUnderTest(bootstrap, "embedded", proxied)
+
+
+@dataclass(frozen=True)
+class LeavingKafka:
+    """A way to the broker under test that can be closed, as if the broker had ended, and opened again.
+
+    It costs nothing, where an end and a start of a broker take seconds of the processor. Of an outage it shows what clients see of
+    it; the broker, which goes on, ends their sessions and transactions meanwhile.
+    """
+
+    bootstrap: str
+    _proxy: TcpProxy
+
+    def leave(self) -> None:
+        """Cuts all connections, and refuses new ones."""
+        self._proxy.away(on=True)
+
+    def come_back(self) -> None:
+        """Serves again."""
+        self._proxy.away(on=False)
+
+
+@pytest.fixture
+def leaving_kafka(kafka: KafkaUnderTest) -> Iterator[LeavingKafka]:
+    """The broker under test by a way of this test's own, which can be closed."""
+    if kafka.proxied is None:
+        pytest.skip("a broker that was started elsewhere has no listener for it")
+    listener, told = kafka.proxied
+    proxy = TcpProxy((HOST, listener), port=told)
+    proxy.start()
+    try:
+        yield LeavingKafka(f"{HOST}:{told}", proxy)
+    finally:
+        proxy.stop()
 
 
 #: Brokers started by this process. They are referenced to its end, since another worker may be the last that uses them.
@@ -70,19 +110,29 @@ _started: list[EmbeddedKafka] = []
 
 
 @contextmanager
-def _shared_broker(root: Path) -> Iterator[str]:
-    """The first worker starts the broker; the last one to leave ends it, whoever that is."""
+def _shared_broker(root: Path) -> Iterator[tuple[str, tuple[int, int]]]:
+    """The first worker starts the broker; the last one to leave ends it, whoever that is.
+
+    Gives where it is, and the ports of the listener that only this worker uses.
+    """
     with _state(root) as state:
         if not (_living_users(state) and is_broker(state["pid"], Path(state["home"]))):
             home = root / f"broker-{uuid.uuid4().hex[:8]}"
-            broker = EmbeddedKafka(home, EmbeddedOptions(overrides=_SHORT_SESSIONS))
+            own = choose_ports(home / "kafka" / "ports.json")
+            count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+            ports = new_ports(2 * count)
+            proxied = list(zip(ports[:count], ports[count:], strict=True))
+            overrides = _SHORT_SESSIONS | proxied_listeners(own.client, own.controller, proxied)
+            broker = EmbeddedKafka(home, EmbeddedOptions(overrides=overrides))
             running = broker.start()
             _started.append(broker)
-            state.update(home=str(home), pid=running.pid, bootstrap=running.bootstrap, users=[])
+            state.update(home=str(home), pid=running.pid, bootstrap=running.bootstrap, proxied=proxied, users=[])
         state["users"].append(os.getpid())
-        bootstrap = state["bootstrap"]
+        bootstrap, proxied = state["bootstrap"], state["proxied"]
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    listener, told = proxied[number % len(proxied)]  # who takes the place of a worker that crashed has a higher number
     try:
-        yield bootstrap
+        yield bootstrap, (listener, told)
     finally:
         with _state(root) as state:
             state["users"].remove(os.getpid())

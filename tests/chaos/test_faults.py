@@ -19,12 +19,9 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.faults import proxy as tcp
-from tests.chaos.faults.brokers import Broker
 from tests.chaos.faults.http_sink import HttpSinkServer, Rule
 from tests.chaos.faults.tied import ROOT
 from tests.chaos.faults.warm import WarmProcess
-from trunkline.bus.kafka import KafkaSettings, produce_and_wait, read_all
-from trunkline.bus.topics import TopicPlan, ensure_topics
 
 
 @pytest.fixture
@@ -223,26 +220,15 @@ def test_a_share_of_the_events_is_chosen_by_the_seed_and_not_by_their_order(sink
     assert 5 < len(forward) < 30
 
 
-@pytest.mark.kafka
-def test_a_killed_broker_comes_back_at_its_address_and_clients_find_no_way_around_the_proxy(tmp_path: Path) -> None:
-    broker = Broker(tmp_path, proxied=True)
-    broker.start()
-    assert broker.proxy is not None
-    try:
-        settings = KafkaSettings(broker.bootstrap)
-        ensure_topics(settings, [TopicPlan("topic", 1)])
-        producer = settings.producer()
-        produce_and_wait(producer, "topic", b"before", None)
-        assert broker.proxy.connections > 0
-        broker.kill()
-        broker.start()
-        with broker.frozen():
-            pass
-        assert [message.value() for message in read_all(settings, "topic")] == [b"before"]
-        produce_and_wait(producer, "topic", b"between", None)
-        assert broker.proxy.reset() > 0
-        produce_and_wait(producer, "topic", b"after", None)
-        assert broker.proxy.fired[tcp.RESET] > 0
-        assert broker.fired == {"broker kill -9": 1, "broker SIGSTOP": 1}
-    finally:
-        broker.close()
+def test_who_is_away_serves_nobody_and_comes_back_at_the_same_address(
+    client: socket.socket, proxy: tcp.TcpProxy
+) -> None:
+    assert _says(client, b"hello") == b"hello"
+    proxy.away(on=True)
+    with pytest.raises(ConnectionResetError):
+        client.recv(1)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", proxy.port), timeout=60)
+    proxy.away(on=False)
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=60) as again:
+        assert _says(again, b"hello") == b"hello"

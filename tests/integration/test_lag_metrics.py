@@ -11,12 +11,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from bus_harness import Bus, Endpoint, bus, http_connection, http_sink, order, topic_manifest
-from conftest import KafkaUnderTest
+from conftest import KafkaUnderTest, LeavingKafka
 from prometheus_client import REGISTRY
 from prometheus_client.exposition import generate_latest
 
-from trunkline.bus.embedded import EmbeddedKafka
-from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.states import Desired, State
 from trunkline.bus.worker.worker import Worker
 from trunkline.control.cluster import Cluster
@@ -226,23 +224,20 @@ async def test_of_two_workers_each_partition_is_told_by_one_and_by_the_other_whe
         running.worker, running.more = other, []
 
 
-async def test_while_the_broker_is_away_lag_is_unknown_and_not_what_it_was(tmp_path: Path, endpoint: Endpoint) -> None:
-    broker = EmbeddedKafka(tmp_path / "broker")
-    settings = KafkaSettings(broker.start().bootstrap)
-    try:
-        async with bus(settings.bootstrap, tmp_path) as running:
-            await sink(running, endpoint, "away", partitions=1)
-            await asyncio.to_thread(broker.stop)
+async def test_while_the_broker_is_away_lag_is_unknown_and_not_what_it_was(
+    leaving_kafka: LeavingKafka, tmp_path: Path, endpoint: Endpoint
+) -> None:
+    async with bus(leaving_kafka.bootstrap, tmp_path) as running:
+        await sink(running, endpoint, "away", partitions=1)
+        leaving_kafka.leave()
 
-            async def unknown() -> bool:
-                return await told(running, "away") == (None, None, {"broker_away"})
+        async def unknown() -> bool:
+            return await told(running, "away") == (None, None, {"broker_away"})
 
-            await running.until(unknown, "the lag unknown")
-            await asyncio.to_thread(broker.start)
+        await running.until(unknown, "the lag unknown")
+        leaving_kafka.come_back()
 
-            async def known() -> bool:
-                return await told(running, "away") == (0, 0.0, set())
+        async def known() -> bool:
+            return await told(running, "away") == (0, 0.0, set())
 
-            await running.until(known, "the lag known again")
-    finally:
-        await asyncio.to_thread(broker.stop)
+        await running.until(known, "the lag known again")

@@ -7,7 +7,7 @@ import secrets
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -47,7 +47,7 @@ class Broker:
         if proxied:
             # The port of the talk with itself is free: it is used by brokers with users only.
             self.proxy = TcpProxy((HOST, ports.internal))
-            own |= _listeners(ports.client, ports.controller, ports.internal, self.proxy.start())
+            own |= proxied_listeners(ports.client, ports.controller, [(ports.internal, self.proxy.start())])
         scram = ScramOptions("admin", secrets.token_urlsafe(16)) if authorizer else None
         options = EmbeddedOptions(scram=scram, authorizer=authorizer, overrides=own, start_timeout=180.0)
         self._kafka = EmbeddedKafka(home, options)
@@ -104,12 +104,19 @@ class Broker:
         self._kafka.kill()
 
 
-def _listeners(client: int, controller: int, proxied: int, proxy: int) -> dict[str, str]:
-    """Kafka's listeners (its `advertised.listeners`): a client is told the address of the listener by which it came."""
-    direct, through = f"CLIENT://{HOST}:{client}", f"PROXIED://{HOST}"
+def proxied_listeners(client: int, controller: int, proxied: Sequence[tuple[int, int]]) -> dict[str, str]:
+    """Listeners beside the usual one, each with its own port and that of the proxy which it tells clients instead.
+
+    A client is told the address of the listener by which it came (Kafka's `advertised.listeners`), so none finds a way around its
+    proxy.
+    """
+    usual = f"CLIENT://{HOST}:{client}"
+    through = {f"PROXIED{number}": ports for number, ports in enumerate(proxied)}
+    own = [f"{name}://{HOST}:{port}" for name, (port, _) in through.items()]
+    told = [f"{name}://{HOST}:{proxy}" for name, (_, proxy) in through.items()]
     return {
-        "listeners": f"{direct},{through}:{proxied},CONTROLLER://{HOST}:{controller}",
-        "advertised.listeners": f"{direct},{through}:{proxy}",
-        "listener.security.protocol.map": "CLIENT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "listeners": ",".join([usual, *own, f"CONTROLLER://{HOST}:{controller}"]),
+        "advertised.listeners": ",".join([usual, *told]),
+        "listener.security.protocol.map": ",".join(f"{name}:PLAINTEXT" for name in ("CLIENT", "CONTROLLER", *through)),
         "inter.broker.listener.name": "CLIENT",
     }

@@ -88,6 +88,10 @@ class TcpProxy:
         """Connections that are open now are dead from now on and nobody is told, as behind a firewall that forgot them; new ones work."""
         self._call(self._strand)
 
+    def away(self, on: bool) -> None:
+        """While on, nobody is served, as by a server that has ended: connections are cut, and new ones are refused."""
+        self._run(self._leave() if on else self._listen())
+
     def delay(self, seconds: float) -> None:
         """Every chunk waits this long in either direction; 0 for none."""
         self._call(lambda: setattr(self, "_delay", seconds))
@@ -111,16 +115,19 @@ class TcpProxy:
 
     # --- on the loop ---
 
+    async def _leave(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for link in list(self._links):
+            link.reset()
+
     async def _listen(self) -> int:
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", self.port)
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
     async def _close(self) -> None:
-        if self._server is not None:
-            self._server.close()
-        for link in list(self._links):
-            link.reset()
+        await self._leave()
         # Of a client that tries again and again one may just be on its way in.
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:

@@ -119,7 +119,7 @@ async def webhooks(run: Run) -> None:
     with doors.fleet as workers:
         (url,) = await doors.until_open()
         pid = workers.pid(0)
-        senders = Senders(run["rate"], run["most"], again=5.0 if run.full else 0.2)
+        senders = Senders(run["rate"], run["most"], again=5.0 if run.full else 0.5)
         sending = asyncio.create_task(senders.run(url))
         try:
             for number in range(run["kills"]):
