@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
@@ -21,13 +22,14 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 from confluent_kafka.serialization import MessageField, SerializationContext
 
 from trunkline.bus.embedded import EmbeddedKafka
-from trunkline.core.errors import ConfigurationError
+from trunkline.core.errors import ConfigurationError, RetriableError
 from trunkline.registry.client import RegistryClient
 from trunkline.registry.codec import Decoder, Encoder
 from trunkline.registry.kafka_store import KafkaStore, topic_name
 from trunkline.registry.rules import register
 from trunkline.registry.schema import Schema
 from trunkline.registry.service import serve_registry
+from trunkline.registry.topic import topic_id
 
 T = TypeVar("T")
 pytestmark = pytest.mark.kafka
@@ -329,3 +331,61 @@ def _records(bootstrap: str, topic: str, most: int) -> list[tuple[Any, Any]]:
         found.append((json.loads(message.key() or b""), None if value is None else json.loads(value)))
     consumer.close()
     return found
+
+
+async def test_a_topic_that_was_deleted_gets_back_what_a_registry_knows_of_it(
+    kafka: Any, kafka_admin: AdminClient, namespace: str
+) -> None:
+    topic = topic_name(namespace)
+    async with remembering(kafka.bootstrap, topic) as (store, client):
+        first = await apart(client.register, "flights-value", Schema(FLIGHT))
+        second = await apart(client.register, "other-value", Schema('"string"'))
+        await apart(client.set_level, "flights-value", "FULL")
+        await apart(_delete, kafka_admin, topic)
+        await store.look()
+        async with remembering(kafka.bootstrap, topic) as (_, another):
+            found = [await apart(another.latest, subject) for subject in ("flights-value", "other-value")]
+            assert [one.id for one in found] == [first.id, second.id]
+            assert await apart(another.level, "flights-value") == "FULL"
+            third = await apart(another.register, "third-value", Schema('"int"'))
+            assert (third.id or 0) > (second.id or 0)
+        assert (await apart(client.by_id, third.id or 0)).json == "int"
+
+
+async def test_where_a_topic_made_anew_gave_its_ids_to_other_schemas_nothing_is_answered(
+    kafka: Any, kafka_admin: AdminClient, namespace: str
+) -> None:
+    topic = topic_name(namespace)
+    async with remembering(kafka.bootstrap, topic) as (store, client):
+        first = await apart(client.register, "flights-value", Schema(FLIGHT))
+        await apart(_delete, kafka_admin, topic)
+        async with remembering(kafka.bootstrap, topic) as (_, other):
+            assert (await apart(other.register, "other-value", Schema('"string"'))).id == first.id
+            await store.look()
+            for ask in (lambda: client.latest("flights-value"), lambda: client.register("new-value", Schema('"int"'))):
+                with pytest.raises(RetriableError, match=rf"made anew.*schema id {first.id} was"):
+                    await apart(ask)
+            assert await apart(other.subjects) == ["other-value"]
+
+
+@asynccontextmanager
+async def remembering(bootstrap: str, topic: str) -> AsyncIterator[tuple[KafkaStore, RegistryClient]]:
+    """A registry whose store is at hand, and a client of it."""
+    store = KafkaStore({"bootstrap.servers": bootstrap}, topic)
+    await store.start()
+    runner, url = await serve_registry(store)
+    client = RegistryClient(url)
+    try:
+        yield store, client
+    finally:
+        client.close()
+        await runner.cleanup()
+        await store.close()
+
+
+def _delete(admin: AdminClient, topic: str) -> None:
+    """Deletes a topic, and waits until the broker knows that."""
+    admin.delete_topics([topic])[topic].result(20)
+    deadline = time.monotonic() + 30
+    while topic_id(admin, topic) is not None:
+        assert time.monotonic() < deadline

@@ -20,12 +20,15 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from trunkline.core.errors import UnavailableError
 from trunkline.registry import errors
 from trunkline.registry.errors import RegistryError
+from trunkline.registry.remade import OtherSchemasError, records_missing
 from trunkline.registry.rules import Decide
 from trunkline.registry.state import Record, State
-from trunkline.registry.topic import Follower, ensure_topic
+from trunkline.registry.topic import Follower, ensure_topic, topic_id
 
 T = TypeVar("T")
 log = logging.getLogger("trunkline.registry.kafka")
+WATCH_SECONDS: Final = 5.0
+"""How often it is looked whether the topic is still the same."""
 
 
 def topic_name(namespace: str) -> str:
@@ -43,6 +46,10 @@ class KafkaStore:
         self._follower = Follower(self._options, topic)
         self._producer: Producer | None = None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="registry-writer")
+        self._topic_id: str | None = None
+        self._refusal: RegistryError | None = None
+        """Why nothing is answered any more."""
+        self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Create the topic if need be and read it to its end. Raises ConfigurationError, UnavailableError."""
@@ -52,6 +59,7 @@ class KafkaStore:
                 ensure_topic(self._follower.admin, self._topic, timeout=self._timeout)
                 self._follower.start()
                 self._follower.catch_up(self._timeout)
+                self._topic_id = topic_id(self._follower.admin, self._topic)
             except TimeoutError as error:
                 raise UnavailableError(
                     f"the schemas could not be read in {self._timeout:g} s: {error}", code="registry.topic"
@@ -62,9 +70,13 @@ class KafkaStore:
         except BaseException:
             await self.close()
             raise
+        self._watching = asyncio.create_task(self._watch(), name=f"{self._topic} watch")
 
     async def close(self) -> None:
         """End what runs, after the write that is under way."""
+
+        if self._watching is not None:
+            self._watching.cancel()
 
         def end() -> None:
             self._writer.shutdown(wait=True, cancel_futures=True)
@@ -75,11 +87,13 @@ class KafkaStore:
 
     def view(self, ask: Callable[[State], T]) -> T:
         """See `Store.view`."""
+        if self._refusal is not None:
+            raise self._refusal
         return self._follower.view(ask)
 
     async def consider(self, ask: Callable[[State], T]) -> T:
         """See `Store.consider`."""
-        return await asyncio.to_thread(lambda: ask(self._follower.view(State.copy)))
+        return await asyncio.to_thread(lambda: ask(self.view(State.copy)))
 
     async def refresh(self) -> None:
         """See `Store.refresh`."""
@@ -90,7 +104,13 @@ class KafkaStore:
 
     async def write(self, decide: Decide[T]) -> T:
         """See `Store.write`."""
-        return await asyncio.get_running_loop().run_in_executor(self._writer, self._write, decide)
+
+        def write() -> T:
+            if self._refusal is not None:
+                raise self._refusal
+            return self._write(decide)
+
+        return await asyncio.get_running_loop().run_in_executor(self._writer, write)
 
     def _write(self, decide: Decide[T]) -> T:
         try:
@@ -123,6 +143,75 @@ class KafkaStore:
             except (UnavailableError, TimeoutError) as error:
                 raise _store_failed(error) from error
             return answer
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            try:
+                await self.look()
+            except (UnavailableError, TimeoutError, KafkaException, RegistryError) as error:
+                log.debug("%s can't be looked at: %s", self._topic, error)
+            except Exception:
+                log.exception("the watch over %s broke; it goes on", self._topic)
+
+    async def look(self) -> None:
+        """Looks whether the topic is still the one that was read, and where it was deleted or made anew brings back what it had.
+
+        librdkafka does not notice a topic that was made anew (its issue 4898).
+        """
+        # In the writer's thread, so that nobody writes meanwhile.
+        await asyncio.get_running_loop().run_in_executor(self._writer, self._look)
+
+    def _look(self) -> None:
+        found = topic_id(self._follower.admin, self._topic)
+        if found is not None and found == self._topic_id:
+            return
+        ensure_topic(self._follower.admin, self._topic, timeout=self._timeout)
+        deadline = time.monotonic() + self._timeout
+        while (found := topic_id(self._follower.admin, self._topic)) is None:
+            # Right after its creation not every broker knows the topic.
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.05)
+        if found == self._topic_id:
+            return
+        before, fresh = self._follower, Follower(self._options, self._topic)
+        known = before.view(State.copy)
+
+        def decide(state: State) -> tuple[list[Record], int]:
+            missing = records_missing(known, state)
+            return missing, len(missing)
+
+        self._producer = None
+        try:
+            fresh.start()
+            fresh.catch_up(self._timeout)
+            self._follower = fresh
+            written = self._write(decide)
+        except BaseException as error:
+            self._follower = before  # it knows what there was
+            fresh.stop()
+            if not isinstance(error, OtherSchemasError):
+                raise
+            self._refuse(error)
+            return
+        before.stop()
+        self._topic_id, self._refusal = found, None
+        log.warning("the topic %s was deleted and made anew: %d records were written back", self._topic, written)
+
+    def _refuse(self, error: OtherSchemasError) -> None:
+        """What ids mean is not certain any more. Schemas that are known already go on to be used where they are."""
+        if self._refusal is None:
+            log.error(
+                "the topic %s was deleted and made anew, and has other schemas under ids that were given before: %s. Nothing is "
+                "answered until the former topic is back, or this worker begins anew",
+                self._topic,
+                error,
+            )
+        self._refusal = RegistryError(
+            errors.STORE_FAILED,
+            f"The topic {self._topic} was deleted and made anew, and has other schemas under ids that were given before: {error}",
+        )
 
     def _own(self, deadline: float) -> Producer:
         if self._producer is None:

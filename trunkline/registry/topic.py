@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
-from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     ConfigResource,
@@ -63,6 +63,19 @@ def ensure_topic(admin: AdminClient, topic: str, *, timeout: float = 30.0) -> No
             f"the topic {topic} has cleanup.policy={policy}, under which old schemas are deleted",
             hint="set it to compact",
         )
+
+
+def topic_id(admin: AdminClient, topic: str, *, timeout: float = 5.0) -> str | None:
+    """Kafka's id of the topic, another one after it was deleted and made anew; None where there is none. Raises UnavailableError."""
+    try:
+        asked = admin.describe_topics(TopicCollection([topic]), request_timeout=timeout)
+        return str(asked[topic].result(timeout + 1).topic_id)
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
+            return None
+        raise UnavailableError(
+            f"the topic {topic} can't be described: {error.args[0].str()}", code="registry.topic"
+        ) from error
 
 
 def _described(admin: AdminClient, topic: str, timeout: float) -> tuple[int, str | None]:
