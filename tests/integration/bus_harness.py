@@ -394,6 +394,11 @@ class Registry:
         self._port = 0
         self.url = ""
 
+    def replace(self, store: MemoryStore | None = None) -> MemoryStore:
+        """Another registry answers at this address from the next start on: an empty one, or one that was there before. Gives the former."""
+        before, self._store = self._store, store or MemoryStore()
+        return before
+
     async def start(self) -> None:
         """Serves, at the same address as before."""
         self._runner, self.url = await serve_registry(self._store, port=self._port)

@@ -36,7 +36,7 @@ _HERE: Final = frozenset({"127.0.0.1", "::1"})
 
 
 class RegistryClient:
-    """The schemas of a registry. Ids are kept for ever, since their meaning never changes; may be used by several threads.
+    """The schemas of a registry. Ids are kept for good, since a registry never gives one twice; may be used by several threads.
 
     `options` are those of confluent-kafka's `SchemaRegistryClient` apart from the URL: `basic.auth.user.info`,
     `ssl.ca.location`, `ssl.certificate.location`, `ssl.key.location`, `timeout` (seconds) and so on. Raises
@@ -182,6 +182,36 @@ class RegistryClient:
             self._by_id.setdefault(made.id or 0, made)
             self._subjects.setdefault(made.id or 0, set()).add(subject)
             return self._by_fingerprint.setdefault((subject, schema.fingerprint), made)
+
+    # --- for `RegistryWatch`, which looks whether the registry is still the same ---
+
+    def known(self) -> list[Schema]:
+        """The schemas whose ids are known."""
+        return list(self._by_id.values())
+
+    def registrations(self, schema: Schema) -> list[str]:
+        """The subjects under which this client registered a schema."""
+        return [subject for (subject, _), made in list(self._by_fingerprint.items()) if made.id == schema.id]
+
+    def text_now(self, schema_id: int) -> str | None:
+        """What the registry says now of an id; None where it has none of that id. Raises as `by_id` does, and SchemaError."""
+        self._remote.forget()
+        try:
+            wire = self._call(lambda: self._remote.schema(schema_id))
+        except _NotFoundError:
+            return None
+        return self._schema(wire, schema_id).text
+
+    def register_again(self, subject: str, schema: Schema) -> int:
+        """The id that the registry gives a schema now."""
+        self._remote.forget()
+        return self._call(lambda: self._remote.register(subject, schema.text))
+
+    def forget(self) -> None:
+        """Everything is asked anew from now on."""
+        with self._lock:
+            for kept in (self._by_id, self._by_fingerprint, self._unknown, self._subjects, self._not_of):
+                kept.clear()
 
     def subjects(self) -> list[str]:
         """All subjects."""

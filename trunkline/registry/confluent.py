@@ -36,6 +36,10 @@ class ConfluentRegistry:
         """See `Remote`."""
         self._client.__exit__(None, None, None)  # type: ignore[no-untyped-call]
 
+    def forget(self) -> None:
+        """See `Remote`."""
+        self._client.clear_caches()  # type: ignore[no-untyped-call]
+
     def schema(self, schema_id: int) -> RemoteSchema:
         """See `Remote`."""
         return _schema(_asked(lambda: self._client.get_schema(schema_id)), None)

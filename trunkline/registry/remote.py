@@ -61,6 +61,9 @@ class Remote(Protocol):
     def close(self) -> None:
         """Closes the connections."""
 
+    def forget(self) -> None:
+        """Asks anew from now on, where answers are kept."""
+
     def schema(self, schema_id: int) -> RemoteSchema:
         """The schema with an id."""
 
@@ -101,6 +104,9 @@ class LoopbackRegistry:
         self._path = parts.path.rstrip("/")
 
     def close(self) -> None:
+        """See `Remote`."""
+
+    def forget(self) -> None:
         """See `Remote`."""
 
     def schema(self, schema_id: int) -> RemoteSchema:

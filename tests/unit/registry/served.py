@@ -15,11 +15,22 @@ T = TypeVar("T")
 FAST = {"max.retries": 0}
 
 
+class Answering:
+    """A store in front of one that can be replaced."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self.store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+
 class Registry:
     """A registry under a path of a server that counts requests, wants a password, and can be out of order."""
 
     def __init__(self) -> None:
         self.store = MemoryStore()
+        self._answering = Answering(self.store)
         self.requests = 0
         self.out_of_order: int | None = None
         self.password: str | None = None
@@ -28,11 +39,15 @@ class Registry:
 
     async def start(self) -> str:
         outer = web.Application(middlewares=[self.watch])
-        outer.add_subapp("/registry", registry_app(self.store))
+        outer.add_subapp("/registry", registry_app(self._answering))
         self.runner = web.AppRunner(outer)
         await self.runner.setup()
         await web.TCPSite(self.runner, "127.0.0.1", 0).start()
         return f"http://127.0.0.1:{self.runner.addresses[0][1]}/registry"
+
+    def answers_with(self, store: MemoryStore) -> None:
+        """Another store stands behind the same URL from now on."""
+        self._answering.store = store
 
     @web.middleware
     async def watch(self, request: web.Request, handler: Any) -> Any:

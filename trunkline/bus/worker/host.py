@@ -79,6 +79,8 @@ class PipelineHost:
         self._renewal: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[Opened] | None = None
         self._error: TrunklineError | None = None
+        self._overtaken: TrunklineError | None = None
+        """Why the run that is under way ends."""
         self._failures = 0
         self._failed_at = 0.0
         """When the first of the failures in a row was."""
@@ -146,6 +148,12 @@ class PipelineHost:
             self._renewal.cancel()
         self._renewal = asyncio.create_task(self._renew(version), name=f"renew {self.name}")
         self._wake.set()
+
+    def fail(self, error: TrunklineError) -> None:
+        """What it stands on changed: what runs, or is open to run, ends with this error."""
+        if self._runtime is not None and not self._closing.is_set():
+            self._overtaken = error
+            self._runtime.stop()
 
     def close(self) -> None:
         """The worker ends: stop and stay stopped."""
@@ -310,7 +318,11 @@ class PipelineHost:
             self._runtime = runtime
             self._apply_pause(runtime)
             await runtime.run()
+            if self._overtaken is not None:
+                await self._drop_ready()
+                raise self._overtaken
         finally:
+            self._overtaken = None
             self._fallback += self._look().fallback
             self._runtime = None
             await opened.close()

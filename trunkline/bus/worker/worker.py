@@ -39,6 +39,7 @@ from trunkline.bus.worker.lagmetrics import LagMetrics
 from trunkline.bus.worker.measuring import Measuring
 from trunkline.bus.worker.neighbours import Neighbours
 from trunkline.bus.worker.projectrunner import ProjectRunner, Shared
+from trunkline.bus.worker.registrymeasuring import registry_measuring
 from trunkline.bus.worker.reloading import Reloading
 from trunkline.bus.worker.remembered import Remembered
 from trunkline.bus.worker.reporting import Reporting
@@ -262,6 +263,7 @@ class Worker:
             )
 
         return [
+            registry_measuring(lambda: self._registry, lambda: self.hosts),
             Measuring(watch_topics, every=WATCH_SECONDS, first=0.0, complaint="the topics can't be looked at"),
             Measuring(
                 check_ledgers, every=LEDGER_SECONDS, first=LEDGER_SECONDS, complaint="the ledgers can't be checked"
