@@ -20,6 +20,8 @@ class Clock:
     def monotonic(self) -> float:
         return self.now
 
+    time = monotonic
+
 
 class Group:
     """A member whose commits are refused while its coordinator is away."""
