@@ -22,7 +22,7 @@ from trunkline.core.log import get_logger
 log = get_logger(__name__)
 LOOK_SECONDS: Final = 0.5
 """How often it is looked whether to end; a record comes at once."""
-CHECK_SECONDS: Final = 5.0
+CHECK_SECONDS: Final = 10.0
 """How often it is asked whether the topics are still the same."""
 AGAIN_SECONDS: Final = 2.0
 SAY_SECONDS: Final = 60.0

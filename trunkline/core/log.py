@@ -78,7 +78,8 @@ def configure_logging(level: str = "info", *, style: str = "auto", slot: str | N
 class KafkaClientLog:
     """Takes librdkafka's own log, which it writes as facility, client and text.
 
-    While a broker is away every client says so several times a second; the pipelines say it once, in their states.
+    What it says of errors is told to its callback too, by which it is logged once a cause: here it would be said several times a
+    second by every client.
     """
 
     def __init__(self, logger: Any) -> None:
@@ -86,7 +87,7 @@ class KafkaClientLog:
 
     def log(self, level: int, message: str, *arguments: object) -> None:
         """What the client calls."""
-        # A fatal error comes back from the calls that it ends. Of two registries that begin at once one is fenced, and begins anew.
+        # Of two registries that begin at once one is fenced, and begins anew.
         passing = bool(arguments) and arguments[0] in {"FAIL", "ERROR", "FATAL", "GETPID", "TXNERR"}
         self._logger.log(logging.DEBUG if passing else level, message, *arguments)
 

@@ -68,7 +68,7 @@ class KafkaHealth:
         self._wake = threading.Event()
         self._closing = False
         self._listeners: list[Callable[[], None]] = []
-        self._standing: AdminClient | None = None
+        self._admin: AdminClient | None = None
         self._thread: threading.Thread | None = None
 
     # --- what others ask ---
@@ -124,7 +124,6 @@ class KafkaHealth:
         if not self._doubted and self._error is None and self._stands():
             return None
         self._doubted = False
-        self._standing = None
         try:
             ping(self.settings_of_probe, PROBE_SECONDS)
         except KafkaUnusableError as error:
@@ -139,15 +138,13 @@ class KafkaHealth:
         return replace(self.settings, health=None)
 
     def _stands(self) -> bool:
-        if self._standing is None:
-            self._standing = self.settings_of_probe.client(AdminClient, {"error_cb": _ignored})
+        """Whether the administrator's client that the whole worker shares is answered: another one would cost threads."""
         try:
+            self._admin = self._admin or self.settings.admin()
             # Any broker answers this, in a few bytes, whoever asks and whether there is such a topic or not.
-            return bool(self._standing.list_topics(_ASKED_FOR, timeout=ASK_SECONDS).brokers)
-        except KafkaException:
+            return bool(self._admin.list_topics(_ASKED_FOR, timeout=ASK_SECONDS).brokers)
+        except (KafkaException, TrunklineError):
             return False
-        finally:
-            self._standing.poll(0)
 
     def _note(self, error: KafkaUnusableError | None) -> None:
         now, moment = time.monotonic(), time.time()
@@ -179,7 +176,3 @@ class KafkaHealth:
             )
         error.since = before.since if before is not None else self._answered_at or time.time()
         return error
-
-
-def _ignored(_error: object) -> None:
-    """The watch finds out by asking."""

@@ -77,7 +77,7 @@ LEAST_FETCH_BYTES = 2**20
 IDLE_FETCH_MS = 1000
 """What was just assigned, or resumed beside partitions that stayed idle, is first asked for when such a fetch ends: so not longer."""
 ANSWER_MS = 10_000
-"""A connection on which a reader's request has no answer for so long is made anew. One that is dead without anybody being told, as
+"""A connection on which a request has no answer for so long is made anew. One that is dead without anybody being told, as
 behind a firewall that forgot it, would hold a pipeline up for the client's default of a minute, and nobody could see why."""
 LATE_SECONDS = 0.04
 """How late a consumer's heartbeats and looks around may be. Records and answers come from outside: for them it does not count."""
@@ -133,6 +133,7 @@ class KafkaSettings:
             "bootstrap.servers": self.bootstrap,
             "reconnect.backoff.ms": 50,
             "reconnect.backoff.max.ms": 2000,
+            "socket.timeout.ms": ANSWER_MS,
             **self.options,
             "log.connection.close": False,
             "logger": _CLIENT_LOG,
@@ -218,7 +219,6 @@ class KafkaSettings:
             "fetch.message.max.bytes": min(2 * 2**20, max(self.shares.fetched, LEAST_FETCH_BYTES)),
             # The broker answers at once when something comes: this is only how often an idle consumer asks again.
             "fetch.wait.max.ms": IDLE_FETCH_MS,
-            "socket.timeout.ms": ANSWER_MS,
         }
         if self.consumer_protocol:
             config["group.protocol"] = "consumer"
@@ -278,7 +278,6 @@ class KafkaSettings:
                 "fetch.message.max.bytes": fetch_bytes,
                 "fetch.max.bytes": MAX_MESSAGE_BYTES,
                 "fetch.wait.max.ms": idle_fetch_ms,
-                "socket.timeout.ms": ANSWER_MS,
                 **self.options,
             },
         )
