@@ -14,6 +14,7 @@ from trunkline.bus.redrive.transactions import Redrive
 from trunkline.bus.worker.applied import read_applied
 from trunkline.control import pipelines
 from trunkline.control.cluster import Cluster
+from trunkline.control.filters import check_letter_filter
 from trunkline.control.timestamps import utc
 from trunkline.core.envelope import CE_CORRELATION_ID, CE_ID
 from trunkline.core.errors import ConfigurationError
@@ -82,8 +83,13 @@ class Waiting:
 def waiting(
     cluster: Cluster, registry: RegistryClient, pipeline: str, *, where: str | None, limit: int | None
 ) -> Waiting:
-    """The oldest `limit` dead letters of one pipeline that were not sent again and for which `where`, an expression, is true."""
+    """The oldest `limit` dead letters of one pipeline that were not sent again and for which `where`, an expression, is true.
+
+    Raises `ConfigurationError` for a wrong expression, also one with a field that no schema of the pipeline's inputs has.
+    """
     pipelines.known(cluster, pipeline)
+    if where is not None:
+        check_letter_filter(cluster, registry, pipeline, where, "--filter")
     matches = compile_filter(where, cluster.decoders(registry)) if where is not None else None
     found = Redrive(cluster.kafka, cluster.names, pipeline).still_waiting()
     chosen = list(islice((letter for letter in found if matches is None or matches(letter)), limit))

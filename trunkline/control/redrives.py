@@ -28,7 +28,8 @@ from trunkline.bus.worker.building.sources import source_publisher
 from trunkline.control import pipelines
 from trunkline.control.cluster import Cluster
 from trunkline.control.deadletters import at_place
-from trunkline.core.errors import ConfigurationError, FatalError, TrunklineError
+from trunkline.control.filters import check_letter_filter, raise_unjudged
+from trunkline.core.errors import CheckFailedError, ConfigurationError, FatalError, TrunklineError
 from trunkline.core.manifests.check import examine
 from trunkline.core.manifests.load import gather_files
 
@@ -88,9 +89,39 @@ def order_of(
     return RedriveOrder(where, tuple(places), limit, rate, cap, edit, scope, letters)
 
 
-def counted(around: Surroundings, pipeline: str, order: RedriveOrder) -> Plan:
+def counted(cluster: Cluster, around: Surroundings, pipeline: str, order: RedriveOrder) -> Plan:
     """The letters that a redrive would send. Raises `ConfigurationError` for a wrong filter and a refused edit."""
+    if order.where is not None:
+        check_letter_filter(cluster, around.registry, pipeline, order.where, "--filter")
     return plan_of(around, pipeline, order, way_of(around, pipeline, order))
+
+
+def judge(plan: Plan, job: Job | None) -> None:
+    """Raises `CheckFailedError` where nothing of what was asked was sent and could be, or the job ended before everything was."""
+    if job is not None and job.progress.state in {JobState.CANCELLED, JobState.PAUSED}:
+        raise CheckFailedError(
+            f"the job is {job.progress.state}: {job.progress.sent} of {job.progress.total or plan.total} letters were sent",
+            where=f"job {job.id}",
+            hint=f"`trunkline job resume {job.id}` goes on"
+            if not job.ended
+            else "what still waits goes with another redrive",
+            code="redrive.incomplete",
+        )
+    if plan.total:
+        return
+    if plan.refused:
+        raise CheckFailedError(
+            f"none of the letters can be sent: {plan.refused} were refused, the first of them {plan.refusals[0]}",
+            hint="mend the manifest or the schema, or the letters with --edit or --set",
+            code="redrive.refused",
+        )
+    if plan.capped:
+        raise CheckFailedError(
+            f"none of the letters can be sent: {plan.capped} were sent again too often before",
+            hint="look at them first; then --cap raises how often that may be",
+            code="redrive.capped",
+        )
+    raise_unjudged(plan.total, plan.unjudged, plan.first_unjudged, "--filter")
 
 
 def create(cluster: Cluster, pipeline: str, order: RedriveOrder, counted: int) -> Job:
@@ -101,8 +132,11 @@ def create(cluster: Cluster, pipeline: str, order: RedriveOrder, counted: int) -
 
 
 def jobs(cluster: Cluster, pipeline: str | None = None) -> list[Job]:
-    """The jobs of one pipeline or of all, the oldest first."""
-    return _log(cluster).of(None if pipeline is None else [pipeline])
+    """The jobs of one pipeline or of all, the oldest first. Raises `ConfigurationError` for a pipeline that neither is nor has any."""
+    found = _log(cluster).of(None if pipeline is None else [pipeline])
+    if pipeline is not None and not found:
+        pipelines.known(cluster, pipeline)
+    return found
 
 
 def find(cluster: Cluster, identity: str) -> Job:

@@ -21,11 +21,10 @@ from trunkline.bus.kafka import (
 )
 from trunkline.bus.redrive.letters import decoded_value, text_of
 from trunkline.control.cluster import Cluster
+from trunkline.control.filters import RecordFilter
 from trunkline.control.timestamps import utc
 from trunkline.control.topics import require_topic
-from trunkline.core.errors import RejectedError
 from trunkline.core.event import Event
-from trunkline.core.expressions import Expression
 from trunkline.core.jsonable import to_jsonable
 from trunkline.registry.client import RegistryClient
 from trunkline.registry.codec import Decoder
@@ -68,7 +67,13 @@ class TopicRecord:
 
 
 def tail(
-    cluster: Cluster, registry: RegistryClient, topic: str, *, count: int, follow: bool, holds: Expression | None = None
+    cluster: Cluster,
+    registry: RegistryClient,
+    topic: str,
+    *,
+    count: int,
+    follow: bool,
+    holds: RecordFilter | None = None,
 ) -> Iterator[TopicRecord]:
     """The last `count` records for which `holds` is true, oldest first, and with `follow` those that arrive, without an end.
 
@@ -83,7 +88,7 @@ def _records(
     decoder_of: Callable[[str], Decoder],
     topic: str,
     count: int,
-    holds: Expression | None,
+    holds: RecordFilter | None,
     *,
     follow: bool,
 ) -> Iterator[TopicRecord]:
@@ -113,7 +118,7 @@ def _last(
     end: int,
     count: int,
     decoder_of: Callable[[str], Decoder],
-    holds: Expression | None,
+    holds: RecordFilter | None,
 ) -> list[TopicRecord]:
     """The last records of one partition, read back further and further until there are enough."""
     first = watermarks(reader, topic, partition)[0]
@@ -159,7 +164,7 @@ def _arriving(reader: Consumer) -> Iterator[Message]:
 
 
 def decoded(
-    message: Message, decoder_of: Callable[[str], Decoder], holds: Expression | None = None
+    message: Message, decoder_of: Callable[[str], Decoder], holds: RecordFilter | None = None
 ) -> TopicRecord | None:
     """A record; None where the filter does not let it pass. What the filter can't be evaluated on does not pass."""
     topic, value, key = message.topic() or "", message.value(), message.key()
@@ -177,10 +182,7 @@ def decoded(
             offset=offset,
             timestamp=timestamp,
         )
-        try:
-            if holds(datum, event) is not True:
-                return None
-        except RejectedError:
+        if not holds(datum, event):
             return None
     shown = {name: text_of(content) for name, content in headers}
     return TopicRecord(topic, partition, offset, timestamp, text_of(key), shown, to_jsonable(datum), error)

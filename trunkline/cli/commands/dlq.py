@@ -59,6 +59,7 @@ def show(
 ) -> None:
     """Show dead letters with their reasons, and one with its headers and value."""
     from trunkline.control.deadletters import at_place, details, waiting
+    from trunkline.control.filters import raise_unjudged
 
     cluster = session.cluster()
     with cluster.registry() as registry:
@@ -85,6 +86,7 @@ def show(
         for one in data
     ]
     session.out.table(columns, rows, data, empty="no dead letters wait")
+    raise_unjudged(len(data), chosen.unjudged, chosen.first_unjudged, "--filter")
 
 
 def redrive(
@@ -118,7 +120,7 @@ def redrive(
     detach: Annotated[bool, typer.Option("--detach", help="Return at once; a worker does it.")] = False,
 ) -> None:
     """Send dead letters to their pipeline again, and to no other, as a job that outlives this command. Nothing is sent twice."""
-    from trunkline.control.redrives import order_of
+    from trunkline.control.redrives import judge, order_of
 
     cluster = session.cluster()
     change = _edit_of(edit, assignments or [], places or [])
@@ -141,8 +143,7 @@ def redrive(
     left_out = {"unjudged": plan.unjudged, "sent_before": plan.sent_before}
     data = {"pipeline": pipeline, **counts, **left_out, "sent": sent, "dry_run": dry_run}
     session.out.fields(shown, {**data, "job": job.id if job is not None else None, "state": state})
-    if plan.unjudged and not plan.total:
-        raise typer.Exit(1)  # nothing was chosen, and it is not known whether that was meant
+    judge(plan, None if detach else job)
 
 
 def _edit_of(file: str | None, assignments: Sequence[str], places: Sequence[str]) -> dict[str, Any] | None:
@@ -208,7 +209,7 @@ def _redriven(
 
     cluster.ensure_internal_topics()
     with execution(session, cluster) as around:
-        plan = counted(around, pipeline, order)
+        plan = counted(cluster, around, pipeline, order)
         if dry_run or not plan.total:
             return plan, None
         job = create(cluster, pipeline, order, plan.total)

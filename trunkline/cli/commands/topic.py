@@ -82,16 +82,21 @@ def tail(
 ) -> None:
     """Show the last records of a topic, decoded; `-o json` prints one JSON object a line."""
     from trunkline.cli.kcat import formatted
+    from trunkline.control.filters import record_filter
     from trunkline.control.tail import tail as records
-    from trunkline.core.expressions import BOOL, compile_expression
+    from trunkline.control.topics import require_topic
 
-    cluster = session.cluster()
+    cluster, shown = session.cluster(), 0
+    require_topic(cluster, topic)
     with cluster.registry() as registry:
         if form is not None:
             formatted({}, form)  # a wrong one is said before anything is read
-        holds = compile_expression(where, expect=BOOL, where="--filter") if where is not None else None
+        holds = record_filter(registry, topic, where, "--filter") if where is not None else None
         for record in records(cluster, registry, topic, count=count, follow=follow, holds=holds):
             _print(session.out, record, form)
+            shown += 1
+    if holds is not None:
+        holds.judge(shown)
 
 
 def _print(out: Output, record: TopicRecord, form: str | None) -> None:
