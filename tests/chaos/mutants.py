@@ -95,7 +95,7 @@ def _dead_letter_not_awaited() -> AbstractContextManager[Any]:
 
 def _skipped_when_exhausted() -> AbstractContextManager[Any]:
     def save_dead(_self: Tickets, ticket: SinkTicket, failure: Failure) -> None:
-        ticket.settle("dead", detail=failure.reason)
+        ticket.settle("dead", detail=failure.told)
 
     return patch.object(Tickets, "save_dead", save_dead)
 

@@ -13,6 +13,7 @@ from bus_harness import Answer, Asked, Bus, Endpoint, bus, http_connection, http
 from conftest import KafkaUnderTest
 from prometheus_client import REGISTRY
 
+from trunkline.bus.accounting.trace import find_hops
 from trunkline.bus.parking.partitions import parked_records
 from trunkline.bus.states import Desired, State
 from trunkline.bus.worker.board import Board, Report
@@ -284,6 +285,13 @@ async def test_parked_keys_are_listed_with_the_last_error_of_their_heads(running
     assert record.attempts > 2
     assert record.reason.startswith(f"{record.attempts} attempts failed; the last: ")
     assert (record.last_failed_at or 0) > (record.first_failed_at or 0)
+
+    def traced() -> list[str | None]:
+        hops = find_hops(running.settings, running.names.trace, record.event().correlation_id)
+        return [hop.detail for hop in hops if hop.outcome == "parked"]
+
+    (detail,) = await asyncio.to_thread(traced)
+    assert (detail or "").startswith("http.500: "), "the trace has the code that the cause had"
     endpoint.answers["/lasting"] = lambda _asked, _times: 200
     await running.until(lambda: running.report("lasting").parked_records == 0, "the park empty")
     await running.remove(manifests)

@@ -74,6 +74,11 @@ class Failure:
         reason = f"{attempts} attempts failed; the last: {last[1]}"
         return cls("SINK", "sink.exhausted", reason, attempts, first_failed_at, last=last)
 
+    @property
+    def told(self) -> str:
+        """As the trace has it: the code that a cause of its pipeline has too, which is that of the last attempt, and the reason."""
+        return f"{self.last[0] if self.last is not None else self.code}: {self.reason}"
+
 
 def dead_letter_headers(
     original: WireHeaders,

@@ -10,7 +10,7 @@ from enum import StrEnum
 from trunkline.bus.redrive.runner import has_runner
 from trunkline.bus.states import Desired, State
 from trunkline.bus.worker import wishes
-from trunkline.bus.worker.board import STALE_SECONDS, Report
+from trunkline.bus.worker.board import Report
 from trunkline.control import pipelines
 from trunkline.control.cluster import Cluster
 from trunkline.core.errors import FatalError, UnavailableError
@@ -98,10 +98,8 @@ class Requested:
         begun = looked = time.monotonic()
         waiting = list(self.pipelines)
         while True:
-            # A running worker repeats its reports every few seconds, those of stopped pipelines too.
-            reports = [
-                one for one in self.cluster.board.reports() if time.time() - one.at < STALE_SECONDS and _lives(one)
-            ]
+            # Of stopped pipelines too only the word of a worker that is there counts.
+            reports = [one for one in self.cluster.board.reports() if not one.silent and _lives(one)]
             own = {name: [one for one in reports if one.pipeline == name] for name in waiting}
             late = time.monotonic() - begun > timeout
             if late or time.monotonic() - looked > WORKER_SECONDS:

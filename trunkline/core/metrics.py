@@ -278,6 +278,17 @@ def metric(name: str) -> MetricWrapperBase:
     return _made[name]
 
 
+def end_series(**labels: str) -> None:
+    """Ends every series that has these labels, in all metrics whose rows have them: what they told of is gone.
+
+    A child that somebody still holds counts on, and nobody sees it. `labels(...)` begins a new series: so who sets one looks first, on
+    the thread that ends them, whether what it tells of is still there.
+    """
+    for row in TABLE:
+        if row.name in _made and set(labels) <= set(row.labels):
+            _made[row.name].remove_by_labels(labels)
+
+
 def counter(name: str) -> Counter:
     """A counter of the table."""
     found = metric(name)

@@ -58,9 +58,12 @@ def test_commits_that_are_refused_come_later_and_after_half_a_minute_the_client_
     for _ in range(3):
         commits.commit_if_due()
         clock.now += 9
+    assert commits.cause is not None
+    assert commits.cause.since == 100.0, "the first refusal of those in a row"
     group.away = False
     commits.commit_if_due()
     assert group.taken == 1
+    assert commits.cause is None
     group.away = True
     for _ in range(3):
         clock.now += 10

@@ -10,8 +10,8 @@ import orjson
 import pytest
 
 from trunkline.bus.states import State
-from trunkline.bus.worker.board import VERSION, Report
-from trunkline.bus.worker.neighbours import SILENT_SECONDS, Neighbours
+from trunkline.bus.worker.board import HEARTBEAT_KEY, STALE_SECONDS, VERSION, Report
+from trunkline.bus.worker.neighbours import Neighbours
 
 
 class Clock:
@@ -73,7 +73,8 @@ async def test_a_worker_that_left_or_is_silent_counts_no_more(near: Neighbours, 
     for leave in (
         lambda: hear(near, report("a", state=State.UNASSIGNED)),
         lambda: near.heard("out/a", None, 0),
-        lambda: setattr(clock, "now", clock.now + SILENT_SECONDS + 1),
+        lambda: near.heard(f"{HEARTBEAT_KEY}a", None, 0),
+        lambda: setattr(clock, "now", clock.now + STALE_SECONDS + 1),
     ):
         hear(near, report("a"))
         assert not near.speaks_for("out")
@@ -83,10 +84,23 @@ async def test_a_worker_that_left_or_is_silent_counts_no_more(near: Neighbours, 
         assert not await near.run("out")
 
 
-def test_what_was_said_before_counts_by_its_age(near: Neighbours) -> None:
-    near.begin([report("a", at=time.time() - SILENT_SECONDS - 5), report("b", at=time.time() - 1)])
+async def test_a_worker_whose_heart_beats_is_there_though_it_has_nothing_new_to_say(
+    near: Neighbours, clock: Clock
+) -> None:
+    hear(near, report("a"))
+    for _ in range(10):
+        clock.now += 2
+        near.heard(f"{HEARTBEAT_KEY}a", b"{}", 0)
+    assert await near.run("out")
+    clock.now += STALE_SECONDS + 1
+    assert not await near.run("out")
+
+
+def test_what_was_said_before_counts_by_its_age_or_by_its_workers_heartbeat(near: Neighbours) -> None:
+    old = time.time() - STALE_SECONDS - 5
+    near.begin([report("a", at=old), report("b", at=time.time() - 1), report("c", at=old, heard_at=time.time() - 1)])
     assert not near.speaks_for("out")
-    assert list(near._fresh("out")) == ["b"]
+    assert list(near._fresh("out")) == ["b", "c"]
 
 
 def test_a_worker_of_another_version_is_there(near: Neighbours) -> None:

@@ -19,7 +19,6 @@ from trunkline.bus.ledger import Ledger
 from trunkline.bus.names import Names
 from trunkline.bus.topics import topic_states
 from trunkline.core.log import get_logger
-from trunkline.core.metrics import gauge
 
 log = get_logger(__name__)
 RANGE = 10_000
@@ -35,7 +34,7 @@ class _Commit:
 
 
 class LedgerChecks:
-    """Keeps `trunkline_ledger_mismatch` up to date. Blocks; belongs in a thread."""
+    """Finds what `trunkline_ledger_mismatch` tells. Blocks; belongs in a thread."""
 
     def __init__(self, settings: KafkaSettings, names: Names) -> None:
         self._settings = settings
@@ -45,8 +44,8 @@ class LedgerChecks:
         self._wrong: set[Place] = set()
         self._compacted: dict[str, bool] = {}
 
-    def update(self, pipelines: Mapping[str, Positions]) -> None:
-        """Checks these partitions of these pipelines, and sets the gauge. Raises our error for Kafka's.
+    def update(self, pipelines: Mapping[str, Positions]) -> dict[str, int]:
+        """Checks these partitions of these pipelines, and gives how many of each do not agree. Raises our error for Kafka's.
 
         The positions are where the worker stands: what has not moved since the last look is not asked for (-1: it is not known).
         """
@@ -55,9 +54,7 @@ class LedgerChecks:
         if busy:
             time.sleep(STRETCH_SECONDS)
             self._look(busy)
-        for pipeline in pipelines:
-            wrong = sum(1 for name, _ in self._wrong if name == pipeline)
-            gauge("trunkline_ledger_mismatch").labels(pipeline).set(wrong)
+        return {pipeline: sum(1 for name, _ in self._wrong if name == pipeline) for pipeline in pipelines}
 
     def _forget(self, pipelines: Mapping[str, Collection[Partition]]) -> None:
         ours = {(pipeline, partition) for pipeline, partitions in pipelines.items() for partition in partitions}

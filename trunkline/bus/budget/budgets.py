@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from trunkline.bus.budget.account import TICK, Account, Identity
 from trunkline.bus.budget.claim import Claim, Limits
@@ -27,6 +27,8 @@ class Budgets:
         self._names = names
         self._who = Identity(worker, uuid.uuid4().hex[:8])
         self._accounts: dict[str, Account] = {}
+        self._used: set[str] = set()
+        """Those that pipelines of this worker use."""
         self._metrics = BudgetMetrics()
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -54,6 +56,7 @@ class Budgets:
         """The gate of a pipeline that uses a `Connection`."""
         account = self._account(connection)
         with self._lock:
+            self._used.add(connection)
             account.limits = Limits(**spec.limits.model_dump()) if spec.limits is not None else Limits()
             account.timeout = max(account.timeout, delivery.timeout)
             gate = BudgetGate(account, account.turns.of(pipeline, WEIGHTS[delivery.priority]))
@@ -63,7 +66,20 @@ class Budgets:
 
     def quota(self, connection: str) -> AccountQuota:
         """What the plug-ins of a `Connection` may tell of its account."""
-        return AccountQuota(self._account(connection))
+        account = self._account(connection)
+        with self._lock:
+            self._used.add(connection)
+        return AccountQuota(account)
+
+    def keep(self, names: Collection[str]) -> None:
+        """Only these accounts are used here from now on: what the others' metrics told ends.
+
+        What the log says of the others is known on: one that comes back finds its limits as all workers left them.
+        """
+        with self._lock:
+            gone, self._used = self._used - set(names), set(names)
+        for account in gone:
+            self._metrics.forget(account)
 
     def noticed(self, key: str) -> None:
         """Somebody else wrote a claim: it is our concern where we use that account."""
@@ -97,7 +113,7 @@ class Budgets:
         busy = [account for account in accounts if account.busy]
         for account in busy:
             account.tick()
-        self._metrics.update(accounts)
+        self._metrics.update([account for account in accounts if account.name in self._used])
         if self._timer is not None:
             self._timer.cancel()
         self._timer = self._loop.call_later(TICK, self._look) if busy else None

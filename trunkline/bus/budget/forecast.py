@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from trunkline.bus.budget.account import Account
 from trunkline.bus.budget.standing import Standing
-from trunkline.core.metrics import gauge
+from trunkline.core.metrics import end_series, gauge
 
 LATELY = 300.0
 """Seconds whose consumption is expected to go on."""
@@ -54,6 +54,11 @@ class BudgetMetrics:
 
     def __init__(self) -> None:
         self._forecasts: dict[str, Forecast] = {}
+
+    def forget(self, account: str) -> None:
+        """Nobody uses it any more."""
+        self._forecasts.pop(account, None)
+        end_series(account=account)
 
     def update(self, accounts: Iterable[Account]) -> None:
         """Sets them as of now."""

@@ -145,7 +145,7 @@ class Tickets:
         def acknowledged(error: KafkaError | None, _message: Message) -> None:
             # I3: a record is saved before any offset passes it.
             if error is None:
-                ticket.settle("dead", detail=failure.reason)
+                ticket.settle("dead", detail=failure.told)
             else:
                 self._failed(_unsaved(destination, str(error), f"{topic}[{partition}]@{ticket.offset}"))
 

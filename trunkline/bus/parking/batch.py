@@ -76,7 +76,7 @@ class Batch:
         event, ticket, failure = order.delivery.event, order.delivery.ticket, order.failure
         assert isinstance(ticket, SinkTicket)
         lot.put(ParkedRecord.parked(event, lot.next_sequence(), headers_of(ticket.message), failure))
-        self.committed.append(lambda: ticket.settle("parked", detail=failure.reason))
+        self.committed.append(lambda: ticket.settle("parked", detail=failure.told))
 
     def _settle(self, lot: Lot, order: Settle) -> None:
         record = order.ticket.record

@@ -253,7 +253,7 @@ class Park:
                 if deliveries:
                     break  # it is a dead letter when it is the first
                 failure = Failure("DECODE", error.code, str(error), attempts=record.attempts)
-                self._backlog.append(Settle(load.number, ticket, "dead", failure.reason, failure))
+                self._backlog.append(Settle(load.number, ticket, "dead", failure.told, failure))
                 unreadable += 1
                 continue
             deliveries.append(

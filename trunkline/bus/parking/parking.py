@@ -296,7 +296,7 @@ class Parking:
         whole = replace(
             failure, attempts=attempts, first_failed_at=ticket.record.first_failed_at or failure.first_failed_at
         )
-        self._leaves(ticket, Settle(ticket.number, ticket, "dead", failure.reason, whole))
+        self._leaves(ticket, Settle(ticket.number, ticket, "dead", whole.told, whole))
 
     def _leaves(self, ticket: ParkTicket, order: Settle) -> None:
         held = self._keys.get(ticket.key)

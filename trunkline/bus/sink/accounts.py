@@ -12,7 +12,9 @@ from trunkline.bus.delivery.breaker import Breaker
 from trunkline.bus.delivery.gates import Gate, NamedWait
 from trunkline.core.manifests import Project
 from trunkline.core.manifests import Sink as SinkManifest
+from trunkline.core.manifests import Source as SourceManifest
 from trunkline.core.manifests.models import BreakerSpec, ConnectionSpec
+from trunkline.core.metrics import end_series
 from trunkline.core.quota import NO_QUOTA, Quota
 
 
@@ -49,13 +51,13 @@ class Gates:
 
     def for_pipeline(self, manifest: SinkManifest, project: Project) -> AccountGates:
         """The gates that the calls of a pipeline pass, those of its `Connection`, else its own."""
-        return self._of(manifest, manifest.spec.connection, f"pipeline/{manifest.metadata.name}", project)
+        return self._of(manifest, manifest.spec.connection, _own(manifest), project)
 
     def for_fallback(self, manifest: SinkManifest, project: Project) -> AccountGates:
         """The gates of the account that a pipeline's fallback uses."""
         assert manifest.spec.fallback is not None
         name = manifest.spec.fallback.connection
-        return self._of(manifest, name, f"pipeline/{manifest.metadata.name}/fallback", project)
+        return self._of(manifest, name, _own_fallback(manifest), project)
 
     def _of(self, manifest: SinkManifest, name: str | None, own: str, project: Project) -> AccountGates:
         connection = project.connections.get(name) if name is not None else None
@@ -70,9 +72,43 @@ class Gates:
         budget = self._budgets.gate(name, spec, manifest.metadata.name, manifest.spec.delivery)
         return replace(found[1], budget=budget)
 
+    def keep(self, project: Project) -> None:
+        """Only the accounts that this project's sinks use are there from now on: what the others' metrics told ends. On the event loop."""
+        used = {account for sink in project.sinks.values() for account in _accounts_of(sink)}
+        with self._lock:
+            gone = [account for account in self._made if account not in used]
+            for account in gone:
+                del self._made[account]
+        for account in gone:
+            end_series(connection=account)
+        if self._budgets is not None:
+            self._budgets.keep(
+                used | {name for name in map(_connection_of, project.sources.values()) if name is not None}
+            )
+
     def quota(self, connection: str | None) -> Quota:
         """What a plug-in may tell of the account of a `Connection`."""
         return NO_QUOTA if self._budgets is None or connection is None else self._budgets.quota(connection)
+
+
+def _own(manifest: SinkManifest) -> str:
+    """The account of a sink without a `Connection`."""
+    return f"pipeline/{manifest.metadata.name}"
+
+
+def _own_fallback(manifest: SinkManifest) -> str:
+    return f"{_own(manifest)}/fallback"
+
+
+def _accounts_of(manifest: SinkManifest) -> list[str]:
+    """The accounts that a sink uses."""
+    fallback = manifest.spec.fallback
+    second = [] if fallback is None else [fallback.connection or _own_fallback(manifest)]
+    return [manifest.spec.connection or _own(manifest), *second]
+
+
+def _connection_of(manifest: SourceManifest) -> str | None:
+    return manifest.spec.connection
 
 
 def _gates(account: str, spec: ConnectionSpec | None) -> AccountGates:

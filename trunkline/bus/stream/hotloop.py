@@ -121,7 +121,7 @@ class HotLoop:
                             correlation = found.encode()
                         except FailedRecordError as failed:
                             self._save(message, failed.failure, producer, topic_id)
-                            details[str(len(done) + len(ids))] = redact(failed.failure.reason)[:500]
+                            details[str(len(done) + len(ids))] = redact(failed.failure.told)[:500]
                             found, guess = correlation_of(headers or (), guess)
                             ids.append(found.encode())
                             outcomes.append("dead")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import orjson
@@ -24,8 +24,38 @@ REPORT_SECONDS = 5.0
 REPEAT_SECONDS = 15.0
 """Unchanged reports are repeated at this interval: idle pipelines are most of what a large worker has, and a report costs the broker
 too."""
-STALE_SECONDS = 30.0
-"""A worker whose last word is older than this is taken to be gone."""
+STALE_SECONDS = 10.0
+"""A worker that was not heard for so long, five of its heartbeats, is taken to be gone."""
+HEARTBEAT_KEY = "@heartbeat."
+"""What the keys of heartbeats begin with; the worker's id follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """That a worker is there. Times are Unix seconds."""
+
+    worker: str
+    at: float
+    started_at: float
+    host: str = ""
+    pid: int = 0
+    url: str = ""
+    """Where its HTTP service is asked."""
+    pipelines: int = 0
+
+    @property
+    def age(self) -> float:
+        """Seconds since it was written, by this machine's clock."""
+        return max(0.0, time.time() - self.at)
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the worker is there, as far as this tells."""
+        return self.age <= STALE_SECONDS
+
+    def as_dict(self) -> dict[str, Any]:
+        """The heartbeat as data."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +99,13 @@ class Report:
     """The identity of the version that the manifests ask for: another one while it can't be opened, or is being opened."""
     removed: bool = False
     """Whether it is the last word on a pipeline that is not to be run any more: it is told of no longer, but its positions stay."""
+    heard_at: float = 0.0
+    """When its worker was heard last (Unix seconds), as who read the report found; an unchanged one is seldom written anew."""
+
+    @property
+    def silent(self) -> bool:
+        """Whether its worker has not been heard for too long."""
+        return time.time() - max(self.at, self.heard_at) > STALE_SECONDS
 
     @property
     def lives(self) -> bool:
@@ -78,12 +115,12 @@ class Report:
     @property
     def ended(self) -> bool:
         """Whether its worker will say no more of the pipeline, since it is removed there or the worker is gone."""
-        return self.removed or time.time() - self.at > STALE_SECONDS
+        return self.removed or self.silent
 
     @property
     def stale(self) -> bool:
-        """Whether its worker has been silent for too long."""
-        return self.state is not State.STOPPED and time.time() - self.at > STALE_SECONDS
+        """Whether nobody can tell any more if it is so: a stopped pipeline stays stopped without its worker."""
+        return self.state is not State.STOPPED and self.silent
 
     @property
     def reason(self) -> str | None:
@@ -107,7 +144,7 @@ class Report:
 
     def says_as(self, other: Report) -> bool:
         """Whether it says what an earlier one said, but for when."""
-        return replace(self, at=other.at) == other
+        return replace(self, at=other.at, heard_at=other.heard_at) == other
 
     def stands_as(self, other: Report) -> bool:
         """Whether it tells of the same state and cause as an earlier one, however often something was tried since."""
@@ -127,27 +164,26 @@ class Board:
         self._producer = UnawaitedProducer(settings)
 
     def reports(self) -> list[Report]:
-        """The latest report of every worker on every pipeline."""
-        found: dict[str, Report] = {}
-        for message in read_all(self._settings, self._names.status):
-            key = (message.key() or b"").decode()
-            value = message.value()
-            if "/" not in key or key.startswith("@"):
-                continue
-            if value is None:
-                found.pop(key, None)
-            else:
-                found[key] = parse_report(value)
-        return sorted(found.values(), key=lambda report: (report.pipeline, report.worker))
+        """The latest report of every worker on every pipeline, with when that worker was heard last."""
+        latest = self._latest()
+        heard = {beat.worker: beat.at for beat in _beats(latest)}
+        found = [parse_report(value) for key, value in latest.items() if "/" in key and not key.startswith("@")]
+        return sorted(
+            (replace(one, heard_at=heard.get(one.worker, 0.0)) for one in found),
+            key=lambda report: (report.pipeline, report.worker),
+        )
+
+    def workers(self) -> list[Heartbeat]:
+        """The latest heartbeat of every worker that did not end gracefully; `fresh` tells which are there."""
+        return sorted(_beats(self._latest()), key=lambda beat: beat.worker)
 
     def started_at(self) -> dict[str, float]:
         """When each pipeline ran first, in Unix seconds: what `start: latest` means for topics that appear later."""
-        found = {}
-        for message in read_all(self._settings, self._names.status):
-            key, value = (message.key() or b"").decode(), message.value()
-            if "/" not in key and not key.startswith("@") and value is not None:
-                found[key] = float(orjson.loads(value)["started_at"])
-        return found
+        return {
+            key: float(orjson.loads(value)["started_at"])
+            for key, value in self._latest().items()
+            if "/" not in key and not key.startswith("@")
+        }
 
     def note_starts(self, starts: Mapping[str, float]) -> None:
         """Remembers when pipelines ran first, in Unix seconds; returns when Kafka has all of it. Raises our error for Kafka's."""
@@ -158,12 +194,7 @@ class Board:
 
     def inventories(self) -> list[Inventory]:
         """What workers have: those that run, and those that were killed."""
-        found = {}
-        for message in read_all(self._settings, self._names.status):
-            key, value = (message.key() or b"").decode(), message.value()
-            if key.startswith(INVENTORY_KEY):
-                found[key] = value
-        return [Inventory.parse(value) for value in found.values() if value is not None]
+        return [Inventory.parse(value) for key, value in self._latest().items() if key.startswith(INVENTORY_KEY)]
 
     def say_inventory(self, inventory: Inventory) -> None:
         """Says what a worker has, without waiting."""
@@ -174,14 +205,41 @@ class Board:
         """A worker ends gracefully: it has nothing any more. Does not wait."""
         self._producer.write(self._names.status, None, f"{INVENTORY_KEY}{worker}".encode())
 
+    def beat(self, heartbeat: Heartbeat) -> None:
+        """Writes a heartbeat, without waiting."""
+        record = orjson.dumps({"v": VERSION, **heartbeat.as_dict()})
+        self._producer.write(self._names.status, record, f"{HEARTBEAT_KEY}{heartbeat.worker}".encode())
+
+    def leave(self, worker: str) -> None:
+        """A worker ends gracefully: nobody has to wait until its heartbeat is old. Does not wait."""
+        self._producer.write(self._names.status, None, f"{HEARTBEAT_KEY}{worker}".encode())
+
     def report(self, report: Report) -> None:
         """Writes a report, without waiting."""
-        record = note_bytes({"v": VERSION, **report.as_dict()})
+        data = {name: value for name, value in report.as_dict().items() if name != "heard_at"}
+        record = note_bytes({"v": VERSION, **data})
         self._producer.write(self._names.status, record, f"{report.pipeline}/{report.worker}".encode())
 
     def flush(self) -> None:
         """Waits until Kafka has every report."""
         self._producer.flush(5)
+
+    def _latest(self) -> dict[str, bytes]:
+        """The latest record of each key of the status topic."""
+        found: dict[str, bytes] = {}
+        for message in read_all(self._settings, self._names.status):
+            key, value = (message.key() or b"").decode(), message.value()
+            if value is None:
+                found.pop(key, None)
+            else:
+                found[key] = value
+        return found
+
+
+def _beats(latest: Mapping[str, bytes]) -> list[Heartbeat]:
+    found = (orjson.loads(value) for key, value in latest.items() if key.startswith(HEARTBEAT_KEY))
+    known = set(Heartbeat.__slots__)
+    return [Heartbeat(**{name: content for name, content in data.items() if name in known}) for data in found]
 
 
 def parse_report(value: bytes) -> Report:

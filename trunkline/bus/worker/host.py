@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, replace
 
 from trunkline.bus.accounting.commits import Commits
-from trunkline.bus.accounting.pace import Pace
-from trunkline.bus.intake import Partition
+from trunkline.bus.kafka import KafkaUnusableError
 from trunkline.bus.knownoffsets import Copy
 from trunkline.bus.runtime import Runtime, RuntimeReport, SplitProgress
 from trunkline.bus.states import Desired, State, reconnect_delay, restart_delay
 from trunkline.bus.worker.board import Report
 from trunkline.bus.worker.building.bench import Beginning
 from trunkline.bus.worker.opening import Opened, Version
-from trunkline.bus.worker.reported import ReportedOffsets
+from trunkline.bus.worker.said import Said
+from trunkline.bus.worker.standing import WANTED_SO, refused, wanted_so
 from trunkline.bus.worker.topicwatch import TopicNews
 from trunkline.bus.worker.wishes import Wish
 from trunkline.core.cause import Cause
@@ -31,11 +31,10 @@ PROVEN_SECONDS = 60.0
 STAND_BY_SECONDS = 5.0
 """How often a worker that lacks what a pipeline needs looks whether another one has it."""
 _LACKING = ("plugin.", "python.", "secret.")
+"""What the codes of errors begin with that may be a matter of this worker alone: another one may have what it lacks."""
 _MISSING = "topic.missing"
 """What the watch over topics tells the end of."""
-"""What the codes of errors begin with that may be a matter of this worker alone: another one may have what it lacks."""
 _AT_WORK = frozenset({State.RUNNING, State.PAUSED})
-_WANTED_SO = {State.PAUSED: "pipeline.paused", State.STOPPED: "pipeline.stopped"}
 
 
 class PipelineHost:
@@ -56,6 +55,7 @@ class PipelineHost:
         *,
         changed: Callable[[PipelineHost], None],
         elsewhere: Callable[[str], Awaitable[bool]],
+        trouble: Callable[[], KafkaUnusableError | None] = lambda: None,
     ) -> None:
         self.name = name
         self.kind = kind
@@ -66,6 +66,7 @@ class PipelineHost:
         self._beginning = beginning
         self._changed = changed
         self._elsewhere = elsewhere
+        self._trouble = trouble
         self._wish = Wish()
         self._wanted = version
         self._good: Version | None = None
@@ -88,14 +89,7 @@ class PipelineHost:
         self._runtime: Runtime | None = None
         self._wake = asyncio.Event()
         self._closing = asyncio.Event()
-        self._pace = Pace()
-        self._fallback = 0
-        """Records that the fallbacks of earlier runs took."""
-        self._seen = RuntimeReport()
-        """What the runtime said last."""
-        self._holding = False
-        # What was reported last is reported on until there is something newer: it is the second copy of the offsets.
-        self._places: Collection[Partition] = list(beginning.known.copy)
+        self._said = Said(beginning.known)
 
     # --- what people and workers ask ---
 
@@ -131,7 +125,7 @@ class PipelineHost:
     @property
     def topic_ids(self) -> dict[str, str]:
         """The ids of the topics that it reads here."""
-        return {topic: id_ for topic, id_ in self._offsets().topic_ids.items() if "/" not in topic}
+        return {topic: id_ for topic, id_ in self._said.offsets.topic_ids.items() if "/" not in topic}
 
     @property
     def identity(self) -> str:
@@ -163,6 +157,12 @@ class PipelineHost:
             self._runtime.stop()
         self._wake.set()
 
+    def kafka_changed(self) -> None:
+        """Kafka can be used again, or can't: that is told at once, and who waits for a restart need not wait longer."""
+        if self._trouble() is None and self.state is State.RESTARTING:
+            self._wake.set()
+        self._changed(self)
+
     @property
     def at_work(self) -> bool:
         """Whether it has its partitions here, and what it reports of them is what is committed."""
@@ -171,6 +171,8 @@ class PipelineHost:
     @property
     def ready(self) -> bool:
         """Whether it does its work, or was told not to."""
+        if self._trouble() is not None:
+            return self.state in {State.PAUSED, State.STOPPED}
         if self.state is State.RUNNING and self._runtime is not None:
             return self._runtime.report().ready
         return self.state in {State.RUNNING, State.PAUSED, State.STOPPED}
@@ -178,8 +180,8 @@ class PipelineHost:
     @property
     def positions(self) -> dict[str, int]:
         """How far it has committed each partition that is its own now."""
-        self._look()
-        return self._offsets().positions
+        self._said.look(self._runtime)
+        return self._said.offsets.positions
 
     @property
     def commits(self) -> Commits:
@@ -199,30 +201,30 @@ class PipelineHost:
 
     def report(self) -> Report:
         """How it stands now."""
-        found, offsets = self._look(), self._offsets()
-        fallback = self._fallback + found.fallback
+        said = self._said
+        found, offsets = said.look(self._runtime), said.offsets
         return Report(
             pipeline=self.name,
             kind=self.kind,
             worker=self._worker,
-            state=self.state,
+            state=self._shown_state(),
             since=self.since,
             at=time.time(),
             cause=self._cause(found),
             failures=self._failures,
             finished=found.finished,
-            counts={**found.counts, **({"fallback": fallback} if fallback else {})},
+            counts=said.counts,
             open=found.open,
             positions=offsets.positions,
             topic_ids=offsets.topic_ids,
             epochs=offsets.epochs,
-            holding=self._holding,
+            holding=said.holding,
             restart_at=self._restart_at,
             restart=self._wish.restart,
             breaker=found.breaker,
             parked_records=found.parked_records,
             parked_keys=found.parked_keys,
-            per_second=round(self._pace.per_second, 1),
+            per_second=said.per_second,
             progress=[asdict(one) for one in found.progress],
             version=self._good.identity if self._good is not None else "",
             wanted=self._wanted.identity,
@@ -323,7 +325,7 @@ class PipelineHost:
                 raise self._overtaken
         finally:
             self._overtaken = None
-            self._fallback += self._look().fallback
+            self._said.ends(runtime)
             self._runtime = None
             await opened.close()
 
@@ -432,52 +434,22 @@ class PipelineHost:
 
     # --- how it stands ---
 
-    def _look(self) -> RuntimeReport:
-        """What the runtime says now; of its counts and offsets, while there is none, what was said last."""
-        seen = self._seen
-        self._holding = False
-        if self._runtime is None:
-            self._seen = RuntimeReport(seen.counts, seen.open, seen.positions, finished=seen.finished)
-            return self._seen
-        found = self._runtime.report()
-        self._holding = bool(found.positions)
-        if found.positions and found.positions != seen.positions:
-            self._places = list(found.positions)
-            self._beginning.known.advance(found.positions)
-        if found.counts:
-            self._pace.note(found.counts.get("read", 0))
-        else:
-            found = replace(found, counts=seen.counts, open=seen.open)
-        self._seen = found if found.positions else replace(found, positions=seen.positions)
-        return self._seen
-
-    def _offsets(self) -> ReportedOffsets:
-        return ReportedOffsets.of(self._beginning.known, self._places)
-
     def _cause(self, found: RuntimeReport) -> Cause | None:
         """Why it does not do its work now: a person wanted it so, it failed, what its runtime says, or why a new version can't run."""
-        if self.state in _WANTED_SO:
-            return self._wanted_so()
+        if self.state in WANTED_SO:
+            return wanted_so(self.name, self.state, self._wish, self.since)
+        trouble = self._trouble()
+        if trouble is not None and self.state is not State.FAILED:
+            # What failed for it says only that there was no answer, where anything failed at all.
+            return Cause.of(trouble, since=trouble.since or self.since, next_try=self._restart_at)
         if self._error is not None:
             return Cause.of(
                 self._error, since=self._failed_at, attempt=self._failures or None, next_try=self._restart_at
             )
         if found.cause is not None or self._refused is None:
             return found.cause
-        cause = Cause.of(self._refused, since=self._refused_at)
-        return replace(
-            cause,
-            code="version.refused",
-            error_code=cause.code,
-            reason=f"the manifest that is applied now can't run, so the version before runs on: {cause.reason}",
-        )
+        return refused(self._refused, self._refused_at)
 
-    def _wanted_so(self) -> Cause:
-        wish = self._wish
-        return Cause(
-            _WANTED_SO[self.state],
-            f"{self.state.lower()} by {wish.by or 'somebody'}",
-            hint=f"`trunkline resume {self.name}` lets it go on",
-            since=wish.at or self.since,
-            by=wish.by or None,
-        )
+    def _shown_state(self) -> State:
+        """Without Kafka nothing runs, whatever was begun; its clients begin again by themselves when it is back."""
+        return State.RESTARTING if self.state is State.RUNNING and self._trouble() is not None else self.state

@@ -13,17 +13,22 @@ LAST_SECONDS = 15.0
 """How long a last measurement may take when the worker ends."""
 
 
+Publish = Callable[[], None]
+"""Tells what was found. On the event loop, where hosts come and go: what is gone by then is not told of."""
+
+
 class Measuring:
-    """One measurement, every so many seconds: `prepare` is called on the event loop and gives what is done in the thread."""
+    """One measurement, every so many seconds: `prepare` is called on the event loop and gives what is done in the thread, which gives
+    what is done with the result, where there is something to do."""
 
     def __init__(
-        self, prepare: Callable[[], Callable[[], None]], *, every: float, first: float, complaint: str
+        self, prepare: Callable[[], Callable[[], Publish | None]], *, every: float, first: float, complaint: str
     ) -> None:
         self._prepare = prepare
         self._every = every
         self._first = first
         self._complaint = complaint
-        self._under_way: asyncio.Future[None] | None = None
+        self._under_way: asyncio.Future[Publish | None] | None = None
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -49,7 +54,9 @@ class Measuring:
             try:
                 # Shielded: `close` waits for the thread, which would ask a broker in vain that ends after the worker.
                 self._under_way = asyncio.get_running_loop().run_in_executor(None, self._prepare())
-                await asyncio.shield(self._under_way)
+                publish = await asyncio.shield(self._under_way)
+                if publish is not None:
+                    publish()
             except TrunklineError as error:
                 log.warning(self._complaint, reason=str(error))
             except Exception:

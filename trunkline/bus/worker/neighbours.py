@@ -8,12 +8,9 @@ from dataclasses import dataclass
 
 from trunkline.bus.intake import Partition
 from trunkline.bus.states import State
-from trunkline.bus.worker.board import REPEAT_SECONDS, REPORT_SECONDS, Report, parse_report, positions_in
-from trunkline.bus.worker.inventory import KEY as INVENTORY_KEY
+from trunkline.bus.worker.board import HEARTBEAT_KEY, STALE_SECONDS, Report, parse_report, positions_in
 from trunkline.core.errors import TrunklineError
 
-SILENT_SECONDS = REPEAT_SECONDS + REPORT_SECONDS
-"""A worker that has not repeated its report for so long is taken to be gone."""
 _ABLE = frozenset({State.RUNNING, State.PAUSED, State.RESTARTING})
 
 
@@ -33,17 +30,21 @@ class Neighbours:
         self._worker = worker
         self._clock = clock
         self._said: dict[str, dict[str, _Said]] = {}
+        self._beaten: dict[str, float] = {}
+        """When the heartbeat of each came last."""
 
     def begin(self, reports: Iterable[Report]) -> None:
         """What was said before this worker heard anything, with its age by the clocks of who said it."""
         now, clock = time.time(), self._clock()
         for report in reports:
-            self._note(report, clock - max(0.0, now - report.at))
+            self._note(report, clock - max(0.0, now - max(report.at, report.heard_at)))
 
     def heard(self, key: str, value: bytes | None, _offset: int) -> None:
         """A record of the status topic came."""
+        if key.startswith(HEARTBEAT_KEY):
+            self._beat(key.removeprefix(HEARTBEAT_KEY), there=value is not None)
         pipeline, _, worker = key.rpartition("/")
-        if not pipeline or worker == self._worker or key.startswith(INVENTORY_KEY):
+        if not pipeline or worker == self._worker or key.startswith("@"):
             return
         if value is None:
             self._said.get(pipeline, {}).pop(worker, None)
@@ -77,7 +78,15 @@ class Neighbours:
             places = frozenset(positions_in(report.positions)) if report.holding else frozenset()
             said[report.worker] = _Said(report.state, places, at)
 
+    def _beat(self, worker: str, *, there: bool) -> None:
+        if there:
+            self._beaten[worker] = self._clock()
+            return
+        self._beaten.pop(worker, None)
+        for said in self._said.values():
+            said.pop(worker, None)
+
     def _fresh(self, pipeline: str) -> dict[str, _Said]:
-        since = self._clock() - SILENT_SECONDS
+        since = self._clock() - STALE_SECONDS
         known = self._said.get(pipeline, {})
-        return {worker: said for worker, said in known.items() if said.at >= since}
+        return {worker: said for worker, said in known.items() if max(said.at, self._beaten.get(worker, 0.0)) >= since}

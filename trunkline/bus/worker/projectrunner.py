@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+from trunkline.bus.kafka import KafkaUnusableError
 from trunkline.bus.knownoffsets import KnownOffsets
 from trunkline.bus.memory import Shares, divide
 from trunkline.bus.parking.desk import DecisionDesk
@@ -50,6 +51,8 @@ class Shared:
     accepted: AcceptedDeliveries
     decisions: DecisionDesk
     neighbours: Neighbours
+    trouble: Callable[[], KafkaUnusableError | None]
+    """Why Kafka can't be used now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +143,11 @@ class ProjectRunner:
             found[name] = Watched(inputs, host.topic_ids if host.at_work else {}, outputs, own, memory)
         return found
 
+    def kafka_changed(self) -> None:
+        """Kafka can be used again, or can't for another reason."""
+        for host in list(self._hosts.values()):
+            host.kafka_changed()
+
     def topics_changed(self, news: Mapping[str, TopicNews]) -> None:
         """Topics are not as they were."""
         for name, one in news.items():
@@ -177,6 +185,7 @@ class ProjectRunner:
                     self._take(name, plan, new=name in begun)
                 if number % AT_ONCE == 0:
                     await asyncio.sleep(0)
+            self._shared.gates.keep(wanted.project)
 
     async def close(self) -> None:
         """Ends every pipeline gracefully."""
@@ -255,6 +264,7 @@ class ProjectRunner:
             Beginning(started, remembered.known.setdefault(name, KnownOffsets())),
             changed=self._changed,
             elsewhere=self._shared.neighbours.run,
+            trouble=self._shared.trouble,
         )
         if name in remembered.wishes:
             host.wish(remembered.wishes[name])

@@ -10,6 +10,7 @@ from trunkline.bus.worker.board import REPEAT_SECONDS, REPORT_SECONDS, Board, Re
 from trunkline.bus.worker.host import PipelineHost
 from trunkline.bus.worker.telling import Telling
 from trunkline.core.log import get_logger
+from trunkline.core.metrics import end_series
 
 log = get_logger(__name__)
 LOOK_SECONDS = 2.0
@@ -49,6 +50,8 @@ class Reporting:
         self._board.report(replace(host.report(), removed=removed))
         self._said.pop(host.name, None)
         self._told.pop(host.name, None)
+        # The one place where a pipeline's series end, whoever set them.
+        end_series(pipeline=host.name)
 
     async def _report_on(self) -> None:
         while True:

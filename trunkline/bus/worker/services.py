@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
+import orjson
 from aiohttp import web
 
 from trunkline.bus.source.listen import Ports, listen
+from trunkline.bus.worker.readiness import Ready
 from trunkline.bus.worker.settings import WorkerSettings
 from trunkline.registry.kafka_store import KafkaStore
 from trunkline.registry.service import registry_app
 
 
 class Services:
-    """The HTTP listener of a worker. `waiting` gives the pipelines that are not ready."""
+    """The HTTP listener of a worker."""
 
-    def __init__(self, settings: WorkerSettings, ports: Ports, worker: str, waiting: Callable[[], list[str]]) -> None:
+    def __init__(self, settings: WorkerSettings, ports: Ports, worker: str, ready: Ready) -> None:
         self._settings = settings
         self._ports = ports
         self._worker = worker
-        self._waiting = waiting
+        self._ready = ready
         self._store: KafkaStore | None = None
         self._runner: web.AppRunner | None = None
         self.url = ""
@@ -30,6 +33,7 @@ class Services:
         app = web.Application()
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/status", self._status)
         if not self.registry_url:
             self._store = KafkaStore(self._settings.kafka.for_others(), self._settings.names.schemas)
             await self._store.start()
@@ -54,8 +58,12 @@ class Services:
         return web.json_response({"status": "alive", "worker": self._worker})
 
     async def _readyz(self, _request: web.Request) -> web.Response:
-        """Ready when every pipeline runs or was told not to, and the broker answers."""
-        waiting = self._waiting()
-        return web.json_response(
-            {"status": "waiting" if waiting else "ready", "waiting": waiting}, status=503 if waiting else 200
-        )
+        """Whether the worker takes requests; pipelines that don't do their work are listed, and do not count."""
+        found = self._ready.look()
+        return web.json_response({"worker": self._worker, **found.as_dict()}, status=200 if found.ready else 503)
+
+    async def _status(self, _request: web.Request) -> web.Response:
+        """Every report as data, with its cause: the worker is asked itself where the broker can't be."""
+        found = {"worker": self._worker, **await self._ready.status()}
+        body = await asyncio.to_thread(orjson.dumps, found)
+        return web.Response(body=body, content_type="application/json")

@@ -8,15 +8,15 @@ people and other workers write, `reporting.py` and `measuring.py` tell how it st
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 from collections.abc import Callable
+from dataclasses import replace
 
 from aiohttp import web
 
-from trunkline.bus.accounting.commits import Positions
-from trunkline.bus.accounting.ledgerchecks import LedgerChecks
 from trunkline.bus.budget.budgets import Budgets
-from trunkline.bus.kafka import ping
+from trunkline.bus.kafka import KafkaHealth, ping
 from trunkline.bus.parking.decisions import Decision
 from trunkline.bus.parking.decisions import waiting as waiting_decisions
 from trunkline.bus.parking.desk import DecisionDesk
@@ -29,16 +29,17 @@ from trunkline.bus.source.publish import Publisher
 from trunkline.bus.topics import Difference, ensure_topics, internal_topics
 from trunkline.bus.worker.applied import gather_applied, pipelines_of, read_applied
 from trunkline.bus.worker.attended import attended
-from trunkline.bus.worker.board import Board, Report, positions_in
+from trunkline.bus.worker.board import Board, Report
 from trunkline.bus.worker.building.sources import source_publisher
 from trunkline.bus.worker.follower import Follower, Heard
+from trunkline.bus.worker.heartbeats import Heartbeats
 from trunkline.bus.worker.host import PipelineHost
 from trunkline.bus.worker.identity import WorkerIdentity
 from trunkline.bus.worker.inventory import take_inventory
 from trunkline.bus.worker.lagmetrics import LagMetrics
-from trunkline.bus.worker.measuring import Measuring
 from trunkline.bus.worker.neighbours import Neighbours
 from trunkline.bus.worker.projectrunner import ProjectRunner, Shared
+from trunkline.bus.worker.readiness import Ready
 from trunkline.bus.worker.registrymeasuring import registry_measuring
 from trunkline.bus.worker.reloading import Reloading
 from trunkline.bus.worker.remembered import Remembered
@@ -46,7 +47,7 @@ from trunkline.bus.worker.reporting import Reporting
 from trunkline.bus.worker.services import Services
 from trunkline.bus.worker.settings import WorkerSettings
 from trunkline.bus.worker.sourcemetrics import SourceMetrics
-from trunkline.bus.worker.topicwatch import WATCH_SECONDS, TopicWatch
+from trunkline.bus.worker.watches import measurements
 from trunkline.bus.worker.wishes import parse_wish
 from trunkline.core.manifests import Project
 from trunkline.core.manifests.check import examine
@@ -54,7 +55,6 @@ from trunkline.core.metrics import computed
 from trunkline.core.subjects import Subjects
 from trunkline.registry.client import RegistryClient
 
-LEDGER_SECONDS = 60.0
 GC_THRESHOLDS = (50_000, 20, 50)
 
 
@@ -64,7 +64,8 @@ class Worker:
     def __init__(
         self, settings: WorkerSettings, *, extend_api: Callable[[web.Application, Worker], None] | None = None
     ) -> None:
-        self._settings = settings
+        self._health = KafkaHealth(settings.kafka)
+        self._settings = settings = replace(settings, kafka=self._health.settings)
         self._extend_api = extend_api
         kafka, names = settings.kafka, settings.names
         self._identity = WorkerIdentity(settings.home)
@@ -77,15 +78,28 @@ class Worker:
         self._decisions = DecisionDesk()
         self._neighbours = Neighbours(self.id)
         shared = Shared(
-            self._board, self.ingress, Gates(self._budgets), self._accepted, self._decisions, self._neighbours
+            self._board,
+            self.ingress,
+            Gates(self._budgets),
+            self._accepted,
+            self._decisions,
+            self._neighbours,
+            self._health.trouble,
         )
         self._reporting = Reporting(self._board, lambda: self._runner.hosts)
         self._runner = ProjectRunner(
             settings, self.id, shared, changed=self._reporting.changed, left=self._reporting.left
         )
         self._reloading = Reloading(kafka, names, self._runner)
-        self._services = Services(settings, self._identity.ports, self.id, self._not_ready)
-        self._measured = self._measurements()
+        self._ready = Ready(self._health, lambda: self._runner.hosts)
+        self._services = Services(settings, self._identity.ports, self.id, self._ready)
+        self._heartbeats = Heartbeats(
+            self._board, self.id, url=lambda: self.url, pipelines=lambda: len(self._runner.hosts)
+        )
+        self._measured = [
+            registry_measuring(lambda: self._registry, lambda: self.hosts),
+            *measurements(kafka, names, self._runner),
+        ]
         self.lag = LagMetrics(kafka, names, self._runner.hosts.values, self._neighbours)
         self._computed = (self.lag.samples, SourceMetrics(self._runner.hosts.values).samples)
         self._follower: Follower | None = None
@@ -133,6 +147,8 @@ class Worker:
         gc.set_threshold(*GC_THRESHOLDS)
         kafka, names, extend = self._settings.kafka, self._settings.names, self._extend_api
         await loop.run_in_executor(None, ping, kafka, 5.0)
+        self._health.on_change(lambda: self._post(loop, self._runner.kafka_changed))
+        self._health.start()
         await loop.run_in_executor(None, ensure_topics, kafka, internal_topics(names))
         await self._services.start(lambda app: extend(app, self) if extend is not None else None)
         self._registry = RegistryClient(self.registry_url, self._settings.registry_options)
@@ -143,6 +159,7 @@ class Worker:
         self._neighbours.begin(remembered.reports)
         self._runner.prepare(self._registry, remembered)
         self._budgets.start()
+        self._heartbeats.start()
         if project is not None:
             await self.run_project(project)
         else:
@@ -163,6 +180,7 @@ class Worker:
             one.start()
         for samples in self._computed:
             computed.add(samples)
+        self._ready.started = True
 
     def _subjects_of(self, topic: str) -> Subjects:
         return self.project.subjects_of(topic)
@@ -191,11 +209,13 @@ class Worker:
         for one in self._measured:
             await one.close()
         await self.lag.close()
+        self._heartbeats.stop()
         self._board.withdraw_inventory(self.id)
         await loop.run_in_executor(None, self._board.flush)
         if self._registry is not None:
             self._registry.close()
         await self._services.close()
+        self._health.close()
         self._identity.release()
 
     def _heard(self, *, applied: bool) -> dict[str, Heard]:
@@ -238,39 +258,13 @@ class Worker:
         applied = read_applied(self._settings.kafka, self._settings.names)
         return attended(pipelines_of(applied), self._board.reports(), pipeline)
 
-    def _not_ready(self) -> list[str]:
-        return [host.name for host in self._runner.hosts.values() if not host.ready]
+    @staticmethod
+    def _post(loop: asyncio.AbstractEventLoop, function: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(function)
 
     # --- what is measured ---
 
     async def measure(self) -> None:
         """Brings what is computed for metrics up to now, where that takes a question to Kafka. Ends within some seconds."""
         await self.lag.refresh()
-
-    def _measurements(self) -> list[Measuring]:
-        ledgers = LedgerChecks(self._settings.kafka, self._settings.names)
-
-        def check_ledgers() -> Callable[[], None]:
-            positions = self._running_positions()
-            return lambda: ledgers.update(positions)
-
-        watch = TopicWatch(self._settings.kafka)
-
-        def watch_topics() -> Callable[[], None]:
-            watched, loop = self._runner.watched(), asyncio.get_running_loop()
-            return lambda: watch.look(
-                watched, lambda news: loop.call_soon_threadsafe(self._runner.topics_changed, news)
-            )
-
-        return [
-            registry_measuring(lambda: self._registry, lambda: self.hosts),
-            Measuring(watch_topics, every=WATCH_SECONDS, first=0.0, complaint="the topics can't be looked at"),
-            Measuring(
-                check_ledgers, every=LEDGER_SECONDS, first=LEDGER_SECONDS, complaint="the ledgers can't be checked"
-            ),
-        ]
-
-    def _running_positions(self) -> dict[str, Positions]:
-        """How far the pipelines that run here have committed the partitions that they have here."""
-        hosts = self._runner.hosts.values()
-        return {host.name: positions_in(host.positions) for host in hosts if host.inputs and host.at_work}

@@ -1,4 +1,4 @@
-"""What a worker's HTTP service answers besides health: metrics, status, and its log level."""
+"""What a worker's HTTP service answers besides health and status: metrics, and its log level."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 import logging
 from collections.abc import Callable
 
-import orjson
 from aiohttp import web
 from prometheus_client import REGISTRY
 from prometheus_client.exposition import choose_encoder
@@ -17,11 +16,10 @@ from trunkline.core.log import LEVELS, get_logger, set_level
 
 log = get_logger(__name__)
 MAX_BODY = 4096
-AT_ONCE = 20
 
 
 def extend(app: web.Application, worker: Worker, *, measure: Callable[[], None] | None = None) -> None:
-    """Adds `GET /metrics` (Prometheus text or OpenMetrics), `GET /status` and `PUT /logging` to a worker's service.
+    """Adds `GET /metrics` (Prometheus text or OpenMetrics) and `PUT /logging` to a worker's service.
 
     `measure` sets, before metrics are given, those that nobody else in this process knows. It may block.
     """
@@ -32,17 +30,7 @@ def extend(app: web.Application, worker: Worker, *, measure: Callable[[], None] 
         await worker.measure()
         return await _metrics(request)
 
-    async def status(_request: web.Request) -> web.Response:
-        found = []
-        for number, host in enumerate(worker.hosts, start=1):
-            if number % AT_ONCE == 0:
-                await asyncio.sleep(0)  # a thousand pipelines are asked in turns with everything else
-            found.append(host.report().as_dict())
-        body = await asyncio.to_thread(orjson.dumps, {"worker": worker.id, "pipelines": found})
-        return web.Response(body=body, content_type="application/json")
-
     app.router.add_get("/metrics", metrics)
-    app.router.add_get("/status", status)
     app.router.add_get("/logging", _level)
     app.router.add_put("/logging", _set_level)
 
