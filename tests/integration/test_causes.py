@@ -286,11 +286,13 @@ async def test_parked_keys_are_listed_with_the_last_error_of_their_heads(running
     assert record.reason.startswith(f"{record.attempts} attempts failed; the last: ")
     assert (record.last_failed_at or 0) > (record.first_failed_at or 0)
 
-    def traced() -> list[str | None]:
-        hops = find_hops(running.settings, running.names.trace, record.event().correlation_id)
+    async def traced() -> list[str | None]:
+        # A sink writes its trace beside the offsets, a moment after the record was parked.
+        identity = record.event().correlation_id
+        hops = await asyncio.to_thread(find_hops, running.settings, running.names.trace, identity)
         return [hop.detail for hop in hops if hop.outcome == "parked"]
 
-    (detail,) = await asyncio.to_thread(traced)
+    (detail,) = await running.until(traced, "its hop in the trace")
     assert (detail or "").startswith("http.500: "), "the trace has the code that the cause had"
     endpoint.answers["/lasting"] = lambda _asked, _times: 200
     await running.until(lambda: running.report("lasting").parked_records == 0, "the park empty")
