@@ -159,7 +159,8 @@ def _stands(cluster: Cluster, pipeline: str, moment: datetime | None = None) -> 
     inputs = inputs_of(kafka, names, reads).get(pipeline)
     places = {*commits, *known, *(inputs.partitions if inputs is not None else ())}
     identities = topic_identities(kafka, {topic for topic, _ in places})
-    there = sorted(place for place in places if place[0] in identities and place[1] < identities[place[0]].partitions)
+    # A pipeline reads its topics whole, whatever is known of a partition.
+    there = [(topic, number) for topic, one in sorted(identities.items()) for number in range(one.partitions)]
     firsts, ends = offsets_of(kafka, there, [EARLIEST, LATEST], "the offsets can't be asked for", TIMEOUT)
     times = _at(cluster, there, moment) if moment is not None else {}
     found = []

@@ -7,6 +7,7 @@ from typing import Any, cast
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
+from trunkline.bus.knownoffsets import KnownOffsets
 from trunkline.bus.sink import committing
 from trunkline.bus.sink.committing import Committing
 from trunkline.core.errors import RetriableError
@@ -53,7 +54,7 @@ def test_commits_that_are_refused_come_later_and_after_half_a_minute_the_client_
     monkeypatch.setattr(committing, "time", clock)
     commits = Committing(
         "p", cast(Any, Due()), cast(Any, None),
-        group_member=lambda: cast(Any, group), failed=lambda _error: None, stopped=lambda: False,
+        known=KnownOffsets(), group_member=lambda: cast(Any, group), failed=lambda _error: None, stopped=lambda: False,
     )  # fmt: skip
     for _ in range(3):
         commits.commit_if_due()

@@ -70,6 +70,7 @@ def assembled(plan: SinkPlan, loop: asyncio.AbstractEventLoop, decisions: Decisi
         pipeline,
         tickets,
         producer,
+        known=reading.known,
         group_member=lambda: group.member,
         failed=lifecycle.fail,
         stopped=lambda: lifecycle.failed,

@@ -16,6 +16,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException
 from trunkline.bus.delivery.tickets import Tickets, Work
 from trunkline.bus.intake import Partition
 from trunkline.bus.kafka import LazyProducer, translate
+from trunkline.bus.knownoffsets import KnownOffsets
 from trunkline.core.cause import Cause
 from trunkline.core.errors import RetriableError, TrunklineError
 from trunkline.core.log import get_logger
@@ -37,6 +38,7 @@ class Committing:
         tickets: Tickets,
         producer: LazyProducer,
         *,
+        known: KnownOffsets,
         group_member: Callable[[], Consumer],
         failed: Callable[[TrunklineError], None],
         stopped: Callable[[], bool],
@@ -44,6 +46,7 @@ class Committing:
         self._pipeline = pipeline
         self._tickets = tickets
         self._producer = producer
+        self._known = known
         self._group_member = group_member
         self._failed = failed
         self._stopped = stopped
@@ -99,6 +102,7 @@ class Committing:
                 raise
         else:
             self._tickets.committed(done or [])
+            self._known.advance({(one.topic, one.partition): one.offset for one in done or [] if one.error is None})
 
     # --- what is planned ---
 

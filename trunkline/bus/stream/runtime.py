@@ -324,6 +324,7 @@ class StreamRuntime:
         for partition, ledger in ledgers.items():
             counts.update(self._states[partition].counts)
             self._states[partition].accept(ledger)
+        self._reading.known.advance({partition: self._states[partition].committed for partition in ledgers})
         self._in_transaction = 0
         self._watching = False
         self._cause = None
