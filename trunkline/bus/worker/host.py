@@ -434,33 +434,6 @@ class PipelineHost:
 
     # --- how it stands ---
 
-<<<<<<< HEAD
-=======
-    def _look(self) -> RuntimeReport:
-        """What the runtime says now; of its counts and offsets, while there is none, what was said last."""
-        seen = self._seen
-        self._holding = False
-        if self._runtime is None:
-            self._seen = RuntimeReport(seen.counts, seen.open, seen.positions, finished=seen.finished)
-            return self._seen
-        found = self._runtime.report()
-        self._holding = bool(found.positions)
-        if found.positions and found.positions != seen.positions:
-            self._places = list(found.positions)
-            self._beginning.known.advance(found.positions)
-        if found.counts:
-            self._pace.note(found.counts.get("read", 0))
-        else:
-            found = replace(found, counts=seen.counts, open=seen.open)
-        self._seen = found if found.positions else replace(found, positions=seen.positions)
-        return self._seen
-
-    def _offsets(self) -> ReportedOffsets:
-        # While it runs, others report what is theirs. When it ended nothing that it ever had may be missing in the second copy.
-        known = self._beginning.known
-        return ReportedOffsets.of(known, self._places if self._runtime is not None else known.copy)
-
->>>>>>> a1dc281 (chaos: rows 27 and 28, topics made anew and retention under a paused sink)
     def _cause(self, found: RuntimeReport) -> Cause | None:
         """Why it does not do its work now: a person wanted it so, it failed, what its runtime says, or why a new version can't run."""
         if self.state in WANTED_SO:

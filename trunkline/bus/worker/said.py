@@ -21,6 +21,7 @@ class Said:
         self._seen = RuntimeReport()
         self._fallback = 0
         """Records that the fallbacks of earlier runs took."""
+        self._runs = False
         self.holding = False
         """Whether a runtime has partitions now."""
         # What was reported last is reported on until there is something newer: it is the second copy of the offsets.
@@ -30,6 +31,7 @@ class Said:
         """What the runtime says now; of its counts and offsets, while there is none, what was said last."""
         seen = self._seen
         self.holding = False
+        self._runs = runtime is not None
         if runtime is None:
             self._seen = RuntimeReport(seen.counts, seen.open, seen.positions, finished=seen.finished)
             return self._seen
@@ -63,5 +65,8 @@ class Said:
 
     @property
     def offsets(self) -> ReportedOffsets:
-        """How far it is known to have come with the partitions that it has, or had last."""
-        return ReportedOffsets.of(self._known, self._places)
+        """How far it is known to have come with the partitions that it has.
+
+        Without a runtime of all that it ever had, so that nothing of it is missing in the second copy.
+        """
+        return ReportedOffsets.of(self._known, self._places if self._runs else self._known.copy)
