@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError
 
-from trunkline.bus.kafka.clienterrors import REPEAT_SECONDS, ClientErrors
+from trunkline.bus.kafka.clienterrors import REPEAT_SECONDS, SOON_SECONDS, ClientErrors
 from trunkline.bus.kafka.refusals import Said
 
 REFUSED = "10.0.0.1:9092/1: Connect to ipv4#10.0.0.1:9092 failed: Connection refused (after 0ms in state CONNECT)"
@@ -60,16 +60,26 @@ def test_another_cause_is_logged_at_once(reports: Reports) -> None:
     assert [line["code"] for line in reports.lines.warnings] == ["kafka.refused", "kafka.authentication"]
 
 
-def test_one_that_lasts_is_logged_once_a_minute_with_how_often_and_by_whom(reports: Reports) -> None:
-    reports(REFUSED, "p0")
+def test_soon_after_it_is_said_whom_it_touches(reports: Reports) -> None:
+    reports(REFUSED)
     for number in range(200):
         reports(REFUSED, f"p{number:03}")
-    reports.now += REPEAT_SECONDS
+    reports.now += SOON_SECONDS
     reports(REFUSED, "last")
 
-    _, again = reports.lines.warnings
+    first, again = reports.lines.warnings
+    assert "pipelines" not in first
     assert again["times"] == 201
     assert again["pipelines"] == "last, p000, p001, p002, p003 and 196 more"
+
+
+def test_one_that_lasts_is_logged_once_a_minute(reports: Reports) -> None:
+    for _ in range(10 * 60):
+        reports(REFUSED, "orders")
+        reports.now += 1.0
+
+    assert 10 <= len(reports.lines.warnings) <= 12
+    assert reports.lines.warnings[-1]["times"] == REPEAT_SECONDS
 
 
 def test_that_no_broker_is_connected_is_no_cause_of_its_own(reports: Reports) -> None:

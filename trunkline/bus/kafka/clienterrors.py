@@ -1,4 +1,4 @@
-"""What Kafka's clients report of themselves, in our log: each cause once, and then no more than a line a minute.
+"""What Kafka's clients report of themselves, in our log: each cause at once, soon after with all whom it touches, then once a minute.
 
 While a broker is away every client tries again several times a second, and a worker has hundreds. What a person needs is the cause,
 the address, and how many pipelines are touched.
@@ -20,6 +20,8 @@ from trunkline.core.log import get_logger
 
 log = get_logger(__name__)
 REPEAT_SECONDS: Final = 60.0
+SOON_SECONDS: Final = 5.0
+"""The second line about a cause comes sooner: it names the pipelines, where the first one has only who was the first to report."""
 _MOST_CAUSES: Final = 1000
 _Cause = tuple[str, str, str, int]
 """Our code, address, topic, and Kafka's code."""
@@ -31,6 +33,7 @@ class _Held:
     """What was reported of one cause since the last line about it."""
 
     said_at: float
+    pause: float = SOON_SECONDS
     times: int = 0
     pipelines: set[str] = field(default_factory=set)
 
@@ -74,9 +77,9 @@ class ClientErrors:
         held.times += 1
         if pipeline:
             held.pipelines.add(pipeline)
-        if before is not None and now - before.said_at < REPEAT_SECONDS:
+        if before is not None and now - before.said_at < before.pause:
             return None
-        self._held[cause] = _Held(now)
+        self._held[cause] = _Held(now, SOON_SECONDS if before is None else REPEAT_SECONDS)
         return held
 
 
