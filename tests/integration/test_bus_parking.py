@@ -7,7 +7,6 @@ import functools
 import json
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -45,46 +44,38 @@ class Workers:
 
     def __init__(self, made: Bus, folder: Path) -> None:
         self._bus, self._folder = made, folder
-        self._running: list[asyncio.subprocess.Process] = []
+        self._running: list[WarmProcess] = []
 
     async def __aenter__(self) -> Workers:
         return self
 
     async def __aexit__(self, *_: object) -> None:
         for worker in self._running:
-            os.kill(worker.pid, signal.SIGKILL)
-            await worker.wait()
+            worker.kill()
+            await asyncio.to_thread(worker.wait)
         print("".join(log.read_text()[-8000:] for log in self._folder.glob("*.log")))
 
     def write(self, manifests: str) -> None:
         (self._folder / "project.yaml").write_text(manifests)
 
-    async def spawn(self, home: str) -> asyncio.subprocess.Process:
-        script = Path(__file__).with_name("bus_worker.py")
-        arguments = [self._bus.settings.bootstrap, self._bus.names.namespace, self._folder / home]
-        with (self._folder / f"{home}.log").open("ab") as log:
-            worker = await asyncio.create_subprocess_exec(
-                sys.executable,
-                script,
-                *arguments,
-                self._folder / "project.yaml",
-                self._bus.registry_url,
-                stdout=log,
-                stderr=log,
-            )
+    def spawn(self, home: str) -> WarmProcess:
+        arguments = [self._bus.settings.bootstrap, self._bus.names.namespace, str(self._folder / home)]
+        arguments += [str(self._folder / "project.yaml"), self._bus.registry_url]
+        log = self._folder / f"{home}.log"
+        worker = WarmProcess("tests.integration.bus_worker", arguments, log=log, environment=os.environ)
         self._running.append(worker)
         return worker
 
-    async def kill(self, worker: asyncio.subprocess.Process) -> None:
+    async def kill(self, worker: WarmProcess) -> None:
         self._running.remove(worker)
-        os.kill(worker.pid, signal.SIGKILL)
-        assert await worker.wait() == -signal.SIGKILL
+        worker.kill()
+        assert await asyncio.to_thread(worker.wait) == -signal.SIGKILL
 
     async def end(self) -> None:
+        for worker in self._running:
+            worker.terminate()
         while self._running:
-            worker = self._running.pop()
-            worker.send_signal(signal.SIGTERM)
-            assert await worker.wait() == 0
+            assert await asyncio.to_thread(self._running.pop().wait, 180) == 0
 
     async def sharing(self, pipeline: str) -> bool:
         reports = await asyncio.to_thread(Board(self._bus.settings, self._bus.names).reports)
@@ -384,13 +375,13 @@ async def test_the_park_survives_a_killed_worker_and_moves_to_another_one(
             + http_sink("moving", topic, connection="peer", retry=RETRY)
         )
         await made.create(topic, 6)
-        first = await workers.spawn("one")
+        first = workers.spawn("one")
         await made.send_orders(topic, _rounds(0, 4, 20))
         await _until_parked(made, "moving", len(ill) * 4)
         await workers.kill(first)
         await made.send_orders(topic, _rounds(80, 4, 20))
-        await workers.spawn("one")
-        await workers.spawn("two")
+        workers.spawn("one")
+        workers.spawn("two")
         await made.until(lambda: workers.sharing("moving"), "two workers sharing the partitions")
         await made.send_orders(topic, _rounds(160, 4, 20))
         await _until_parked(made, "moving", len(ill) * 12)
