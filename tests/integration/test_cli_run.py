@@ -296,7 +296,7 @@ async def test_a_worker_that_is_killed_is_started_again_and_nothing_is_lost(run:
 async def test_manifests_with_problems_end_with_2_before_anything_starts(run: Run) -> None:
     path = Path(run.manifests())
     path.write_text(path.read_text().replace("event.id % 2", "event.idd % 2"), encoding="utf-8")
-    code, out, error = await run.finished("run", "-f", str(path))
+    code, out, error = await run.call("run", "-f", str(path))
     assert (code, out) == (2, "")
     assert "error[expression.unknown_field]" in error
     assert not (run.folder / "home").exists()

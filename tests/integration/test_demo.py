@@ -179,6 +179,7 @@ def test_missing_examples_are_an_error_that_says_where_they_should_be(tmp_path: 
     assert caught.value.where == str(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_demo_ends_what_a_killed_one_left_and_is_stopped_early_without_a_trace(tmp_path: Path) -> None:
     killed = Running("demo", folder=tmp_path)
     killed.wait_for(lambda text: "Apache Kafka runs at" in text)

@@ -133,6 +133,7 @@ class TestItsData:
         assert after.pid != before.pid
         assert read_all(after.client_config(), topic) == values
 
+    @pytest.mark.slow
     def test_are_there_after_a_start_that_was_killed_before_the_broker_had_registered(
         self, broker: EmbeddedKafka
     ) -> None:

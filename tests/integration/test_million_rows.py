@@ -275,7 +275,7 @@ async def org(folder: Path) -> AsyncIterator[tuple[Watched, dict[str, str]]]:
     )
     watched = Watched(process)
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             while not variables.exists() or "SF_USERNAME" not in variables.read_text(encoding="utf-8"):
                 assert process.returncode is None
                 await asyncio.sleep(0.05)
@@ -383,11 +383,11 @@ def moments(kinds: list[str], *, low: float, high: float) -> list[tuple[str, flo
 
 
 @pytest.mark.kafka
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(700)
 async def test_some_thousand_rows_reach_the_org_by_jobs_although_the_process_is_killed(
     kafka: object, namespace: str, tmp_path: Path
 ) -> None:
-    plan = Plan(12_000, moments(["delivered"], low=0.2, high=0.8), seconds=90, job_records=1000)
+    plan = Plan(4_000, moments(["delivered"], low=0.2, high=0.7), seconds=600, job_records=400)
     await assert_delivered(kafka.bootstrap, namespace, tmp_path, plan)  # type: ignore[attr-defined]
 
 

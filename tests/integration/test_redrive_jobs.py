@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -19,6 +18,7 @@ import pytest
 from bus_harness import ORDER, Registry, order, unframed
 from conftest import KafkaUnderTest
 
+from tests.chaos.faults.warm import WarmProcess
 from trunkline.bus.accounting import audit
 from trunkline.bus.deadletters import ORIGIN, REDRIVES, TOPIC_ID, DeadLetter, Failure, dead_letter_headers
 from trunkline.bus.kafka import KafkaSettings, end_offsets, produce, read_all
@@ -39,7 +39,6 @@ from trunkline.registry.codec import Encoder
 from trunkline.registry.schema import Schema
 
 pytestmark = pytest.mark.kafka
-VICTIM = Path(__file__).with_name("redrive_victim.py")
 PARTITIONS = 2
 KEYS = 6
 MANY = 2000
@@ -159,15 +158,17 @@ LONG = [("opened", 1), *((step, number) for number in (1, 2, 3) for step in ("fe
     [pytest.param(60, SHORT, id="short"), pytest.param(150, [*SHORT, *LONG], id="long", marks=pytest.mark.slow)],
 )
 def test_an_executor_that_is_killed_at_any_step_loses_no_letter_and_sends_none_twice(
-    desk: Desk, count: int, steps: list[tuple[str, int]]
+    desk: Desk, tmp_path: Path, count: int, steps: list[tuple[str, int]]
 ) -> None:
     desk.fail(range(count))
     job = desk.ask()
     sent = []
     for step, number in steps:
-        command = [str(VICTIM), desk.settings.bootstrap, desk.names.namespace, "out", job.id, step, str(number)]
-        died = subprocess.run([sys.executable, *command], capture_output=True, timeout=180, check=False)
-        assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+        arguments = [desk.settings.bootstrap, desk.names.namespace, "out", job.id, step, str(number)]
+        victim = WarmProcess(
+            "tests.integration.redrive_victim", arguments, log=tmp_path / "victim.log", environment=os.environ
+        )
+        assert victim.wait(180) == -signal.SIGKILL, (tmp_path / "victim.log").read_text()
         sent.append(JobLog.read(desk.settings, desk.names, patient=False).job(job.id).progress.sent)
     assert sent == sorted(sent)
     assert 0 < sent[-1] < count
