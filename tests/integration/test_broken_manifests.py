@@ -71,6 +71,7 @@ spec: {schema: {type: record, name: Order, fields: [{name: id, type: string}]}}
 apiVersion: trunkline/v1
 kind: Topic
 metadata: {name: copies}
+spec: {schema: {type: record, name: Order, fields: [{name: id, type: string}]}}
 """
 AWAY = "http://127.0.0.1:9"
 
