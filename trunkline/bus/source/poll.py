@@ -7,7 +7,6 @@ held it is fenced, then the position is read, then polling begins.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 import time
 import zlib
@@ -146,8 +145,13 @@ class SourceRuntime:
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         gone = {part.partition for part in partitions}
         splits = [split for split in list(self._tasks) if lease_of(split) in gone]
-        with contextlib.suppress(Exception):
+        try:
             asyncio.run_coroutine_threadsafe(self._end_splits(splits), self._loop).result(TIMEOUT)
+        except Exception as error:  # noqa: BLE001 (an exception in a callback would be lost, and the lease is gone all the same)
+            reason = str(error) or type(error).__name__
+            log.warning(
+                "splits did not end before their lease; who has it next fences them", splits=splits, reason=reason
+            )
         self._settings.give_up(consumer, partitions)
 
     # --- splits: the event loop ---
