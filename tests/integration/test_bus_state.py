@@ -152,18 +152,20 @@ def test_partitions_do_not_mix(remembering: Remembering) -> None:
         store.close()
 
 
-def test_a_copy_of_a_changelog_that_was_deleted_and_made_anew_is_thrown_away(remembering: Remembering) -> None:
+def test_what_the_copy_of_a_changelog_that_was_deleted_and_made_anew_has_is_put_back(remembering: Remembering) -> None:
     store = remembering.open()
     remembering.commit(_changed(store, a="1"))
     store.close()
     admin = remembering.settings.admin()
     admin.delete_topics([remembering.topic], operation_timeout=20)[remembering.topic].result(20)
     ensure_topics(remembering.settings, [TopicPlan(remembering.topic, 2, config=changelog_config(2**20))])
-    with capture_logs() as logged:
-        again = remembering.open()
-    assert _content(again) == {}
-    assert [one["reason"] for one in logged if "thrown away" in one["event"]] == ["it is a copy of another topic"]
+    again = remembering.open()
+    assert _content(again) == {"a": "1"}
     again.close()
+    # It is in the changelog too: a worker without the copy has it.
+    anew = remembering.open("b")
+    assert _content(anew) == {"a": "1"}
+    anew.close()
 
 
 def test_a_checkpoint_that_stands_beyond_the_changelogs_end_is_thrown_away(remembering: Remembering) -> None:

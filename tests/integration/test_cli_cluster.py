@@ -204,7 +204,10 @@ def test_the_last_words_of_a_killed_worker_are_not_taken_for_a_worker(shell: She
         assert "no worker runs it now, so it is kept for when one comes" in result.stdout
 
 
-def test_while_it_is_not_known_whether_a_silent_worker_is_gone_that_is_said(shell: Shell) -> None:
+def test_while_it_is_not_known_whether_a_silent_worker_is_gone_that_is_said(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trunkline.bus.worker.board.STALE_SECONDS", 300.0)  # a slow machine takes its time from here on
     shell("apply", "-f", shell.write(shell.flow()), "--yes")
     board = Board(shell.kafka, shell.names)
     board.report(Report("big-orders", "Stream", "silent", State.RUNNING, since=time.time() - 60, at=time.time() - 9))

@@ -165,7 +165,7 @@ async def test_every_real_delivery_of_github_arrives_once_at_its_kind_with_the_c
     bodies: set[bytes] = set()
     try:
         await worker.start(load_files([folder]))
-        await until(lambda: {one.state for one in worker.reports} == {State.RUNNING} and bool(worker.ingress.sources))
+        await until(lambda: {one.state for one in worker.reports} == {State.RUNNING} and bool(worker.ingress._sources))
         for kind, body in deliveries:
             status, correlation = await post(kind, body)
             assert status == (200 if body in bodies else 202), (kind, status)

@@ -147,7 +147,7 @@ class Orders:
 @pytest.fixture(autouse=True)
 def looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker looks at its topics ten times as often as usual."""
-    monkeypatch.setattr("trunkline.bus.worker.worker.WATCH_SECONDS", 0.5)
+    monkeypatch.setattr("trunkline.bus.worker.watches.WATCH_SECONDS", 0.5)
 
 
 @pytest.fixture
