@@ -81,6 +81,8 @@ def validate(
         {"valid": ", ".join(f"{count} {kind}" for kind, count in counts.items())},
         {"valid": True, **counts, "against": "none" if cluster is None else "cluster", "not_run": notes},
     )
+    if cluster is not None and session.out.for_people:
+        session.out.note("judged beside what is applied; --against none judges the files alone")
     _show_not_run(session, judged.not_run)
 
 
