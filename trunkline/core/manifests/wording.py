@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from trunkline.core.errors import did_you_mean, nearest
 from trunkline.core.manifests.documents import Origin
+from trunkline.core.manifests.fields import field_at, fields_at, mentions, models_in, tags_of
 from trunkline.core.manifests.problems import Path_, Problem
 from trunkline.core.secret import REFERENCE, Secret, as_written, sounds_secret, without_secrets
 
@@ -161,7 +162,7 @@ def _distance(items: Sequence[_Item], origin: Origin, model: type[BaseModel] | N
     """How far a mapping is from a branch: each wrong field counts, a misspelt one less than a strange one."""
     total = 0.0
     for one in items:
-        known = _fields_at(model, one.loc[:-1]) if model is not None else []
+        known = fields_at(model, one.loc[:-1]) if model is not None else []
         close = one.kind == "extra_forbidden" and nearest(str(one.path[-1]), known) is not None
         total += 0.5 if close else 1.0
     return total
@@ -181,7 +182,7 @@ def _by_place(items: Iterable[_Item]) -> list[list[_Item]]:
 
 def _said(group: Sequence[_Item], origin: Origin, model: type[BaseModel] | None) -> Problem:
     one = group[0]
-    field = _field_at(model, one.loc) if model is not None else None
+    field = field_at(model, one.loc) if model is not None else None
     value, written = origin.document.value(one.path), origin.document.written.get(one.path)
     secret = _is_secret(one.path, field)
     found = "" if secret else f", found {describe(value, written)}"
@@ -237,11 +238,11 @@ def _said(group: Sequence[_Item], origin: Origin, model: type[BaseModel] | None)
 def _meant(one: _Item, model: type[BaseModel] | None) -> str | None:
     """What an unknown field was probably meant as: a known one, a field and its value run together, or a field of `spec`."""
     name = str(one.path[-1])
-    known = _fields_at(model, one.loc[:-1]) if model is not None else []
+    known = fields_at(model, one.loc[:-1]) if model is not None else []
     first, rest = re.match(r"([^:\s]*):?\s*(.*)", name, re.DOTALL).groups()  # type: ignore[union-attr]
     if rest and first in known:
         return f"write `{first}: {rest[:_SHOWN]}`, with a blank after the colon"
-    if len(one.path) == 1 and model is not None and name in _fields_at(model, ("spec",)):
+    if len(one.path) == 1 and model is not None and name in fields_at(model, ("spec",)):
         return "it belongs to `spec`: indent it as the lines above it"
     return did_you_mean(name, known) if known else None
 
@@ -272,8 +273,8 @@ def _tag(one: _Item, origin: Origin, field: FieldInfo | None) -> Problem:
     name = str(one.context.get("discriminator", "type")).strip("'")
     value = origin.document.value(one.path)
     if one.kind == "union_tag_not_found":
-        models = _models_in(field.annotation) if field is not None else []
-        allowed = [str(tag) for model in models for tag in _tags_of(model, name)]
+        models = models_in(field.annotation) if field is not None else []
+        allowed = [str(tag) for model in models for tag in tags_of(model, name)]
         hint = f"write {name}: {_either(allowed)}" if allowed else None
         if isinstance(value, Mapping):
             return origin.problem((*one.path, name), f"the field {name!r} is missing", hint, "manifest.missing_field")
@@ -311,7 +312,7 @@ def _what(field: FieldInfo | None) -> str | None:
 
 
 def _is_secret(path: Path_, field: FieldInfo | None) -> bool:
-    if field is not None and _mentions(field.annotation, Secret):
+    if field is not None and mentions(field.annotation, Secret):
         return True
     return any(isinstance(part, str) and sounds_secret(part) for part in path[-2:])
 
@@ -320,8 +321,8 @@ def _rests_on_reference(one: _Item, origin: Origin, model: type[BaseModel] | Non
     """Whether only the value of a reference would tell if an error is true. What is said of settings as a whole is true anyway."""
     value = origin.document.value(one.path)
     if isinstance(value, Mapping):
-        field = _field_at(model, one.loc) if model is not None else None
-        if field is None or _models_in(field.annotation):
+        field = field_at(model, one.loc) if model is not None else None
+        if field is None or models_in(field.annotation):
             return False
     return _refers(value)
 
@@ -333,71 +334,3 @@ def _refers(value: Any) -> bool:
     if isinstance(value, Mapping):
         return any(_refers(item) for item in value.values())
     return isinstance(value, list) and any(_refers(item) for item in value)
-
-
-# --- the models ---------------------------------------------------------------------------------------------------------
-
-
-def _fields_at(model: type[BaseModel] | None, loc: tuple[str | int, ...]) -> list[str]:
-    """The field names of the model that `loc` leads to from `model`."""
-    current = _model_at(model, loc)
-    if current is None:
-        return []
-    return [field.alias or name for name, field in current.model_fields.items()]
-
-
-def _field_at(model: type[BaseModel] | None, loc: tuple[str | int, ...]) -> FieldInfo | None:
-    """The declaration of the field that `loc` leads to: of an item or a branch within it, that of the whole field."""
-    for end in range(len(loc), 0, -1):
-        owner = _model_at(model, loc[: end - 1])
-        if owner is not None:
-            for name, field in owner.model_fields.items():
-                if loc[end - 1] in (name, field.alias):
-                    return field
-    return None
-
-
-def _model_at(model: type[BaseModel] | None, loc: tuple[str | int, ...]) -> type[BaseModel] | None:
-    """The model that a place of pydantic's leads to. Its parts are field names, indexes, and names or tags of union branches."""
-    candidates: list[type[BaseModel]] = [model] if model is not None else []
-    for part in loc:
-        if isinstance(part, int):
-            continue
-        following = [
-            found
-            for candidate in candidates
-            for name, field in candidate.model_fields.items()
-            if part in (name, field.alias)
-            for found in _models_in(field.annotation)
-        ]
-        if following or any(part in _names_of(candidate) for candidate in candidates):
-            candidates = following
-            continue
-        branch = [one for one in candidates if part in (one.__name__, *_tags_of(one))]
-        candidates = branch or candidates
-    return candidates[0] if candidates else None
-
-
-def _names_of(model: type[BaseModel]) -> set[str]:
-    return {found for name, field in model.model_fields.items() for found in (name, field.alias) if found}
-
-
-def _tags_of(model: type[BaseModel], only: str | None = None) -> list[Any]:
-    """The values of its fields that can have one only: what tells it from the other branches."""
-    return [
-        get_args(field.annotation)[0]
-        for name, field in model.model_fields.items()
-        if get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1 and only in (None, name)
-    ]
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for part in get_args(annotation) for model in _models_in(part)]
-
-
-def _mentions(annotation: Any, kind: type) -> bool:
-    if isinstance(annotation, type):
-        return issubclass(annotation, kind)
-    return any(_mentions(part, kind) for part in get_args(annotation))
