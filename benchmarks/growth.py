@@ -13,7 +13,7 @@ from confluent_kafka import TopicPartition
 
 from benchmarks import latency, report, stand
 from benchmarks.sender import KEY
-from trunkline.bus.accounting.lag import LagReader
+from trunkline.bus.accounting.lagreader import LagReader
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.ledger import Ledger
 from trunkline.bus.names import Names

@@ -11,7 +11,8 @@ from confluent_kafka import Producer, TopicPartition
 from trunkline.bus.accounting import backlog
 from trunkline.bus.accounting.commits import Commits, all_committed
 from trunkline.bus.accounting.inputs import Inputs, inputs_of
-from trunkline.bus.accounting.lag import LagReader, PartitionLag, Unknown, summed
+from trunkline.bus.accounting.lag import PartitionLag, Unknown, summed
+from trunkline.bus.accounting.lagreader import LagReader
 from trunkline.bus.kafka import KafkaSettings, end_offsets
 from trunkline.bus.knownoffsets import Reached
 from trunkline.bus.ledger import Ledger

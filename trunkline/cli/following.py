@@ -33,7 +33,7 @@ def job_row(job: Job) -> tuple[Any, ...]:
         progress.sent,
         progress.total,
         progress.capped + progress.refused,
-        progress.rate,
+        job.rate,
         elapsed(left) if left is not None else None,
         job.by,
         elapsed(time.time() - job.at),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from trunkline.bus.accounting.commits import all_committed
 from trunkline.bus.accounting.inputs import inputs_of
-from trunkline.bus.accounting.lag import LagReader
+from trunkline.bus.accounting.lagreader import LagReader
 from trunkline.bus.source.positions import read_positions
 from trunkline.bus.states import State
 from trunkline.control.cluster import Cluster

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from trunkline.bus.accounting.commits import all_committed
-from trunkline.bus.accounting.lag import PartitionLag, PipelineLag, lags_behind, summed
+from trunkline.bus.accounting.lag import PartitionLag, PipelineLag, summed
+from trunkline.bus.accounting.lagreader import lags_behind
 from trunkline.bus.worker.reported import reported_offsets
 from trunkline.control import pipelines
 from trunkline.control.cluster import Cluster

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from records import ORDER, Schemas
 from trunkline.bus.deadletters import ORIGIN, REDRIVE, REDRIVES, DeadLetter, Failure, dead_letter_headers
 from trunkline.bus.names import Names
 from trunkline.bus.redrive.edits import Changes, Edit, input_editor
-from trunkline.bus.redrive.jobs import Desired, JobLog, JobState
+from trunkline.bus.redrive.jobs import Desired, Job, JobLog, JobState, Progress, RedriveOrder
 from trunkline.bus.redrive.letters import compile_filter
 from trunkline.bus.redrive.marks import Marks
 from trunkline.bus.redrive.plan import Plan
@@ -200,7 +201,7 @@ ASKED = {"by": "ann", "at": 1.0, "order": {"rate": 5.0, "places": []}}
 
 def test_a_job_is_put_together_from_its_latest_records_in_whatever_order_they_are_taken() -> None:
     log = log_of(
-        (3, "out/j/progress", {"state": "RUNNING", "total": 10, "sent": 4, "rate": 2.0}),
+        (3, "out/j/progress", {"state": "RUNNING", "total": 10, "sent": 4, "rate": 2.0, "at": time.time()}),
         (0, "out/j/job", ASKED),
         (5, "out/j/wish", {"desired": "paused", "by": "bob", "at": 9.0}),
         (2, "out/j/progress", {"state": "RUNNING", "total": 10, "sent": 1}),
@@ -246,3 +247,14 @@ def test_a_job_of_a_newer_version_is_not_guessed_at() -> None:
     with pytest.raises(ConfigurationError) as newer:
         log_of((0, "out/j/job", {**ASKED, "v": 99}))
     assert newer.value.code == "job.version"
+
+
+def test_of_a_job_that_does_not_move_nobody_knows_its_rate_and_when_it_will_be_done() -> None:
+    def job(silent: float, *, rate: float, state: JobState = JobState.RUNNING) -> Job:
+        progress = Progress(state, total=100, sent=60, rate=rate, at=time.time() - silent)
+        return Job("j", "out", "ada", time.time(), RedriveOrder(), progress=progress)
+
+    assert (job(1, rate=8).rate, job(1, rate=8).seconds_left) == (8, 5)
+    assert (job(15, rate=8).rate, job(15, rate=8).seconds_left) == (None, None)
+    assert job(15, rate=0.1).seconds_left == 400, "at a letter each ten seconds that is no long silence"
+    assert job(1, rate=8, state=JobState.PAUSED).seconds_left is None

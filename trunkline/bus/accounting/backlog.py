@@ -183,8 +183,8 @@ def _read_at_once(reader: Consumer, passes: Mapping[Place, _Pass], deadline: flo
                 ended.add(place)  # it expired or went away meanwhile: the next look will tell
             if reading.done:
                 ended.add(place)
-        if ended:
-            reader.pause([TopicPartition(*place) for place in ended])
-            left -= ended
+        left -= ended
+        if early := [place for place in ended if passes[place].only_first]:
+            reader.pause([TopicPartition(*place) for place in early])  # much lies behind the record that was wanted
     reader.resume([TopicPartition(*place) for place in passes])  # a pause outlives an assignment
     return count

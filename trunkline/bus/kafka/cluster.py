@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import TopicMetadata
+from confluent_kafka.admin import AdminClient, TopicMetadata
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
 from trunkline.bus.kafka.answers import answered
@@ -87,6 +89,19 @@ def offsets_of(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Which offset is asked for, in these partitions, and whether to who reads what is committed only."""
+
+    spec: OffsetSpec
+    places: Collection[Place]
+    committed_only: bool = True
+
+
+Known = tuple[dict[Place, int], dict[Place, KafkaError]]
+"""The offsets of partitions that are known, and why the others are not."""
+
+
 def offset_of_each(
     settings: KafkaSettings,
     places: Iterable[Place],
@@ -94,39 +109,52 @@ def offset_of_each(
     *,
     committed_only: bool = True,
     timeout: float = 10.0,
-) -> tuple[dict[Place, int], dict[Place, KafkaError]]:
+) -> Known:
     """As `offsets_of` of one spec, partition by partition: what is known, and why the others are not. Raises nothing of Kafka's.
 
     A topic that is gone, or a leader that is away, takes nothing from the other partitions. What passes is asked for again, for
     `timeout` seconds at the most.
     """
-    admin, left = settings.admin(), list(places)
-    level = IsolationLevel.READ_COMMITTED if committed_only else IsolationLevel.READ_UNCOMMITTED
-    deadline = time.monotonic() + timeout
-    found: dict[Place, int] = {}
-    refused: dict[Place, KafkaError] = {}
-    first = True
-    while left:
+    [known] = offsets_of_each(settings, [Asked(spec, list(places), committed_only)], timeout=timeout)
+    return known
+
+
+def offsets_of_each(settings: KafkaSettings, questions: Sequence[Asked], *, timeout: float = 10.0) -> list[Known]:
+    """As `offset_of_each`, of several questions: all are asked before one is waited for."""
+    admin, deadline, first = settings.admin(), time.monotonic() + timeout, True
+    known: list[Known] = [({}, {}) for _ in questions]
+    left = [list(asked.places) for asked in questions]
+    while any(left):
         patience = max(0.1, deadline - time.monotonic())
-        answers = admin.list_offsets(
-            {TopicPartition(*place): spec for place in left}, isolation_level=level, request_timeout=patience
-        )
-        for part, future in answers.items():
-            place = (part.topic, part.partition)
-            try:
-                found[place] = answered(future, patience).offset
-                refused.pop(place, None)
-            except KafkaException as error:
-                refused[place] = error.args[0]
-        left = [place for place, error in refused.items() if _passes(error, first)]
-        if not left or time.monotonic() + AGAIN_SECONDS > deadline:
+        pending = [_list_offsets(admin, asked, places, patience) for asked, places in zip(questions, left, strict=True)]
+        for (found, refused), answers in zip(known, pending, strict=True):
+            for part, future in answers.items():
+                place = (part.topic, part.partition)
+                try:
+                    found[place] = answered(future, patience).offset
+                    refused.pop(place, None)
+                except KafkaException as error:
+                    refused[place] = error.args[0]
+        left = [[place for place, error in refused.items() if _passes(error, first)] for _, refused in known]
+        if not any(left) or time.monotonic() + AGAIN_SECONDS > deadline:
             break
         first = False
         time.sleep(AGAIN_SECONDS)
         with contextlib.suppress(KafkaException):
             # A client knows the epochs of leaders from before a broker came back, and would look for new ones minutes later.
             admin.list_topics(timeout=max(0.1, deadline - time.monotonic()))
-    return found, refused
+    return known
+
+
+def _list_offsets(
+    admin: AdminClient, asked: Asked, places: Collection[Place], timeout: float
+) -> Mapping[TopicPartition, Future[Any]]:
+    if not places:
+        return {}
+    level = IsolationLevel.READ_COMMITTED if asked.committed_only else IsolationLevel.READ_UNCOMMITTED
+    return admin.list_offsets(
+        {TopicPartition(*place): asked.spec for place in places}, isolation_level=level, request_timeout=timeout
+    )
 
 
 def _passes(error: KafkaError, first: bool) -> bool:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from trunkline.bus.accounting.commits import Commits, all_committed
-from trunkline.bus.accounting.lag import PartitionLag, lags_behind
+from trunkline.bus.accounting.lag import PartitionLag
+from trunkline.bus.accounting.lagreader import lags_behind
 from trunkline.bus.accounting.outcomes import Outcomes, Waiting, of_reader, of_source
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.knownoffsets import Copy

@@ -26,6 +26,9 @@ from trunkline.core.errors import ConfigurationError, did_you_mean
 
 T = TypeVar("T")
 VERSION = 1
+STILL_SECONDS = 10.0
+STILL_LETTERS = 3
+"""A job that noted nothing for so long, and for so many letters at its rate, does not move."""
 KEPT_SECONDS = 30 * 24 * 3600.0
 """How long a job that ended stays in the list."""
 _COUNT = "redriven"
@@ -132,11 +135,18 @@ class Job:
         return None if self.progress.total is None else max(0, self.progress.total - self.progress.sent)
 
     @property
+    def rate(self) -> float | None:
+        """How many letters a second go now; None where it does not move, as when its executor was killed."""
+        rate = self.progress.rate
+        if self.progress.state is not JobState.RUNNING or not rate:
+            return None
+        silent = time.time() - (self.progress.at or 0.0)
+        return rate if silent <= max(STILL_SECONDS, STILL_LETTERS / rate) else None
+
+    @property
     def seconds_left(self) -> float | None:
         """How long it will take at its present rate; None where that is not known."""
-        if self.progress.state is not JobState.RUNNING or not self.left or not self.progress.rate:
-            return None
-        return self.left / self.progress.rate
+        return self.left / self.rate if self.left and self.rate else None
 
     def as_dict(self) -> dict[str, Any]:
         """The job as data."""

@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 
 from trunkline.bus.accounting.commits import Commits, committed
 from trunkline.bus.accounting.inputs import Inputs, inputs_of
-from trunkline.bus.accounting.lag import LagReader, PartitionLag, Unknown, summed
+from trunkline.bus.accounting.lag import PartitionLag, Unknown, summed
+from trunkline.bus.accounting.lagreader import LagReader
 from trunkline.bus.intake import Partition
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.knownoffsets import Copy
