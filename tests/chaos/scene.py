@@ -180,14 +180,15 @@ spec:
         workers: Fleet | None = None,
     ) -> None:
         """Waits until a condition holds; it is asked in a thread. Says what the workers wrote where it does not come to hold."""
-        deadline = time.monotonic() + seconds
+        deadline, asked = time.monotonic() + seconds, time.monotonic()
         while not await asyncio.to_thread(_holds, condition):
             if time.monotonic() > deadline:
                 said = workers.logs[-6000:] if workers is not None else ""
                 raise TimeoutError(f"{what} did not come to be in {seconds:g} s\n{said}")
             if workers is not None:
                 workers.revive()
-            await asyncio.sleep(pause)
+            await asyncio.sleep(max(pause, 2 * (time.monotonic() - asked)))  # what takes long is asked less often
+            asked = time.monotonic()
 
     async def until_settled(self, seconds: float, workers: Fleet | None = None) -> None:
         """Waits until the sinks' ledgers account for every event."""

@@ -262,9 +262,10 @@ class Bus:
         )
 
     async def until(self, condition: Callable[[], Any], what: str, seconds: float = 120.0) -> Any:
-        """Waits until `condition` gives something true, and gives that."""
+        """Waits until `condition` gives something true, and gives that. What takes long is asked less often."""
         deadline = time.monotonic() + seconds
         while True:
+            asked = time.monotonic()
             found = condition()
             if asyncio.iscoroutine(found):
                 found = await found
@@ -275,7 +276,7 @@ class Bus:
                     [(r.pipeline, str(r.state), r.reason, r.counts) for r in self.worker.reports] if self.worker else []
                 )
                 raise AssertionError(f"{what} did not come to be in {seconds:g} s; {standing}")
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(max(0.05, 2 * (time.monotonic() - asked)))
 
     async def until_running(self, *pipelines: str) -> None:
         """Waits until pipelines run and have their partitions."""

@@ -209,14 +209,14 @@ def test_while_it_is_not_known_whether_a_silent_worker_is_gone_that_is_said(
 ) -> None:
     monkeypatch.setattr("trunkline.bus.worker.board.STALE_SECONDS", 300.0)  # a slow machine takes its time from here on
     shell("apply", "-f", shell.write(shell.flow()), "--yes")
-    board = Board(shell.kafka, shell.names)
-    board.report(Report("big-orders", "Stream", "silent", State.RUNNING, since=time.time() - 60, at=time.time() - 9))
-    board.flush()
     member = shell.kafka.consumer(shell.names.jobs)
     try:
         member.subscribe([shell.names.jobs])
         while not member.assignment():
             member.poll(0.1)
+        board = Board(shell.kafka, shell.names)
+        board.report(Report("big-orders", "Stream", "silent", State.RUNNING, since=time.time() - 60, at=time.time()))
+        board.flush()
         result = shell("pause", "big-orders", "--timeout", "0.2")
     finally:
         member.close()

@@ -19,6 +19,7 @@ from bus_harness import ORDER, Registry, order, unframed
 from conftest import KafkaUnderTest
 
 from tests.chaos.faults.warm import WarmProcess
+from tests.remaking import make_anew
 from trunkline.bus.accounting import audit
 from trunkline.bus.deadletters import ORIGIN, REDRIVES, TOPIC_ID, DeadLetter, Failure, dead_letter_headers
 from trunkline.bus.kafka import KafkaSettings, end_offsets, produce, read_all
@@ -87,17 +88,7 @@ class Desk:
         assert producer.flush(20) == 0
 
     def make_letters_anew(self) -> None:
-        topic = self.names.dead_letters("out")
-        former = id_of_letters(self.settings, self.names, "out")
-        admin = self.settings.admin()
-        admin.delete_topics([topic], operation_timeout=20)[topic].result(20)
-
-        def remade() -> bool:
-            ensure_topics(self.settings, [TopicPlan(topic, PARTITIONS)])
-            return id_of_letters(self.settings, self.names, "out") not in {"", former}
-
-        self.until(remade, "another dead-letter topic")
-        self.until(lambda: len(end_offsets(self.settings, topic)) == PARTITIONS, "its partitions")
+        make_anew(self.settings, [TopicPlan(self.names.dead_letters("out"), PARTITIONS)])
 
     def order(self, **asked: Any) -> RedriveOrder:
         ends = end_offsets(self.settings, self.names.dead_letters("out"))
@@ -126,9 +117,11 @@ class Desk:
 
     def until(self, condition: Callable[[], Any], what: str, seconds: float = 120.0) -> Any:
         deadline = time.monotonic() + seconds
+        asked = time.monotonic()
         while not (found := condition()):
             assert time.monotonic() < deadline, f"{what} did not come to be"
-            time.sleep(0.05)
+            time.sleep(max(0.05, 2 * (time.monotonic() - asked)))  # what takes long is asked less often
+            asked = time.monotonic()
         return found
 
 

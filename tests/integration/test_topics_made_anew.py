@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,14 @@ from typing import Any
 import pytest
 from bus_harness import Bus, Endpoint, bus, delete_topic, http_connection, http_sink, order, topic_manifest
 
+from tests.remaking import make_anew
 from trunkline.bus.accounting.commits import committed
 from trunkline.bus.accounting.moves import Target
 from trunkline.bus.accounting.reconcile import PartitionCheck, reconcile
-from trunkline.bus.kafka import end_offsets
 from trunkline.bus.parking.partitions import parked_records
 from trunkline.bus.state import changelog_config
 from trunkline.bus.states import Desired, State
-from trunkline.bus.topics import TopicPlan, ensure_topics, grow_topics, topic_identities
+from trunkline.bus.topics import TopicPlan, grow_topics, topic_identities
 from trunkline.bus.worker.board import Board, Report
 from trunkline.bus.worker.reported import reported_offsets
 
@@ -44,22 +43,9 @@ spec: {{from: "{source}", start: earliest, steps: [], to: "{target}"}}
 
 async def remade(made: Bus, topic: str, partitions: int = 1, config: Mapping[str, str] | None = None) -> str:
     """Deletes a topic, makes another one of its name, and gives that one's id."""
-
-    def remake() -> str:
-        former = topic_identities(made.settings, [topic])[topic].id
-        admin = made.settings.admin()
-        admin.delete_topics([topic], operation_timeout=20)[topic].result(20)
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            # The broker may still know the former one, or already refuse it.
-            ensure_topics(made.settings, [TopicPlan(topic, partitions, config=config or {})])
-            found = topic_identities(made.settings, [topic]).get(topic)
-            if found is not None and found.id != former and len(end_offsets(made.settings, topic)) == partitions:
-                return found.id
-            time.sleep(0.02)
-        raise AssertionError(f"{topic} was not made anew")
-
-    return await asyncio.to_thread(remake)
+    plan = TopicPlan(topic, partitions, config=config or {})
+    found = await asyncio.to_thread(make_anew, made.settings, [plan])
+    return found[topic][1]
 
 
 class Orders:

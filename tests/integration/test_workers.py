@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -132,8 +133,11 @@ spec: {{from: {self.topic(f"{name}-in")}, start: earliest, steps: [{{filter: eve
     async def until(self, holds: Callable[[], bool], what: str) -> None:
         try:
             async with asyncio.timeout(180):
+                asked = time.monotonic()
                 while not await asyncio.to_thread(holds):
-                    await asyncio.sleep(0.1)  # what is waited for happens in other processes
+                    # What is waited for happens in other processes; what takes long is asked less often.
+                    await asyncio.sleep(max(0.1, 2 * (time.monotonic() - asked)))
+                    asked = time.monotonic()
         except TimeoutError:
             raise AssertionError(f"{what} did not come to be:\n{self.log()[-6000:]}") from None
 

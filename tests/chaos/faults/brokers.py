@@ -14,10 +14,11 @@ from pathlib import Path
 from tests.chaos.faults.processes import process_state
 from tests.chaos.faults.proxy import TcpProxy
 from trunkline.bus.embedded import EmbeddedKafka, EmbeddedOptions
-from trunkline.bus.embedded.options import ScramOptions
-from trunkline.bus.embedded.ports import choose_ports
-from trunkline.bus.embedded.properties import HOST
+from trunkline.bus.embedded.options import INTERNAL_USER, ScramOptions
+from trunkline.bus.embedded.ports import choose_ports, new_ports
+from trunkline.bus.embedded.properties import HOST, Ports
 
+ADMIN = "admin"
 KILL, FREEZE, STOP = "broker kill -9", "broker SIGSTOP", "broker stopped"
 
 
@@ -27,7 +28,8 @@ class Broker:
     With `proxied`, clients that use `bootstrap` talk through `proxy`: the broker has a listener of its own for them, which
     advertises the proxy's port, so that no client finds a way around it. `direct` is the listener without the proxy.
 
-    With `authorizer`, clients sign in, and only what an ACL allows is allowed; `client_options` are the administrator's.
+    With `authorizer`, clients sign in, and only what an ACL allows is allowed; `client_options` are the administrator's. Who comes by
+    `direct` may do everything and need not sign in: each time that takes a client milliseconds of the processor (8,192 hashes).
     """
 
     def __init__(
@@ -41,21 +43,25 @@ class Broker:
         self.fired: Counter[str] = Counter()
         self.home = home
         ports = choose_ports(home / "kafka" / "ports.json")
-        self.direct = f"{HOST}:{ports.client}"
+        self._usual = self.direct = f"{HOST}:{ports.client}"
         self.proxy: TcpProxy | None = None
         own = dict(overrides or {})
         if proxied:
             # The port of the talk with itself is free: it is used by brokers with users only.
             self.proxy = TcpProxy((HOST, ports.internal))
             own |= proxied_listeners(ports.client, ports.controller, [(ports.internal, self.proxy.start())])
-        scram = ScramOptions("admin", secrets.token_urlsafe(16)) if authorizer else None
+        if authorizer:
+            (port,) = new_ports(1)
+            self.direct = f"{HOST}:{port}"
+            own |= _open_listener(ports, port)
+        scram = ScramOptions(ADMIN, secrets.token_urlsafe(16)) if authorizer else None
         options = EmbeddedOptions(scram=scram, authorizer=authorizer, overrides=own, start_timeout=180.0)
         self._kafka = EmbeddedKafka(home, options)
 
     @property
     def bootstrap(self) -> str:
         """Where clients connect: the proxy, if there is one."""
-        return self.direct if self.proxy is None else f"{HOST}:{self.proxy.port}"
+        return self._usual if self.proxy is None else f"{HOST}:{self.proxy.port}"
 
     @property
     def client_options(self) -> dict[str, str]:
@@ -102,6 +108,18 @@ class Broker:
         if self.proxy is not None:
             self.proxy.stop()
         self._kafka.kill()
+
+
+def _open_listener(ports: Ports, port: int) -> dict[str, str]:
+    """A listener without a sign-in beside those of a broker with users, for administrators."""
+    usual = f"CLIENT://{HOST}:{ports.client},INTERNAL://{HOST}:{ports.internal},OPEN://{HOST}:{port}"
+    protocols = dict.fromkeys(("CLIENT", "INTERNAL", "CONTROLLER"), "SASL_PLAINTEXT") | {"OPEN": "PLAINTEXT"}
+    return {
+        "listeners": f"{usual},CONTROLLER://{HOST}:{ports.controller}",
+        "advertised.listeners": usual,
+        "listener.security.protocol.map": ",".join(f"{name}:{protocol}" for name, protocol in protocols.items()),
+        "super.users": f"User:{INTERNAL_USER};User:{ADMIN};User:ANONYMOUS",
+    }
 
 
 def proxied_listeners(client: int, controller: int, proxied: Sequence[tuple[int, int]]) -> dict[str, str]:

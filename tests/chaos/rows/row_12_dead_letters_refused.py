@@ -63,7 +63,7 @@ SMALL_BYTES = 2_000
 async def dead_letters_refused(run: Run) -> None:
     """The pipeline stops with the reason, no commit passes a bad record, and after the repair each is saved."""
     broker = await run.own_broker(authorizer=True)
-    admin = KafkaSettings(broker.bootstrap, broker.client_options)
+    admin = KafkaSettings(broker.direct)
     with HttpSinkServer(run.folder, seed=run.seed) as server:
         async with registry() as (url, client):
             world = _World(run, broker, admin, server, client)
@@ -294,9 +294,10 @@ async def _until(condition: Callable[[], object], what: str, workers: Fleet, sec
         except TrunklineError:
             return False
 
-    deadline = time.monotonic() + seconds
+    deadline, asked = time.monotonic() + seconds, time.monotonic()
     while not await asyncio.to_thread(holds):
         if time.monotonic() > deadline:
             raise TimeoutError(f"{what} did not come to be in {seconds:g} s\n{workers.logs[-4000:]}")
         workers.revive()
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(max(0.1, 2 * (time.monotonic() - asked)))  # what takes long is asked less often
+        asked = time.monotonic()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -16,13 +15,14 @@ from tests.chaos.checker import Promise
 from tests.chaos.direct import ID
 from tests.chaos.history import Acknowledged, DeadLetter, Effect, History, Sent
 from tests.integration.bus_harness import Asked, Bus, Endpoint, bus, http_connection, http_sink, order, topic_manifest
+from tests.remaking import make_anew
 from trunkline.bus.accounting.commits import committed
 from trunkline.bus.accounting.reconcile import reconcile
 from trunkline.bus.deadletters import DeadLetter as Letter
 from trunkline.bus.kafka import end_offsets, headers_of, offset_of, produce, read_all
 from trunkline.bus.redrive.transactions import Redrive
 from trunkline.bus.states import State
-from trunkline.bus.topics import TopicPlan, ensure_topics, topic_identities
+from trunkline.bus.topics import TopicPlan
 
 SINK, STREAM = "out", "copy"
 RUNNING, STOPPED = "made anew while it ran", "made anew while it was stopped"
@@ -137,20 +137,7 @@ class Play:
 
     def remake(self, topics: Iterable[str]) -> tuple[str, str]:
         """Deletes topics and makes them anew; gives the ids of the input before and after."""
-        settings, names = self.made.settings, list(topics)
-        former = {name: one.id for name, one in topic_identities(settings, names).items()}
-        admin = settings.admin()
-        for deleted in admin.delete_topics(names, operation_timeout=20).values():
-            deleted.result(20)
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            # The broker may still know the former ones, or already refuse them.
-            ensure_topics(settings, [TopicPlan(name, PARTITIONS) for name in names])
-            now = {name: one.id for name, one in topic_identities(settings, names).items()}
-            if now.keys() == former.keys() and all(now[name] != former[name] for name in names):
-                return former[self.topic], now[self.topic]
-            time.sleep(0.02)
-        raise TimeoutError(f"{names} were not made anew")
+        return make_anew(self.made.settings, [TopicPlan(name, PARTITIONS) for name in topics])[self.topic]
 
     async def until_told(self, ids: tuple[str, str]) -> None:
         """Waits until both pipelines say what happened, and claims that nothing of the new topic was touched."""
