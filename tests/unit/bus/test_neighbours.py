@@ -62,6 +62,12 @@ def test_of_several_one_speaks_for_what_nobody_has(near: Neighbours) -> None:
     assert near.speaks_for("other"), "the other worker does not have that one"
 
 
+def test_a_worker_that_lacks_what_a_pipeline_needs_speaks_for_it_only_where_no_other_has_it(near: Neighbours) -> None:
+    assert near.speaks_for("out", has_it=False)
+    hear(near, report("z"))
+    assert not near.speaks_for("out", has_it=False)
+
+
 def test_what_a_worker_wrote_itself_says_nothing_of_others(near: Neighbours) -> None:
     hear(near, report("m"))
     assert near.partitions("out") == set()

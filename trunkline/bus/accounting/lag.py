@@ -110,6 +110,7 @@ def summed(pipeline: str, lags: Collection[PartitionLag]) -> PipelineLag:
     counts = [one.records for one in lags if one.records is not None]
     ages = [one.seconds for one in lags if one.seconds is not None]
     records, seconds = sum(counts), max(ages, default=0.0)
+    # I34: what is not known of lag is no 0: a sum of nothing but what is known to be 0 says nothing of the rest.
     return PipelineLag(
         pipeline,
         len(lags),

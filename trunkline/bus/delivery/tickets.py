@@ -300,6 +300,7 @@ def _release(ledger: Ledger, commit: int, ended: Sequence[tuple[int, Outcome]]) 
 
     What was parked in an earlier epoch is not in it.
     """
+    # I35: the ledger counts as parked what is parked now, of what the commit has passed.
     counts = Counter(outcome for offset, outcome in ended if ledger.first <= offset < commit)
     for outcome, count in counts.items():
         ledger.released(outcome, count)

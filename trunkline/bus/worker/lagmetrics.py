@@ -21,6 +21,7 @@ from trunkline.bus.intake import Partition
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.knownoffsets import Copy
 from trunkline.bus.names import Names
+from trunkline.bus.states import State
 from trunkline.bus.worker.host import PipelineHost
 from trunkline.bus.worker.neighbours import Neighbours
 from trunkline.core.errors import TrunklineError
@@ -110,7 +111,11 @@ class LagMetrics:
         near = self._neighbours
         return {
             host.name: Watched(
-                tuple(host.inputs), host.commits, near.speaks_for(host.name), near.partitions(host.name), host.known
+                tuple(host.inputs),
+                host.commits,
+                near.speaks_for(host.name, has_it=host.state is not State.UNASSIGNED),
+                near.partitions(host.name),
+                host.known,
             )
             for host in self._readers()
         }

@@ -63,10 +63,11 @@ class Neighbours:
         """The partitions of a pipeline that other workers have."""
         return frozenset().union(*(said.partitions for said in self._fresh(pipeline).values()))
 
-    def speaks_for(self, pipeline: str) -> bool:
+    def speaks_for(self, pipeline: str, *, has_it: bool = True) -> bool:
         """Whether this worker, and none of the others with the pipeline, tells of what nobody has of it. All come to one answer, as far as
-        they have heard of each other."""
-        return all(self._worker < worker for worker in self._fresh(pipeline))
+        they have heard of each other. One that does not have it itself, for it lacks what it needs, tells only where no other has it."""
+        others = self._fresh(pipeline)
+        return all(self._worker < worker for worker in others) if has_it else not others
 
     def _note(self, report: Report, at: float) -> None:
         if report.worker == self._worker:
