@@ -10,7 +10,7 @@ from confluent_kafka import KafkaError
 from trunkline.bus.kafka import KafkaHealth, KafkaSettings
 from trunkline.bus.kafka.health import QUIET_SECONDS
 from trunkline.bus.kafka.refusals import KafkaUnusableError, Said, refusal
-from trunkline.core.errors import ConfigurationError
+from trunkline.core.errors import ConfigurationError, UnavailableError
 
 
 class Cluster:
@@ -24,7 +24,8 @@ class Cluster:
         monkeypatch.setattr("trunkline.bus.kafka.health.time.monotonic", lambda: self.now)
         monkeypatch.setattr("trunkline.bus.kafka.health.time.time", lambda: self.now)
         monkeypatch.setattr("trunkline.bus.kafka.health.ping", self._ping)
-        self.health = KafkaHealth(KafkaSettings("broker:9092"))
+        self.known: UnavailableError | None = None
+        self.health = KafkaHealth(KafkaSettings("broker:9092"), explain=lambda: self.known)
         monkeypatch.setattr(self.health, "_stands", lambda: self.stands)
         self.health.on_change(lambda: self.changes.append(self.code))
         self.pings = 0
@@ -151,3 +152,27 @@ def test_a_client_that_can_not_be_made_any_more_is_trouble_too(cluster: Cluster)
     cluster.look()
 
     assert cluster.code == "kafka.options"
+
+
+def test_who_runs_the_broker_knows_better_than_clients_why_nobody_answers(cluster: Cluster) -> None:
+    cluster.look()
+    begun = cluster.now
+    cluster.stands, cluster.answer = False, refused("kafka.refused")()
+    cluster.known = UnavailableError("the disk is full", where="/data", hint="make room", code="embedded.disk_full")
+    cluster.look()
+    error = cluster.health.trouble()
+    assert error is not None
+    assert (error.code, error.message, error.where, error.hint) == (
+        "embedded.disk_full",
+        "the disk is full",
+        "/data",
+        "make room",
+    )
+    assert (error.since, error.passes) == (begun, True)
+
+    cluster.known = None
+    cluster.look()
+    assert cluster.code == "kafka.away"
+    cluster.stands, cluster.answer = True, None
+    cluster.look()
+    assert cluster.changes == ["embedded.disk_full", "kafka.away", None]

@@ -1,7 +1,7 @@
 """The embedded broker: Apache Kafka as a child process, with nothing to install by hand."""
 
 from trunkline.bus.embedded.broker import EmbeddedKafka
-from trunkline.bus.embedded.condition import BrokerCondition, broker_trouble, measure, read_condition
+from trunkline.bus.embedded.condition import BrokerCondition, broker_trouble, measure, read_condition, trouble_of
 from trunkline.bus.embedded.jars import Jar, OnProgress, Progress, cache_folder, ensure_jars
 from trunkline.bus.embedded.keeper import BrokerKeeper
 from trunkline.bus.embedded.options import KAFKA_VERSION, EmbeddedOptions, ScramOptions
@@ -24,4 +24,5 @@ __all__ = [
     "find_running",
     "measure",
     "read_condition",
+    "trouble_of",
 ]

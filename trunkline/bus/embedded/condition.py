@@ -102,6 +102,12 @@ def broker_trouble(home: Path) -> UnavailableError | None:
     return found.trouble if found is not None else None
 
 
+def trouble_of(home: Path, bootstrap: str) -> UnavailableError | None:
+    """As `broker_trouble`, for who uses the broker at an address: nothing where that is not the embedded one of this folder."""
+    found = read_condition(home)
+    return found.trouble if found is not None and found.bootstrap == bootstrap else None
+
+
 def measure(home: Path, bootstrap: str) -> None:
     """Sets the metrics of the embedded broker that a worker uses; nothing where it uses another one."""
     found = read_condition(home)

@@ -19,7 +19,7 @@ from confluent_kafka.admin import AdminClient
 from trunkline.bus.kafka.probe import ping
 from trunkline.bus.kafka.refusals import KINDS, KafkaUnusableError, Said
 from trunkline.bus.kafka.settings import KafkaSettings, serve_admins
-from trunkline.core.errors import TrunklineError
+from trunkline.core.errors import TrunklineError, UnavailableError
 from trunkline.core.log import get_logger
 
 log = get_logger(__name__)
@@ -53,11 +53,20 @@ class KafkaHealth:
     retriable: clients reconnect by themselves, so a pipeline need not be restarted for it. One that restarts anyway, because a call
     failed meanwhile, should show this error instead of that of its call (which says only "transport failure"), and start again when
     `on_change` tells that it ended.
+
+    `explain` may know better than clients can why nobody answers, such as who runs the broker: its error is told in place of theirs.
     """
 
-    def __init__(self, settings: KafkaSettings, *, every: float = EVERY_SECONDS) -> None:
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        *,
+        every: float = EVERY_SECONDS,
+        explain: Callable[[], UnavailableError | None] = lambda: None,
+    ) -> None:
         self.settings = replace(settings, health=self)
         self._every = every
+        self._explain = explain
         self._error: KafkaUnusableError | None = None
         self._answered_at: float | None = None
         self._begun = time.monotonic()
@@ -168,8 +177,13 @@ class KafkaHealth:
                 listener()
 
     def _with_history(self, error: KafkaUnusableError, before: KafkaUnusableError | None) -> KafkaUnusableError:
-        """The error with the time of its begin; of a broker that answered before, it is said that it went away."""
-        if self._answered_at is not None and error.code in _WENT_AWAY:
+        """The error with the time of its begin, and in the words of who knows its cause; of a broker that answered before, it is said that
+        it went away."""
+        known = self._explain()
+        if known is not None:
+            error = KafkaUnusableError(known.message, where=known.where, hint=known.hint, code=known.code)
+            error.passes = True
+        elif self._answered_at is not None and error.code in _WENT_AWAY:
             kind = KINDS["kafka.away"]
             error = KafkaUnusableError(
                 f"the Kafka broker has gone away: {error.message}", hint=kind.hint, code=kind.code
