@@ -67,8 +67,16 @@ class Up:
         return sorted(json.loads(line)["id"] for file in files for line in file.read_text().splitlines())
 
     def metrics(self) -> str:
+        return self._asked("metrics")
+
+    def causes(self) -> set[str | None]:
+        """The causes that a worker gives for what its pipelines wait for."""
+        pipelines = json.loads(self._asked("status"))["pipelines"]
+        return {(one.get("cause") or {}).get("code") for one in pipelines}
+
+    def _asked(self, path: str) -> str:
         api = json.loads((self.home / "endpoint.json").read_text())["api"]
-        with urllib.request.urlopen(f"{api}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"{api}/{path}", timeout=10) as answer:
             return str(answer.read().decode())
 
     def log(self) -> str:
@@ -119,6 +127,7 @@ async def test_a_disk_that_fills_up_is_said_everywhere_and_room_alone_mends_it(u
             assert f"free on the file system at {up.disk}" in said, said
             assert "needs 100 MB" in said
             assert command == ["status"] or (code, "error[embedded.disk_full]" in said) == (3, True)
+        await up.until(lambda: up.causes() == {"embedded.disk_full"}, "the cause at each pipeline")
         metrics = await asyncio.to_thread(up.metrics)
         assert "trunkline_embedded_broker_up 0.0" in metrics
         assert 'trunkline_embedded_broker_fault{code="embedded.disk_full"} 1.0' in metrics

@@ -38,13 +38,12 @@ def judge_beside(
 
 
 def registered_schemas(registry: RegistryClient) -> Registered:
-    """Asks the registry for the schemas of topics, each subject once. Raises what the registry says."""
+    """Asks the registry for the schemas of subjects. Raises what the registry says."""
     known: list[frozenset[str]] = []
 
-    def latest(topic: str) -> Any | None:
+    def latest(subject: str) -> Any | None:
         if not known:
             known.append(frozenset(registry.subjects()))
-        subject = f"{topic}-value"
         if subject not in known[0]:
             return None
         try:

@@ -38,7 +38,7 @@ OTHERS = {"slack": SLACK, "google_sheets": SHEETS, "salesforce": SALESFORCE, "sf
 
 def judged(text: str, **known: Any) -> Findings:
     """What is found where a registry has nothing, unless `registered` says otherwise."""
-    known.setdefault("registered", lambda _topic: None)
+    known.setdefault("registered", lambda _subject: None)
     return examine(gather_text(text, "shop.yaml"), schema_check=Schema, **known)
 
 
@@ -228,7 +228,7 @@ def test_a_source_can_not_write_to_a_topic_without_a_schema_and_a_registry_may_h
     problem = only(text)
     assert (problem.field, problem.code) == ("spec.to[0].topic", "manifest.no_schema")
     order = {"type": "record", "name": "Order", "fields": [{"name": "id", "type": "long"}]}
-    assert judged(text, registered={"bare": order}.get).problems == []
+    assert judged(text, registered={"bare-value": order}.get).problems == []
     assert judged(text, registered=None).problems == []
     assert (
         judged(text.replace("metadata: {name: bare}", "metadata: {name: bare}\nspec: {external: true}")).problems == []
@@ -312,7 +312,7 @@ def test_a_changed_value_needs_a_schema_to_be_written_with(step: str, bad: bool,
         '{"type": "record", "name": "Bill", "fields": [{"name": "id", "type": "long"}]}'
     )
     (tmp_path / "shop.yaml").write_text(broken("filter: event.id > 3", step))
-    found = examine(gather_files([tmp_path]), registered=lambda _topic: None)
+    found = examine(gather_files([tmp_path]), registered=lambda _subject: None)
     assert bool(found.problems) == bad, found.problems
     if bad:
         (problem,) = found.problems

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.memory import DEFAULT_MEMORY
 from trunkline.bus.names import Names
+from trunkline.core.errors import UnavailableError
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,3 +24,5 @@ class WorkerSettings:
     api: tuple[str, int] = ("127.0.0.1", 0)
     ingress: tuple[str, int] = ("127.0.0.1", 0)
     memory: int = DEFAULT_MEMORY
+    explain: Callable[[], UnavailableError | None] = lambda: None
+    """Why nobody answers at the cluster's address, where somebody knows better than Kafka's clients."""

@@ -64,7 +64,7 @@ class Worker:
     def __init__(
         self, settings: WorkerSettings, *, extend_api: Callable[[web.Application, Worker], None] | None = None
     ) -> None:
-        self._health = KafkaHealth(settings.kafka)
+        self._health = KafkaHealth(settings.kafka, explain=settings.explain)
         self._settings = settings = replace(settings, kafka=self._health.settings)
         self._extend_api = extend_api
         kafka, names = settings.kafka, settings.names

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from trunkline.bus.embedded import measure
+from trunkline.bus.embedded import measure, trouble_of
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.worker.settings import WorkerSettings
 from trunkline.bus.worker.worker import Worker
@@ -42,6 +42,7 @@ async def one_worker(session: Session, options: ServeOptions, kafka: KafkaSettin
         api=options.api,
         ingress=options.ingress,
         memory=options.memory,
+        explain=partial(trouble_of, home, kafka.bootstrap),
     )
     if slot is not None:
         _stop_with_parent(stop)

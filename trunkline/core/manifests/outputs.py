@@ -20,7 +20,7 @@ from trunkline.core.uses import MISSING_FIELD, Columns, check_use
 NO_SCHEMA = "manifest.no_schema"
 
 Registered = Callable[[str], Any | None]
-"""The schema that a registry has for the values of a topic, None where it has none."""
+"""The latest schema that a registry has of a subject, None where it has none."""
 
 
 class KnownSchemas:
@@ -61,7 +61,7 @@ class KnownSchemas:
         if self._registered is None or topic.endswith(".*") or topic in self.doubtful:
             return None
         if topic not in self._found:
-            self._found[topic] = self._registered(topic)
+            self._found[topic] = self._registered(self._project.subject_of(topic))
         return self._found[topic]
 
 
