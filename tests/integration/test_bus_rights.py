@@ -1,15 +1,16 @@
-"""A worker whose user may not do all that its pipelines need: they say so, instead of standing still as if all were well."""
+"""A worker whose user is refused, or may not do all that its pipelines need: they say so, instead of standing still as if all were well."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import aiohttp
 import pytest
 import pytest_asyncio
-from bus_harness import Bus, Registry, topic_manifest
+from bus_harness import Bus, Endpoint, Registry, http_connection, http_sink, order, topic_manifest
 from confluent_kafka.admin import (
     AclBinding,
     AclOperation,
@@ -20,6 +21,7 @@ from confluent_kafka.admin import (
     ScramMechanism,
     UserScramCredentialUpsertion,
 )
+from structlog.testing import capture_logs
 
 from tests.integration.kafka_listeners import ManyListeners, scram
 from trunkline.bus.names import Names
@@ -49,8 +51,12 @@ class Rights:
 
     def __init__(self, listeners: ManyListeners) -> None:
         self._admin = listeners.settings("OPEN").admin()
+        self.set_password(PASSWORD)
+
+    def set_password(self, password: str) -> None:
+        """Changes the password of the worker's user."""
         credential = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
-        user = UserScramCredentialUpsertion(USER, credential, PASSWORD.encode())
+        user = UserScramCredentialUpsertion(USER, credential, password.encode())
         self._admin.alter_user_scram_credentials([user])[USER].result(15)
 
     def grant(self, *names: str) -> None:
@@ -94,6 +100,14 @@ async def running(rights: Rights, listeners: ManyListeners, tmp_path: Path) -> A
     yield made
     await made.close()
     await registry.stop()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def endpoint() -> AsyncIterator[Endpoint]:
+    made = Endpoint()
+    await made.start()
+    yield made
+    await made.stop()
 
 
 def schedule(name: str, topic: str) -> str:
@@ -153,6 +167,48 @@ spec:
 
         async def failed() -> bool:
             cause = running.report("hooks").cause
-            return await status() != 202 and cause is not None and cause.code == "kafka.denied_topic"
+            return await status() == 503 and cause is not None and cause.code == "kafka.denied_topic"
 
         await running.until(failed, "the source says why")
+        for _ in range(20):
+            assert await status() == 503, "a 404 would have senders give up"
+            await asyncio.sleep(0.02)
+
+
+async def test_a_password_changed_under_a_worker_is_named_and_nothing_is_lost(
+    running: Bus, rights: Rights, listeners: ManyListeners, endpoint: Endpoint
+) -> None:
+    await asyncio.to_thread(rights.grant, "topics", "transactions", "groups")
+    topic = running.name("orders")
+    await running.start(
+        topic_manifest(topic) + http_connection("peer", endpoint.url) + http_sink("delivered", topic, connection="peer")
+    )
+    await running.until_running("delivered")
+    begun = [order(number, "early") for number in range(5)]
+    await running.send_orders(topic, begun)
+    await running.until(lambda: len(endpoint.effects) == len(begun), "the first orders are delivered")
+
+    def cause() -> str | None:
+        found = running.report("delivered").cause
+        return found.code if found is not None else None
+
+    with capture_logs() as logged:
+        await asyncio.to_thread(rights.set_password, "another")
+        await asyncio.to_thread(listeners.broker.stop)
+        await asyncio.to_thread(listeners.broker.start)
+        await running.until(lambda: cause() == "kafka.authentication", "the refused password is the cause", 60)
+        warned = [one for one in logged if one["log_level"] == "warning" and one.get("code") == "kafka.authentication"]
+        assert warned, "what the clients said is in the log"
+        assert len(warned) < 10, "it is no flood"
+    found = running.report("delivered").cause
+    assert found is not None
+    assert listeners.address("CLIENT") in found.reason
+    assert "SASL_PASSWORD" in (found.hint or "")
+    assert PASSWORD not in str(found)
+    outside = replace(running, settings=listeners.settings("OPEN"))
+    late = [order(number, "late") for number in range(5, 55)]
+    await outside.send_orders(topic, late)
+
+    await asyncio.to_thread(rights.set_password, PASSWORD)
+    await running.until(lambda: cause() is None, "there is no cause any more", 60)
+    await running.until(lambda: len(endpoint.effects) == len(begun) + len(late), "every order is delivered", 90)

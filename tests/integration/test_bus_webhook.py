@@ -273,16 +273,32 @@ async def test_a_body_whose_encoding_can_not_be_read_is_refused_in_the_form_of_e
     assert (found, list(answer)) == (status, ["error"])
 
 
-async def test_a_path_of_no_source_is_not_found_and_a_paused_source_says_so(sender: Sender) -> None:
+@pytest.mark.parametrize(("desired", "state"), [(Desired.PAUSED, State.PAUSED), (Desired.STOPPED, State.STOPPED)])
+async def test_a_path_of_no_source_is_not_found_and_one_that_does_not_run_now_says_so(
+    sender: Sender, desired: Desired, state: State
+) -> None:
     made = sender.bus
     assert (await sender.post("/hooks/nobody", _body(9)))[0] == 404
-    await made.wish("orders", Desired.PAUSED)
-    await made.until(lambda: made.report("orders").state is State.PAUSED, "paused")
+    await made.wish("orders", desired)
+    await made.until(lambda: made.report("orders").state is state, str(state))
     status, _, headers = await sender.post("/hooks/orders", _body(6))
     assert (status, headers["Retry-After"]) == (503, "5")
     await made.wish("orders", Desired.RUNNING)
     await made.until(lambda: made.report("orders").state is State.RUNNING, "running")
-    assert (await sender.post("/hooks/orders", _body(6)))[0] == 202
+    await made.until(lambda: _listening(made, "orders"), "it listens")
+    assert (await sender.post("/hooks/orders", _body(6)))[0] in {200, 202}
+
+
+async def test_the_path_of_a_source_that_was_removed_is_not_found(sender: Sender) -> None:
+    made, passing = sender.bus, _source("passing", f'"{sender.bus.name("orders")}"')
+    await made.add(passing)
+    await made.until(lambda: _listening(made, "passing"), "the source listens")
+    await made.remove(passing)
+
+    async def not_found() -> bool:
+        return (await sender.post("/hooks/passing", _body(9)))[0] == 404
+
+    await made.until(not_found, "its path is nobody's")
 
 
 async def test_many_requests_at_once_are_each_answered_and_each_published_once(sender: Sender) -> None:

@@ -23,6 +23,10 @@ class Receiver(Protocol):
     """Who answers the requests to one path."""
 
     @property
+    def pipeline(self) -> str:
+        """The pipeline that it is."""
+
+    @property
     def source(self) -> PushSource:
         """The plug-in, for its path and its limits."""
 
@@ -38,18 +42,26 @@ class Ingress:
         self.bodies = Bodies(Shares().bodies)
         self._ports = ports
         self._sources: dict[str, Receiver] = {}
+        self._resting: dict[str, str] = {}
+        """The pipelines that don't run now and will again, by their paths."""
         self._runner: web.ServerRunner | None = None
         self.url = ""
 
     async def add(self, receiver: Receiver) -> None:
         """Serves the path of a push source. Raises `UnavailableError` when the port is taken."""
         await self._listen()
+        self.forget(receiver.pipeline)  # it may have had another path
         self._sources[receiver.source.path] = receiver
 
     def remove(self, receiver: Receiver) -> None:
-        """Serves it no more: 404 from now on."""
+        """Serves it no more until it is added again: senders are told to come again, since a 404 would have them give up."""
         if self._sources.get(receiver.source.path) is receiver:
             del self._sources[receiver.source.path]
+            self._resting[receiver.source.path] = receiver.pipeline
+
+    def forget(self, pipeline: str) -> None:
+        """A pipeline that does not run is not to run any more: 404 from now on."""
+        self._resting = {path: one for path, one in self._resting.items() if one != pipeline}
 
     async def _listen(self) -> None:
         if self._runner is not None:
@@ -76,6 +88,8 @@ class Ingress:
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         receiver = self._sources.get(request.path)
+        if receiver is None and request.path in self._resting:
+            return _response(unavailable("the source is not running"))
         if receiver is None:
             return _response(Answer(404, b'{"error":"no source has this path"}'))
         taken = Taken(self.bodies)

@@ -98,6 +98,11 @@ class PushRuntime:
         self._seconds = histogram("trunkline_transaction_seconds").labels(pipeline)
 
     @property
+    def pipeline(self) -> str:
+        """See `Receiver`."""
+        return self._pipeline
+
+    @property
     def source(self) -> PushSource:
         """The plug-in, for its path and its limits."""
         return self._source

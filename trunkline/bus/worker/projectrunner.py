@@ -294,6 +294,8 @@ class ProjectRunner:
         if late:
             log.error("a pipeline did not end in time", pipeline=host.name)
             running.cancel()
+        if removed:
+            self._shared.ingress.forget(host.name)
         self._left(host, removed)
         if self._leaving.get(host.name, (None, None))[1] is asyncio.current_task():
             del self._leaving[host.name]
