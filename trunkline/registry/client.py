@@ -51,8 +51,6 @@ class RegistryClient:
         self._unknown: dict[int, tuple[float, RejectedError]] = {}
         self._subjects: dict[int, set[str]] = {}
         """The subjects that an id is known to be of: there may be more."""
-        self._not_of: dict[tuple[int, str], float] = {}
-        """When (monotonic) it may be asked again whether an id is of a subject that it was not of."""
         self._lock = threading.Lock()
 
     @property
@@ -102,23 +100,14 @@ class RegistryClient:
             ) from error
 
     def is_of(self, schema: Schema, subject: str) -> bool:
-        """See `SubjectSource.is_of`. What is true stays true; what is not is asked again after some seconds, and at once of a subject that
-        does not exist yet."""
+        """See `SubjectSource.is_of`. What is true stays true; what is not is asked again."""
         schema_id = schema.id or 0
         if subject in self._subjects.get(schema_id, ()):
             return True
-        if time.monotonic() < self._not_of.get((schema_id, subject), 0.0):
-            return False
         found = subject in self._asked_subjects(schema_id) or self._looked_up(schema_id, subject)
-        exists = found or self.has_subject(subject)
-        with self._lock:
-            if found:
+        if found:
+            with self._lock:
                 self._subjects.setdefault(schema_id, set()).add(subject)
-                self._not_of.pop((schema_id, subject), None)
-            elif exists:
-                if len(self._not_of) > 10_000:
-                    self._not_of.clear()
-                self._not_of[schema_id, subject] = time.monotonic() + UNKNOWN_FOR
         return found
 
     def subjects_of(self, schema: Schema) -> list[str]:
@@ -210,7 +199,7 @@ class RegistryClient:
     def forget(self) -> None:
         """Everything is asked anew from now on."""
         with self._lock:
-            for kept in (self._by_id, self._by_fingerprint, self._unknown, self._subjects, self._not_of):
+            for kept in (self._by_id, self._by_fingerprint, self._unknown, self._subjects):
                 kept.clear()
 
     def subjects(self) -> list[str]:

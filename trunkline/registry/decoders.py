@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 from trunkline.core.subjects import Subjects
-from trunkline.registry.belonging import require_belonging
+from trunkline.registry.belonging import Belonging
 from trunkline.registry.client import RegistryClient
 from trunkline.registry.codec import Decoder
 
@@ -28,6 +27,6 @@ class Decoders:
         found = self._found.get(topic)
         if found is None:
             subjects = replace(self._subjects_of(topic), lenient=True)
-            belongs = partial(require_belonging, source=self._registry, subjects=subjects) if topic else None
+            belongs = Belonging(self._registry, subjects) if topic else None
             found = self._found[topic] = Decoder(self._registry, belongs=belongs)
         return found

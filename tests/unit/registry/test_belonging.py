@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import pytest
@@ -10,8 +9,8 @@ from aiohttp import web
 
 from trunkline.core.errors import ConfigurationError, RejectedError, RetriableError
 from trunkline.core.subjects import Subjects, full_name, pattern_of
-from trunkline.registry import client as client_module
-from trunkline.registry.belonging import require_belonging
+from trunkline.registry import belonging
+from trunkline.registry.belonging import Belonging
 from trunkline.registry.client import RegistryClient
 from trunkline.registry.codec import Decoder
 from trunkline.registry.rules import delete_subject, register, set_level
@@ -32,7 +31,7 @@ async def _filled(registry: Registry) -> None:
 
 def _decoder(client: RegistryClient, topic: str, *patterns: str, lenient: bool = False) -> Decoder:
     subjects = Subjects(topic, patterns or ("{topic}-value",), lenient)
-    return Decoder(client, belongs=partial(require_belonging, source=client, subjects=subjects))
+    return Decoder(client, belongs=Belonging(client, subjects))
 
 
 async def test_an_id_of_another_subject_is_refused_with_both_named(registry: Registry, client: RegistryClient) -> None:
@@ -59,6 +58,19 @@ async def test_what_is_known_to_belong_is_asked_once(registry: Registry, client:
     assert registry.requests == asked
 
 
+async def test_a_topic_full_of_foreign_records_asks_no_more_than_one_of_them(
+    registry: Registry, client: RegistryClient
+) -> None:
+    await _filled(registry)
+    decoder = _decoder(client, "orders")
+    asked = []
+    for _ in range(3):
+        with pytest.raises(RejectedError):
+            await apart(decoder.decode, frame(2, b"\x06Ann"))
+        asked.append(registry.requests)
+    assert asked == asked[:1] * 3
+
+
 async def test_what_does_not_belong_is_asked_again_and_may_be_registered_later(
     registry: Registry, client: RegistryClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,8 +81,8 @@ async def test_what_does_not_belong_is_asked_again_and_may_be_registered_later(
         with pytest.raises(RejectedError):
             await apart(decoder.decode, frame(2, b"\x06Ann"))
     await registry.store.write(register("orders-value", Schema(PAYEE).text))
-    later = client_module.time.monotonic() + client_module.UNKNOWN_FOR + 1
-    monkeypatch.setattr(client_module.time, "monotonic", lambda: later)
+    later = belonging.time.monotonic() + belonging.REFUSED_FOR + 1
+    monkeypatch.setattr(belonging.time, "monotonic", lambda: later)
     assert (await apart(decoder.decode, frame(2, b"\x06Ann")))[1] == {"payee": "Ann"}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import orjson
@@ -15,7 +14,7 @@ from trunkline.core.casting import Caster, compile_caster
 from trunkline.core.errors import ConfigurationError, RejectedError
 from trunkline.core.expressions import Expression
 from trunkline.core.subjects import Subjects
-from trunkline.registry.belonging import require_belonging
+from trunkline.registry.belonging import Belonging
 from trunkline.registry.client import RegistryClient
 from trunkline.registry.codec import Decoder, Encoder
 from trunkline.registry.decoders import SubjectsOf
@@ -93,7 +92,7 @@ class Editor:
     def _target(self, letter: DeadLetter) -> _Target:
         topic = letter.first_origin[0]
         subjects = replace(self._subjects_of(topic), lenient=True)
-        belongs = partial(require_belonging, source=self._registry, subjects=subjects)
+        belongs = Belonging(self._registry, subjects)
         subject = subjects.of(self._record_of(letter, belongs) if "{record}" in subjects.patterns[0] else "")[0]
         found = self._targets.get(subject)
         if found is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any, Literal
 
 from trunkline.bus.kafka import KafkaSettings
@@ -15,7 +14,7 @@ from trunkline.core.contracts import PushSource, Source
 from trunkline.core.errors import ConfigurationError, RejectedError
 from trunkline.core.manifests import Project
 from trunkline.core.subjects import DEFAULT_SUBJECT, filled
-from trunkline.registry.belonging import require_belonging
+from trunkline.registry.belonging import Belonging
 from trunkline.registry.client import RegistryClient
 from trunkline.registry.codec import Decoder, Encoder
 from trunkline.registry.schema import Schema
@@ -98,7 +97,7 @@ class Topics:
             declared = self._project.schema_of(topic)
             reader = self.schema(topic) if declared is not None else None
             trust = manifest.spec.trust if manifest is not None else "internal"
-            belongs = partial(require_belonging, source=self._registry, subjects=self._project.subjects_of(topic))
+            belongs = Belonging(self._registry, self._project.subjects_of(topic))
             found = self._decoders[topic] = Decoder(self._registry, reader=reader, trust=trust, belongs=belongs)
         return found
 
