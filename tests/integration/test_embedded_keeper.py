@@ -168,8 +168,11 @@ def test_a_full_disk_is_named_with_what_is_needed_and_with_room_the_broker_is_ba
     assert f"free on the file system at {up.home.parent}" in refused.value.message
     assert "needs 100 MB" in refused.value.message
     ballast.unlink()
+    (up.home / "broker.json").write_text("{", encoding="utf-8")
+    (up.home / "kafka" / "ports.json").write_text("[]", encoding="utf-8")
     up.until(lambda: up.look() is None)
     assert producer.flush(60) == 0
+    assert Session(home_option=str(up.home)).kafka().bootstrap == up.config["bootstrap.servers"]
 
     measure(up.home, up.config["bootstrap.servers"])
     assert REGISTRY.get_sample_value("trunkline_embedded_broker_up") == 1
@@ -178,6 +181,7 @@ def test_a_full_disk_is_named_with_what_is_needed_and_with_room_the_broker_is_ba
     assert sorted(up.values()) == sorted(b"%08d" % number for number in range(sent))
 
 
+@pytest.mark.slow
 def test_a_broker_that_hangs_is_killed_in_the_end_and_back_at_its_address_whatever_became_of_its_notes(
     up: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:
