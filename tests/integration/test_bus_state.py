@@ -15,6 +15,7 @@ from tests.remaking import make_anew
 from trunkline.bus.kafka import KafkaSettings, produce
 from trunkline.bus.state import Changelog, Changes, Entry, StateStore, changelog, changelog_config
 from trunkline.bus.topics import TopicPlan, ensure_topics, topic_states
+from trunkline.core.errors import RetriableError
 
 pytestmark = pytest.mark.kafka
 
@@ -165,6 +166,26 @@ def test_what_the_copy_of_a_changelog_that_was_deleted_and_made_anew_has_is_put_
     anew = remembering.open("b")
     assert _content(anew) == {"a": "1"}
     anew.close()
+
+
+def test_the_copy_of_a_changelog_that_is_deleted_or_made_anew_meanwhile_is_not_thrown_away(
+    remembering: Remembering,
+) -> None:
+    store = remembering.open()
+    remembering.commit(_changed(store, a="1"))
+    store.close()
+    former = remembering.changelog()  # what a worker looked at just before
+    make_anew(remembering.settings, [TopicPlan(remembering.topic, 2, config=changelog_config(2**20))])
+    with pytest.raises(RetriableError, match="was made anew while its stores were opened"):
+        former.open([0])
+    again = remembering.open()
+    assert _content(again) == {"a": "1"}
+    again.close()
+    deleted = remembering.changelog()
+    remembering.settings.admin().delete_topics([remembering.topic], operation_timeout=20)[remembering.topic].result(20)
+    with pytest.raises(RetriableError, match="was deleted while its stores were opened"):
+        deleted.open([0])
+    assert (remembering.home / "a" / "0").exists()
 
 
 def test_a_checkpoint_that_stands_beyond_the_changelogs_end_is_thrown_away(remembering: Remembering) -> None:

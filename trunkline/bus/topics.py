@@ -184,7 +184,7 @@ def ensure_topics(settings: KafkaSettings, plans: Iterable[TopicPlan]) -> list[D
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise translate(error, f"the topic {name} can't be created") from error
-        _wait_for(settings, [plan.name for plan in missing])
+        _wait_for(settings, dict.fromkeys((plan.name for plan in missing), 1))
     return [
         difference for plan in plans if plan.name in existing for difference in _differences(plan, existing[plan.name])
     ]
@@ -206,6 +206,7 @@ def grow_topics(settings: KafkaSettings, wanted: Mapping[str, int]) -> None:
         except KafkaException as error:
             if error.args[0].code() != KafkaError.INVALID_PARTITIONS:  # another worker was faster
                 raise translate(error, f"the topic {name} can't be given more partitions") from error
+    _wait_for(settings, wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,12 +274,15 @@ def matching_topics(settings: KafkaSettings, patterns: Iterable[str]) -> list[st
     )
 
 
-def _wait_for(settings: KafkaSettings, names: list[str]) -> None:
-    """A topic that was just created may not be in every broker's metadata yet."""
+def _wait_for(settings: KafkaSettings, partitions: Mapping[str, int]) -> None:
+    """Topics or partitions that were just created may not be in every broker's metadata yet: waits for so many of each topic."""
     deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
         known = topics_of(settings, timeout=TIMEOUT)
-        if all(name in known and all(part.leader >= 0 for part in known[name].partitions.values()) for name in names):
+        found = {
+            name: [part.leader >= 0 for part in known[name].partitions.values()] for name in partitions if name in known
+        }
+        if all(len(found.get(name, ())) >= count and all(found[name]) for name, count in partitions.items()):
             return
         time.sleep(0.05)
 

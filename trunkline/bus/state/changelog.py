@@ -22,7 +22,7 @@ from trunkline.bus.kafka import (
 )
 from trunkline.bus.state.entry import Entry, Record
 from trunkline.bus.state.store import Identity, StateStore
-from trunkline.bus.topics import COMPACTED, KEPT_DELETIONS, NEVER_EXPIRES, TOMBSTONE_MS
+from trunkline.bus.topics import COMPACTED, KEPT_DELETIONS, NEVER_EXPIRES, TOMBSTONE_MS, topic_identities
 from trunkline.core.errors import RetriableError
 from trunkline.core.log import get_logger
 from trunkline.core.metrics import gauge
@@ -71,10 +71,10 @@ class Changelog:
             with closing(self.settings.reader(eof=True)) as reader:
                 for partition in wanted:
                     self._put_back(reader, partition)
-                ends = end_offsets(self.settings, self.topic)
+                ends = self._ends(wanted)
                 for partition in wanted:
-                    opened[partition] = self._usable(reader, partition, ends.get(partition, 0))
-                    self._replay(reader, opened[partition], ends.get(partition, 0))
+                    opened[partition] = self._usable(reader, partition, ends[partition])
+                    self._replay(reader, opened[partition], ends[partition])
         except BaseException:
             for store in opened.values():
                 store.close()
@@ -87,9 +87,28 @@ class Changelog:
 
     def catch_up(self, store: StateStore) -> None:
         """Brings an open store up to the stable end: after a transaction of which nobody knows whether it committed."""
-        end = end_offsets(self.settings, self.topic).get(store.identity.partition, 0)
+        partition = store.identity.partition
+        end = self._ends([partition])[partition]
         with closing(self.settings.reader(eof=True)) as reader:
             self._replay(reader, store, end)
+
+    def _ends(self, partitions: Iterable[int]) -> dict[int, int]:
+        """Where the partitions end. Raises `RetriableError` where the topic was deleted or made anew since it was looked at.
+
+        Such a topic seems to end before the copies of the former one, which would be thrown away, and they may be all that is left.
+        """
+        ends = end_offsets(self.settings, self.topic)
+        # Asked after the ends: a topic that still is the same one was so when they were asked for.
+        now = topic_identities(self.settings, [self.topic]).get(self.topic)
+        if now is None or now.id != self.topic_id or not ends.keys() >= set(partitions):
+            became = "made anew" if now is not None and now.id != self.topic_id else "deleted"
+            raise RetriableError(
+                f"the changelog {self.topic} was {became} while its stores were opened",
+                where=self.topic,
+                hint="nothing is lost: the pipeline goes on with the new one, into which it puts back what the worker still has",
+                code="state.changelog_changed",
+            )
+        return {partition: ends[partition] for partition in partitions}
 
     def _put_back(self, reader: Consumer, partition: int) -> None:
         """Writes what only a copy of a former changelog has: that one was deleted, and the copy is all that is left of it.
@@ -101,7 +120,7 @@ class Changelog:
             return
         try:
             first = watermarks(reader, self.topic, partition)[0]
-            end = end_offsets(self.settings, self.topic).get(partition, 0)
+            end = self._ends([partition])[partition]
             newer = {message.key() for message in read_range(reader, self.topic, partition, first, end)}
             count = self._write(partition, ((key, entry) for key, entry in copy.items() if key not in newer))
         finally:
