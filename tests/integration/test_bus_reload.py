@@ -130,6 +130,28 @@ async def test_a_new_version_that_cannot_open_leaves_the_one_before_running(
     assert running.report("out").cause is None
 
 
+async def test_of_two_versions_in_a_row_the_last_one_runs(applied: Applied, endpoint: Endpoint) -> None:
+    running, topic = applied.bus, applied.bus.name("orders")
+    await applied.apply(out=applied.sink("out", topic))
+    await applied.until("out", State.RUNNING)
+    assert running.worker is not None
+    (host,) = running.worker.hosts
+    endpoint.hold = asyncio.Event()
+    await running.send_orders(topic, [order(1)])
+    await running.until(lambda: endpoint.ids("/out") == [1], "a call under way")
+    await applied.apply(out=applied.sink("out", topic, config=", headers: {x-key: second}"))
+    await running.until(lambda: host._ready is not None, "the second version waits for the call")
+    second = host._ready
+    await applied.apply(out=applied.sink("out", topic, config=", headers: {x-key: third}"))
+    await running.until(lambda: host._ready not in {None, second} or host._runtime is None, "the third one is there")
+    endpoint.hold.set()
+    endpoint.hold = None
+    await running.until(lambda: running.report("out").version == running.report("out").wanted, "renewed")
+    await running.send_orders(topic, [order(2)])
+    await running.until(lambda: 2 in endpoint.ids("/out"), "delivered")
+    assert endpoint.to("/out")[-1].headers["x-key"] == "third"
+
+
 async def test_a_changed_owner_or_label_restarts_nothing(applied: Applied) -> None:
     running, topic = applied.bus, applied.bus.name("orders")
     text = applied.sink("out", topic)

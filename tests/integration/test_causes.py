@@ -84,11 +84,6 @@ def wished(desired: Desired = Desired.RUNNING, *, restart: bool = False) -> Act:
     return wish
 
 
-async def mended_and_restarted(scene: Scene) -> None:
-    await mended(scene)
-    await scene.bus.wish(scene.name, restart=True)
-
-
 async def unlimited(scene: Scene) -> None:
     """The account allows more from now on."""
     await scene.bus.remove(scene.manifests)
@@ -192,7 +187,7 @@ CASES = {
     ),
     "401": Case(
         answering(401),
-        mended_and_restarted,
+        mended,
         "http.unauthorized",
         "answered 401",
         state=State.FAILED,

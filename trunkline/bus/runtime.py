@@ -51,6 +51,8 @@ class RuntimeReport:
     breaker: str = ""
     """How the breaker of a sink's account stands; empty where there is none."""
     cause: Cause | None = None
+    untried: bool = False
+    """Whether the first call of this run, or its first poll, is still under way: until it ends nobody knows whether more go."""
 
 
 class Runtime(Protocol):

@@ -4,6 +4,7 @@
 * `UnavailableError`: something around us is missing or down (a broker, a file system, Java). Exit code 3.
 * `FatalError`: the pipeline stops with the reason and holds its offsets (a 401, a closed account). Exit code 3.
 * `HaltError`: a fatal one after which only a person starts the pipeline again (too many dead letters).
+* `DefectError`: a fatal one that only other code mends (a plug-in that raises what it should not).
 * `RetriableError`: the same call may succeed later, `after` seconds at the earliest.
 * `BackpressureError`: slow down; nothing has failed.
 * `RejectedError`: this record is bad and no retry mends it. It becomes a dead letter.
@@ -75,6 +76,12 @@ class HaltError(FatalError):
     """As `FatalError`, and the pipeline is not started again by itself: a person has to look first."""
 
     code = "pipeline.halted"
+
+
+class DefectError(FatalError):
+    """As `FatalError`, and nothing outside is at fault: the code is, and trying again soon would only do the same again."""
+
+    code = "code.broken"
 
 
 class RetriableError(TrunklineError):

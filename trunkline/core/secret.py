@@ -1,4 +1,5 @@
-"""Secrets: references in manifests that resolve at start, and values that no log, status, error or API answer shows.
+"""Secrets: references in manifests that resolve when their pipeline is opened, and values that no log, status, error or API answer
+shows.
 
 A reference is `${env:NAME}` or `${file:path}`, or names another store that was registered. A secret setting accepts references
 only, so that no manifest in git holds a password.
@@ -11,9 +12,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,9 @@ _SECRET_PAIRS = {
 _NEARLY = re.compile(r"\$\{(?P<inside>[A-Z_][A-Z0-9_]*|[A-Za-z]+:[^}{]*)\}")
 """What was probably meant as a reference: `${PASSWORD}`, `${ENV:X}`, `${env:}`."""
 _known_values: set[str] = set()
+_watched = {"file"}
+"""The stores that may be read every few seconds."""
+_MARKING = secrets.token_bytes(32)
 _met: ContextVar[list[str] | None] = ContextVar("trunkline_references_as_written", default=None)
 
 
@@ -256,7 +262,42 @@ _ADVICE = {
 }
 
 
-def register_store(scheme: str, reader: Callable[[str], str | None], advice: str) -> None:
-    """Adds a secret store: `${scheme:path}` is read by `reader`, which returns None for what is not there."""
+def register_store(scheme: str, reader: Callable[[str], str | None], advice: str, *, watched: bool = False) -> None:
+    """Adds a secret store: `${scheme:path}` is read by `reader`, which returns None for what is not there.
+
+    A `watched` one is read every few seconds, so that a value that changed takes effect while its pipelines run.
+    """
     _READERS[scheme] = reader
     _ADVICE[scheme] = advice
+    if watched:
+        _watched.add(scheme)
+
+
+def watched_references(data: Any) -> frozenset[str]:
+    """The references in data, however deep, whose stores are watched: what they name may change while a worker runs.
+
+    The environment of a process never does. A setting whose name ends in `_file` (`ca_file`) names a text file that is read when its
+    pipeline is opened: it is watched like a reference to that file.
+    """
+    if isinstance(data, str):
+        found = REFERENCE.finditer(data) if "${" in data else ()
+        return frozenset(match.group(0) for match in found if match.group("scheme") in _watched)
+    if isinstance(data, Mapping):
+        files = [value for name, value in data.items() if str(name).endswith("_file") and isinstance(value, str)]
+        named = frozenset(one for file in files if REFERENCE.fullmatch(one := f"${{file:{file}}}"))
+        return named.union(*map(watched_references, data.values()))
+    return frozenset().union(*map(watched_references, data if isinstance(data, (list, tuple)) else ()))
+
+
+def marks_of(references: Iterable[str]) -> dict[str, str]:
+    """What tells, for each reference, whether it still names what it did: equal for equal values, and only within this process.
+
+    Reads the stores, so it belongs in a thread. Nothing can be learned of a value from its mark.
+    """
+    marks = {}
+    for reference in references:
+        match = REFERENCE.fullmatch(reference)
+        assert match is not None, reference
+        value = _READERS[match.group("scheme")](match.group("path"))
+        marks[reference] = "" if value is None else blake2b(value.encode(), key=_MARKING).hexdigest()
+    return marks

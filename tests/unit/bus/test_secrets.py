@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from trunkline.bus.worker.secretwatch import SecretWatch
 from trunkline.core.errors import ConfigurationError
-from trunkline.core.secret import Secret, redact, resolve_references
+from trunkline.core.secret import Secret, marks_of, redact, register_store, resolve_references, watched_references
 from trunkline.core.settings import Duration, Settings, Size, parse_duration, parse_size, setting
 
 
@@ -106,3 +107,50 @@ def test_what_is_no_size_is_refused(text: str) -> None:
 def test_a_field_out_of_range_or_unknown_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Account(user="me", password="${env:X}", **change)
+
+
+# --- whether they changed ---
+
+
+def test_only_stores_that_can_change_are_watched(tmp_path: Path) -> None:
+    data = {
+        "auth": [{"token": "${file:/run/secrets/token}"}, "${env:NEVER_CHANGES}"],
+        "url": "https://${file:host:-example.com}/${file:path}",
+        "size": 5,
+        "http": {"ca_file": "/etc/ca.pem", "key_file": None},
+    }
+    assert watched_references(data) == {
+        "${file:/run/secrets/token}",
+        "${file:host:-example.com}",
+        "${file:path}",
+        "${file:/etc/ca.pem}",
+    }
+
+
+def test_a_store_of_ones_own_is_watched_where_it_says_so() -> None:
+    register_store("onceread", {"a": "b"}.get, "{path}")
+    register_store("watchable", {"a": "b"}.get, "{path}", watched=True)
+    assert watched_references("${onceread:a} ${watchable:a}") == {"${watchable:a}"}
+
+
+def test_a_mark_tells_that_a_value_changed_and_nothing_of_the_value(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    reference = f"${{file:{file}}}"
+    seen = [marks_of([reference])[reference]]
+    for value in ("short", "another-value", "short"):
+        file.write_text(value)
+        seen.append(marks_of([reference])[reference])
+    missing, first, second, third = seen
+    assert len({missing, first, second}) == 3
+    assert third == first
+    assert "short" not in first
+
+
+def test_a_value_counts_once_it_was_seen_twice(tmp_path: Path) -> None:
+    file, watch = tmp_path / "token", SecretWatch()
+    reference = f"${{file:{file}}}"
+    file.write_text("half of it")
+    assert watch.look([reference]) == {}
+    file.write_text("half of it, and the rest")
+    assert watch.look([reference]) == {}
+    assert watch.look([reference]) == marks_of([reference])

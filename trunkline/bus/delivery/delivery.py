@@ -20,7 +20,7 @@ from trunkline.bus.delivery.trouble import UNANSWERED_SECONDS, Trouble, no_answe
 from trunkline.bus.intake import Assigned, Partition
 from trunkline.core.cause import Cause
 from trunkline.core.contracts import Batch, Sink
-from trunkline.core.errors import FatalError, TrunklineError
+from trunkline.core.errors import DefectError, TrunklineError
 from trunkline.core.log import get_logger
 from trunkline.core.manifests.models import DeliverySpec
 from trunkline.core.metrics import counter, gauge, histogram
@@ -91,6 +91,11 @@ class Delivering:
     def held_bytes(self) -> int:
         """The size of those."""
         return self._lanes.held_bytes
+
+    @property
+    def answered(self) -> bool:
+        """See `Deliveries`."""
+        return self._answered_at > 0.0
 
     def open(self) -> None:
         """See `Deliveries`."""
@@ -277,7 +282,7 @@ class Delivering:
         error = flight.task.exception()
         if error is not None:
             self._closing = True
-            broken = FatalError(f"{type(error).__name__}: {error}", code="sink.broken")
+            broken = DefectError(f"{type(error).__name__}: {error}", code="sink.broken")
             self._failed(error if isinstance(error, TrunklineError) else broken)
 
     # --- verdicts ---

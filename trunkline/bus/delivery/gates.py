@@ -14,7 +14,7 @@ from typing import Protocol
 from trunkline.core.cause import Cause
 from trunkline.core.event import Event
 from trunkline.core.secret import redact
-from trunkline.core.verdicts import Retry, Verdict
+from trunkline.core.verdicts import Dead, Retry, Verdict
 
 HOLD_LIMIT = 300.0
 """Seconds that another system may make us wait at most: what names a longer time is asked again after these."""
@@ -117,6 +117,42 @@ class NamedWait:
     def watch(self, opened: Callable[[], None]) -> Callable[[], None]:
         """See `Gate`."""
         return lambda: None
+
+
+class OneAtFirst:
+    """Lets calls go one by one until the account has taken one: for a pipeline that it refused before, and may still refuse.
+
+    It belongs to one run of one pipeline.
+    """
+
+    def __init__(self) -> None:
+        self._under_way = 0
+        self._open = False
+        self._bell = Bell()
+
+    def delay(self, records: int) -> float:
+        """See `Gate`."""
+        return 0.0 if self._open or not self._under_way else HOLD_LIMIT
+
+    def started(self, records: int) -> None:
+        """See `Gate`."""
+        self._under_way += 1
+
+    def ended(self, events: Sequence[Event], verdicts: Sequence[Verdict]) -> bool:
+        """See `Gate`. Without verdicts the account refused again; so it may have where the verdict is about access."""
+        self._under_way -= 1
+        if not all(isinstance(verdict, Dead) and verdict.access for verdict in verdicts):
+            self._open = True
+        self._bell.ring()
+        return False
+
+    def cause(self) -> Cause | None:
+        """See `Gate`. Why it begins so, its pipeline tells."""
+        return None
+
+    def watch(self, opened: Callable[[], None]) -> Callable[[], None]:
+        """See `Gate`."""
+        return self._bell.watch(opened)
 
 
 class Passage:

@@ -22,7 +22,7 @@ from trunkline.bus.delivery.trouble import UNANSWERED_SECONDS, Trouble, no_answe
 from trunkline.bus.intake import Assigned, Partition
 from trunkline.core.cause import Cause
 from trunkline.core.contracts import Batch, Sink
-from trunkline.core.errors import FatalError, TrunklineError
+from trunkline.core.errors import DefectError, FatalError, TrunklineError
 from trunkline.core.log import get_logger
 from trunkline.core.manifests.models import DeliverySpec
 from trunkline.core.metrics import counter, histogram
@@ -103,6 +103,11 @@ class ContiguousDelivering:
     def held_bytes(self) -> int:
         """The size of those."""
         return sum(lane.size for lane in list(self._lanes.values()))
+
+    @property
+    def answered(self) -> bool:
+        """See `Deliveries`."""
+        return self._answered_at > 0.0
 
     def open(self) -> None:
         """See `Deliveries`."""
@@ -308,6 +313,9 @@ class ContiguousDelivering:
                 verdicts = await verdicts_of(self._sink, Batch(events, name, attempt, rebuilt), self._pipeline)
         except TimeoutError:
             verdicts = [Unknown(f"no answer within {self._patience:g} s", "sink.timeout")] * len(batch)
+        except TrunklineError:
+            self._closing = True  # at once: no other range is written before this one has ended
+            raise
         finally:
             excused = self._passage.ended(events, verdicts)
         self._answered_at = time.monotonic()
@@ -330,7 +338,7 @@ class ContiguousDelivering:
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self._closing = True
-            broken = FatalError(f"{type(error).__name__}: {error}", code="sink.broken")
+            broken = DefectError(f"{type(error).__name__}: {error}", code="sink.broken")
             self._failed(error if isinstance(error, TrunklineError) else broken)
         elif not lane.gone and partition in self._lanes:
             self._pump(partition)

@@ -21,6 +21,10 @@ class Deliveries(Protocol):
     def held_bytes(self) -> int:
         """The size of those. From any thread."""
 
+    @property
+    def answered(self) -> bool:
+        """Whether a call has ended with a verdict for each of its records."""
+
     def open(self) -> None:
         """The pipeline runs: from now on the gates of its account may wake it."""
 

@@ -17,7 +17,7 @@ from trunkline.bus.sink.committing import DRAIN_SECONDS
 from trunkline.bus.sink.membership import Group, Membership
 from trunkline.bus.sink.parts import Parts
 from trunkline.bus.sink.room import Room
-from trunkline.core.errors import FatalError, TrunklineError
+from trunkline.core.errors import DefectError, TrunklineError
 from trunkline.core.log import get_logger
 from trunkline.core.metrics import counter
 
@@ -70,7 +70,7 @@ class PollingThread:
             self._lifecycle.fail(error)
         except Exception as error:
             log.exception("the sink runtime broke", pipeline=self._pipeline)
-            self._lifecycle.fail(FatalError(f"{type(error).__name__}: {error}", code="pipeline.broken"))
+            self._lifecycle.fail(DefectError(f"{type(error).__name__}: {error}", code="pipeline.broken"))
         finally:
             self._end(intake)
 

@@ -99,6 +99,7 @@ class SinkRuntime:
             fallback=self._taken(),
             breaker=breaker,
             cause=cause,
+            untried=self._deliveries.held > 0 and not self._deliveries.answered,
         )
 
     def _cause(self) -> Cause | None:

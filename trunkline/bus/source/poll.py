@@ -28,7 +28,7 @@ from trunkline.bus.threads import in_own_thread
 from trunkline.bus.topics import LEASE_PARTITIONS
 from trunkline.core.cause import Cause
 from trunkline.core.contracts import Progress, Source
-from trunkline.core.errors import FatalError, RetriableError, TrunklineError
+from trunkline.core.errors import DefectError, RetriableError, TrunklineError
 from trunkline.core.log import get_logger
 
 log = get_logger(__name__)
@@ -63,6 +63,8 @@ class SourceRuntime:
         self._paces: dict[str, tuple[Pace, Progress]] = {}
         self._causes: dict[str, Cause] = {}
         """By split, why it is not polled now."""
+        self._polled = False
+        """Whether a poll has ended well, and what it read is published."""
         self._leave = threading.Event()
 
     def report(self) -> RuntimeReport:
@@ -76,6 +78,7 @@ class SourceRuntime:
                 for split, (pace, known) in self._paces.items()
             ],
             cause=min(self._causes.values(), key=lambda one: one.since, default=None),
+            untried=bool(self._tasks) and not self._polled,
         )
 
     def _left(self, split: str, pace: Pace, known: Progress) -> float | None:
@@ -198,7 +201,7 @@ class SourceRuntime:
                 return
             except Exception as error:
                 log.exception("the source raised", pipeline=self._pipeline)
-                self._fail(FatalError(f"{type(error).__name__}: {error}", code="source.broken"))
+                self._fail(DefectError(f"{type(error).__name__}: {error}", code="source.broken"))
                 return
             finally:
                 await asyncio.shield(writer.close())
@@ -227,6 +230,7 @@ class SourceRuntime:
                 raise
         else:
             await writer.rest()
+        self._polled = True
         if batch.progress is not None:
             self._note_progress(split, batch.progress)
         if batch.position is not None:

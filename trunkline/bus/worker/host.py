@@ -5,35 +5,38 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 
 from trunkline.bus.accounting.commits import Commits
 from trunkline.bus.kafka import KafkaUnusableError
 from trunkline.bus.knownoffsets import Copy
 from trunkline.bus.runtime import Runtime, RuntimeReport, SplitProgress
-from trunkline.bus.states import Desired, State, reconnect_delay, restart_delay
+from trunkline.bus.states import Desired, State, restart_delay
 from trunkline.bus.worker.board import Report
 from trunkline.bus.worker.building.bench import Beginning
 from trunkline.bus.worker.opening import Opened, Version
+from trunkline.bus.worker.retrying import LACKING, MISSING, mended_outside, next_try
 from trunkline.bus.worker.said import Said
 from trunkline.bus.worker.standing import WANTED_SO, refused, wanted_so
 from trunkline.bus.worker.topicwatch import TopicNews
 from trunkline.bus.worker.wishes import Wish
 from trunkline.core.cause import Cause
-from trunkline.core.errors import FatalError, HaltError, RetriableError, TrunklineError, UnavailableError
+from trunkline.core.errors import DefectError, HaltError, TrunklineError
 from trunkline.core.log import get_logger
 from trunkline.core.metrics import counter
+from trunkline.core.secret import marks_of
 
 log = get_logger(__name__)
 PROVEN_SECONDS = 60.0
 """A run that lasted this long was a success: the next failure is the first one again."""
 STAND_BY_SECONDS = 5.0
 """How often a worker that lacks what a pipeline needs looks whether another one has it."""
-_LACKING = ("plugin.", "python.", "secret.")
-"""What the codes of errors begin with that may be a matter of this worker alone: another one may have what it lacks."""
-_MISSING = "topic.missing"
-"""What the watch over topics tells the end of."""
+PROOF_SECONDS = 3.0
+"""What was refused at its work, and has nothing to do, is taken to work again after so long without being refused."""
+IDLE_SECONDS = 15.0
+"""The same for what gets no partition and no lease: others have them all."""
+PROOF_LOOK_SECONDS = 0.2
 _AT_WORK = frozenset({State.RUNNING, State.PAUSED})
 
 
@@ -41,7 +44,9 @@ class PipelineHost:
     """Keeps one pipeline as it is wished to be. All on the event loop.
 
     `elsewhere` tells whether another worker runs the pipeline. A new version takes the place of the one that runs once it is open;
-    while it can't be opened, the one before runs on.
+    while it can't be opened, the one before runs on. So it is with the values of secrets.
+
+    `failed` tells how many pipelines of the worker failed, and `mended` hears the code of a failure that is over.
     """
 
     def __init__(
@@ -55,6 +60,8 @@ class PipelineHost:
         *,
         changed: Callable[[PipelineHost], None],
         elsewhere: Callable[[str], Awaitable[bool]],
+        failed: Callable[[], int],
+        mended: Callable[[str], None],
         trouble: Callable[[], KafkaUnusableError | None] = lambda: None,
     ) -> None:
         self.name = name
@@ -66,6 +73,8 @@ class PipelineHost:
         self._beginning = beginning
         self._changed = changed
         self._elsewhere = elsewhere
+        self._failed = failed
+        self._mended = mended
         self._trouble = trouble
         self._wish = Wish()
         self._wanted = version
@@ -76,6 +85,10 @@ class PipelineHost:
         self._refused: TrunklineError | None = None
         """Why the wanted version can't take the place of the one before."""
         self._refused_at = 0.0
+        self._marks: dict[str, str] = {}
+        """What its secrets held when it was opened last, or could not be."""
+        self._doubted = False
+        """Whether it was refused at its work, and nothing that ran since has shown that it is not any more."""
         self._turn = asyncio.Lock()
         self._renewal: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[Opened] | None = None
@@ -99,6 +112,7 @@ class PipelineHost:
         runtime = self._runtime
         if wish.restart > before.restart and not self._closing.is_set():
             self._failures = 0
+            self._doubted = False
             if runtime is not None:
                 runtime.stop()
         elif wish.desired is Desired.STOPPED:
@@ -113,7 +127,7 @@ class PipelineHost:
         """Topics of the pipeline are not as they were."""
         runtime = self._runtime
         if runtime is None:
-            if not news.missing and self._error is not None and self._error.code == _MISSING:
+            if not news.missing and self._error is not None and self._error.code == MISSING:
                 self._wake.set()
         elif news.missing or news.replaced:
             runtime.check_topics()
@@ -121,6 +135,28 @@ class PipelineHost:
             reason = "its inputs have more partitions" if news.grown else "what it keeps its memory in was deleted"
             log.info("the pipeline begins anew", pipeline=self.name, reason=reason)
             runtime.stop()
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The references that it stands on and whose values may change."""
+        return self._wanted.secrets
+
+    def secrets_seen(self, marks: Mapping[str, str]) -> None:
+        """What secrets hold now: where its own hold something else than when it was opened, it is opened anew."""
+        changed = [one for one in self._wanted.secrets & marks.keys() if self._marks.get(one, marks[one]) != marks[one]]
+        if not changed or self._opening is not None or isinstance(self._error, HaltError):
+            return
+        if self._runtime is not None:
+            log.info("a secret holds another value: the pipeline is opened anew", pipeline=self.name, secrets=changed)
+            self.renew(replace(self._wanted), self.inputs)
+        elif self.state is not State.STOPPED:
+            self._wake.set()
+
+    def mended(self, code: str) -> None:
+        """What another pipeline had failed with is over."""
+        error = self._error
+        if self._runtime is None and error is not None and error.code == code and mended_outside(error):
+            self._wake.set()
 
     @property
     def topic_ids(self) -> dict[str, str]:
@@ -137,6 +173,7 @@ class PipelineHost:
         self._wanted, self.inputs = version, inputs
         self._refused = None
         self._failures = 0
+        self._doubted = False
         self._give_up_opening()
         if self._renewal is not None:
             self._renewal.cancel()
@@ -252,47 +289,41 @@ class PipelineHost:
         begun = time.monotonic()
         try:
             await self._run_once()
-            self._error = None
+            self._error, self._doubted = None, False
             self._failures = 0
             return
         except asyncio.CancelledError:
             raise
         except TrunklineError as error:
-            self._error = error
+            found = error
         except (Exception, SystemExit) as error:
             log.exception("the pipeline broke", pipeline=self.name)
-            self._error = FatalError(f"{type(error).__name__}: {error}", code="pipeline.broken")
+            found = DefectError(f"{type(error).__name__}: {error}", code="pipeline.broken")
+        last, self._error = self._error, found
         if self._closing.is_set():
             return
-        if time.monotonic() - begun > PROVEN_SECONDS:
+        if last is None and time.monotonic() - begun > PROVEN_SECONDS:
             self._failures = 0
-        if not self._failures:
-            self._failed_at = time.time()
-        self._failures += 1
-        await self._recover(self._error)
+        # A try every few seconds is no failure of its own: the one that is told of lasts.
+        lasts = self._failures > 1 and last is not None and last.code == found.code and mended_outside(found)
+        if not lasts:
+            if not self._failures:
+                self._failed_at = time.time()
+            self._failures += 1
+        await self._recover(found, lasts=lasts)
 
-    async def _recover(self, error: TrunklineError) -> None:
-        """What may pass is tried again soon; what a person must mend after n² + n minutes, or when someone says so;
-        what a person must look at only then."""
-        counter("trunkline_pipeline_restarts_total").labels(self.name).inc()
-        wait: float | None
-        if isinstance(error, (RetriableError, UnavailableError)):
-            wait = max(getattr(error, "after", None) or 0.0, reconnect_delay(self._failures - 1))
-            state = State.RESTARTING
-            log.warning("the pipeline restarts soon", pipeline=self.name, wait=wait, reason=str(error), code=error.code)
-        elif isinstance(error, HaltError) or error.code == _MISSING:
-            wait, state = None, State.FAILED
-            log.error(
-                "the pipeline failed, and is not tried again", pipeline=self.name, reason=str(error), code=error.code
-            )
-        else:
-            wait, state = restart_delay(self._failures), State.FAILED
-            log.error("the pipeline failed", pipeline=self.name, restart_in=wait, reason=str(error), code=error.code)
+    async def _recover(self, error: TrunklineError, *, lasts: bool) -> None:
+        """Waits until it is tried again: by itself, because something changed, or because someone says so."""
+        state, wait = next_try(error, self._failures, lasting=time.time() - self._failed_at, failed=self._failed())
         self._restart_at = time.time() + wait if wait is not None else None
-        if error.code.startswith(_LACKING):
+        if not lasts:
+            counter("trunkline_pipeline_restarts_total").labels(self.name).inc()
+            say = log.warning if state is State.RESTARTING else log.error
+            say("the pipeline failed", pipeline=self.name, next_try_in=wait, reason=str(error), code=error.code)
+        if error.code.startswith(LACKING):
             await self._stand_by(wait)
         else:
-            if state is self.state:
+            if state is self.state and not lasts:
                 self._changed(self)  # it failed again: that is news too
             self._become(state)
             await self._wait(wait)
@@ -313,30 +344,64 @@ class PipelineHost:
         if opened is None:
             return
         runtime = opened.runtime
+        proof: asyncio.Task[None] | None = None
         try:
             if self._closing.is_set() or self._wish.desired is Desired.STOPPED:
                 return
-            self._error = None
             self._runtime = runtime
+            if self._doubted:
+                proof = asyncio.create_task(self._prove(runtime), name=f"prove {self.name}")
+            else:
+                self._forget_error()
             self._apply_pause(runtime)
             await runtime.run()
             if self._overtaken is not None:
                 await self._drop_ready()
                 raise self._overtaken
+        except TrunklineError as error:
+            self._doubted = mended_outside(error)
+            raise
         finally:
+            if proof is not None:
+                proof.cancel()
             self._overtaken = None
             self._said.ends(runtime)
             self._runtime = None
             await opened.close()
+
+    async def _prove(self, runtime: Runtime) -> None:
+        """Takes a refusal back when what runs has done a piece of its work, or had nothing to do for PROOF_SECONDS.
+
+        Until then the pipeline is as it was, FAILED: else its state would change every few seconds.
+        """
+        begun, first = time.monotonic(), runtime.report().counts
+        while True:
+            await asyncio.sleep(PROOF_LOOK_SECONDS)
+            found = runtime.report()
+            if (found.counts and not first) or self.state is State.PAUSED:
+                begun, first = time.monotonic(), found.counts  # it has partitions, or a lease, from now on
+            quiet = time.monotonic() - begun > (PROOF_SECONDS if first else IDLE_SECONDS)
+            if not found.untried and (quiet or found.counts != first) and self.state is not State.PAUSED:
+                break
+        self._doubted = False
+        self._forget_error()
+        self._apply_pause(runtime)
+
+    def _forget_error(self) -> None:
+        """What it failed with is over."""
+        error, self._error = self._error, None
+        if error is not None:
+            self._mended(error.code)
 
     # --- versions ---
 
     async def _next(self) -> Opened | None:
         """The version to run now: the wanted one, and where that can't be opened, the one before. None when it was told to end."""
         async with self._turn:
-            if self._ready is not None:
+            if self._ready is not None and self._good is self._wanted:
                 opened, self._ready = self._ready, None
                 return opened
+            await self._drop_ready()
             before = self._good
             try:
                 return await self._open(self._wanted)
@@ -344,12 +409,12 @@ class PipelineHost:
                 if before is None or before is self._wanted:
                     raise
                 self._refuse(error)
-                self._renewal = asyncio.create_task(self._renew(self._wanted, after=restart_delay(2)))
+                self._renewal = asyncio.create_task(self._renew(self._wanted, after=self._next_opening(error, 2)))
             return await self._open(before)
 
     async def _open(self, version: Version) -> Opened | None:
         """Opens a version. None when that was given up, because something else is wanted now."""
-        self._opening = asyncio.ensure_future(version.open(self._beginning))
+        self._opening = asyncio.ensure_future(self._attempt(version))
         try:
             opened = await self._opening
         except asyncio.CancelledError:
@@ -367,6 +432,14 @@ class PipelineHost:
             self._beginning = replace(self._beginning, started_at=time.time())
         return opened
 
+    async def _attempt(self, version: Version) -> Opened:
+        """Opens a version with what its secrets hold now."""
+        if version.secrets:
+            # Before they are read for use: what changes meanwhile is noticed, at worst without need.
+            self._marks |= await asyncio.get_running_loop().run_in_executor(None, marks_of, version.secrets)
+        cautious = self._error is not None and mended_outside(self._error)
+        return await version.open(replace(self._beginning, cautious=cautious))
+
     def _give_up_opening(self) -> None:
         if self._opening is not None:
             self._opening.cancel()
@@ -377,15 +450,15 @@ class PipelineHost:
         await asyncio.sleep(after)
         while self._runtime is not None and not self._closing.is_set():
             async with self._turn:
-                if self._good is version or self._ready is not None:
+                if self._good is version:
                     break
+                await self._drop_ready()  # one that was wanted before this one
                 try:
-                    opened = await version.open(self._beginning)
+                    opened = await self._attempt(version)
                 except TrunklineError as error:
                     self._refuse(error)
                     failures += 1
-                    passing = isinstance(error, (RetriableError, UnavailableError))
-                    wait = reconnect_delay(failures - 1) if passing else max(restart_delay(failures), 1.0)
+                    wait = self._next_opening(error, failures)
                 else:
                     self._ready, self._good, self._refused = opened, version, None
                     break
@@ -393,14 +466,23 @@ class PipelineHost:
         if self._ready is not None and self._runtime is not None:
             self._runtime.stop()
 
+    def _next_opening(self, error: TrunklineError, failures: int) -> float:
+        """Seconds until a version that could not take the place of the one before is tried again."""
+        _, wait = next_try(error, failures, lasting=time.time() - self._refused_at)
+        return max(restart_delay(failures) if wait is None else wait, 1.0)
+
     def _refuse(self, error: TrunklineError) -> None:
-        log.error(
-            "the new version can't run; the one before runs on", pipeline=self.name, reason=str(error), code=error.code
-        )
-        if self._refused is None:
+        last, self._refused = self._refused, error
+        if last is None:
             self._refused_at = time.time()
-        self._refused = error
-        self._changed(self)
+        if last is None or last.code != error.code:
+            log.error(
+                "the new version can't run; the one before runs on",
+                pipeline=self.name,
+                reason=str(error),
+                code=error.code,
+            )
+            self._changed(self)
 
     async def _drop_ready(self) -> None:
         if self._ready is not None:
@@ -415,7 +497,10 @@ class PipelineHost:
             self._become(State.PAUSED)
         else:
             runtime.resume()
-            self._become(State.RUNNING)
+            if not self._doubted:
+                self._become(State.RUNNING)
+            elif self.state not in {State.FAILED, State.RESTARTING}:
+                self._become(State.FAILED)
 
     def _become(self, state: State) -> None:
         if state is self.state:
@@ -448,7 +533,8 @@ class PipelineHost:
             )
         if found.cause is not None or self._refused is None:
             return found.cause
-        return refused(self._refused, self._refused_at)
+        anew = self._good is not None and self._good.identity == self._wanted.identity
+        return refused(self._refused, self._refused_at, "secret" if anew else "manifest")
 
     def _shown_state(self) -> State:
         """Without Kafka nothing runs, whatever was begun; its clients begin again by themselves when it is back."""

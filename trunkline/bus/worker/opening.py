@@ -15,9 +15,10 @@ from trunkline.bus.worker.topicmaking import TopicMaker
 from trunkline.bus.worker.trial import Trials, needs_trial
 from trunkline.bus.worker.wanted import Unfit
 from trunkline.core.contracts import PluginContext, PushSource, Sink, Source
-from trunkline.core.errors import ConfigurationError, FatalError, TrunklineError
+from trunkline.core.errors import ConfigurationError, DefectError, FatalError, TrunklineError
 from trunkline.core.log import get_logger
 from trunkline.core.manifests import ManifestError, Pipeline, Project
+from trunkline.core.manifests.identity import pipeline_secrets
 
 log = get_logger(__name__)
 OPEN_SECONDS = 30.0
@@ -38,6 +39,8 @@ class Version:
 
     identity: str
     open: Callable[[Beginning], Awaitable[Opened]]
+    secrets: frozenset[str] = frozenset()
+    """The references that it resolves when it is opened and whose values may change while it runs."""
 
 
 def unfit_version(unfit: Unfit) -> Version:
@@ -64,7 +67,7 @@ class Opener:
         async def open_(beginning: Beginning) -> Opened:
             return await self._open(project, manifest, beginning)
 
-        return Version(identity, open_)
+        return Version(identity, open_, pipeline_secrets(project, manifest))
 
     async def _open(self, project: Project, manifest: Pipeline, beginning: Beginning) -> Opened:
         loop = asyncio.get_running_loop()
@@ -103,7 +106,7 @@ async def open_plugin(
         raise
     except TimeoutError as error:
         if not bound.expired():
-            raise FatalError(f"opening it failed: {type(error).__name__}: {error}", code="plugin.broken") from error
+            raise DefectError(f"opening it failed: {type(error).__name__}: {error}", code="plugin.broken") from error
         raise FatalError(
             f"its connector did not open in {seconds:g} s",
             hint="see whether the other system's address is right, and whether it answers",
@@ -113,7 +116,7 @@ async def open_plugin(
         raise _ended(error) from error
     except Exception as error:
         log.exception("the plug-in broke while it opened", pipeline=context.pipeline)
-        raise FatalError(
+        raise DefectError(
             f"opening its connector failed: {type(error).__name__}: {error}",
             hint="this is a fault of the plug-in: the traceback is in the worker's log",
             code="plugin.broken",
@@ -138,8 +141,8 @@ def _plainly(error: ManifestError) -> ConfigurationError:
     )
 
 
-def _ended(error: SystemExit) -> FatalError:
-    return FatalError(
+def _ended(error: SystemExit) -> DefectError:
+    return DefectError(
         f"its code wanted to end the process (SystemExit: {error})",
         hint="mend the plug-in, or the module of its python step",
         code="plugin.broken",

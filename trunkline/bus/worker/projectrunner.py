@@ -15,6 +15,7 @@ from trunkline.bus.parking.desk import DecisionDesk
 from trunkline.bus.sink.accounts import Gates
 from trunkline.bus.source.deliveries import AcceptedDeliveries
 from trunkline.bus.source.ingress import Ingress
+from trunkline.bus.states import State
 from trunkline.bus.topics import Difference
 from trunkline.bus.worker.board import Board, Report
 from trunkline.bus.worker.building.bench import Beginning, Bench
@@ -128,6 +129,16 @@ class ProjectRunner:
         self._remembered.wishes[pipeline] = wish
         if pipeline in self._hosts:
             self._hosts[pipeline].wish(wish)
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        """The references of its pipelines whose values may change."""
+        return frozenset().union(*(host.secrets for host in self._hosts.values()))
+
+    def secrets_seen(self, marks: Mapping[str, str]) -> None:
+        """What the stores hold now, as marks by reference."""
+        for host in list(self._hosts.values()):
+            host.secrets_seen(marks)
 
     def watched(self) -> dict[str, Watched]:
         """The topics of the pipelines that run here."""
@@ -264,12 +275,23 @@ class ProjectRunner:
             Beginning(started, remembered.known.setdefault(name, KnownOffsets())),
             changed=self._changed,
             elsewhere=self._shared.neighbours.run,
+            failed=self._failed,
+            mended=self._mended,
             trouble=self._shared.trouble,
         )
         if name in remembered.wishes:
             host.wish(remembered.wishes[name])
         self._hosts[name] = host
         self._tasks[name] = asyncio.create_task(self._run(host), name=name)
+
+    def _failed(self) -> int:
+        """How many pipelines failed."""
+        return sum(host.state is State.FAILED for host in self._hosts.values())
+
+    def _mended(self, code: str) -> None:
+        """What a pipeline had failed with is over: others that failed with it need not wait for their next try."""
+        for host in list(self._hosts.values()):
+            host.mended(code)
 
     async def _run(self, host: PipelineHost) -> None:
         """Runs a host, after what was called so before has ended; a source after all sources that leave: they may share an address."""

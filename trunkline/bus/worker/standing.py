@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
+from typing import Final, Literal
 
 from trunkline.bus.states import State
 from trunkline.bus.worker.wishes import Wish
@@ -25,12 +25,13 @@ def wanted_so(pipeline: str, state: State, wish: Wish, since: float) -> Cause:
     )
 
 
-def refused(error: TrunklineError, since: float) -> Cause:
-    """The version that is asked for can't run."""
+def refused(error: TrunklineError, since: float, changed: Literal["manifest", "secret"]) -> Cause:
+    """The version that is asked for can't run, because of what `changed`."""
     cause = Cause.of(error, since=since)
-    return replace(
-        cause,
-        code="version.refused",
-        error_code=cause.code,
-        reason=f"the manifest that is applied now can't run, so the version before runs on: {cause.reason}",
-    )
+    return replace(cause, code="version.refused", error_code=cause.code, reason=f"{_INSTEAD[changed]}: {cause.reason}")
+
+
+_INSTEAD: Final = {
+    "manifest": "the manifest that is applied now can't run, so the version before runs on",
+    "secret": "what its secrets hold now can't be used, so it runs on with what they held before",
+}

@@ -16,7 +16,7 @@ from asyncio.subprocess import PIPE, Process
 
 from trunkline.bus.worker.trialprocess import Request, frame
 from trunkline.core import errors
-from trunkline.core.errors import FatalError, TrunklineError
+from trunkline.core.errors import DefectError, FatalError, TrunklineError
 from trunkline.core.manifests import Pipeline, Project
 from trunkline.core.manifests import Stream as StreamManifest
 from trunkline.core.manifests.build import own_code
@@ -69,7 +69,7 @@ class Trials:
     async def attempt(self, project: Project, manifest: Pipeline) -> None:
         """Tries a pipeline out. Raises what its code raises as our error (`plugin.broken` for what is none of ours),
 
-        `FatalError` (`plugin.slow`, `plugin.crashed`) where it does not come to an end, or ends the process.
+        `DefectError` (`plugin.slow`, `plugin.crashed`) where it does not come to an end, or ends the process.
         """
         name = manifest.metadata.name
         async with self._turn:
@@ -86,7 +86,7 @@ class Trials:
                     answer = await process.stdout.readline()
             except TimeoutError as error:
                 await self._end()
-                raise FatalError(
+                raise DefectError(
                     f"what it imports or opens did not come to an end in {seconds:g} s",
                     hint="its code must return soon: see what `open`, or the module of its python step, waits for",
                     code="plugin.slow",
@@ -96,7 +96,7 @@ class Trials:
                 raise
             if not answer.endswith(b"\n"):
                 code = await self._end()
-                raise FatalError(
+                raise DefectError(
                     f"its code ended the process that it was tried out in ({_in_words(code)})",
                     hint="mend the plug-in, or the module of its python step: in a worker it would have ended all pipelines",
                     code="plugin.crashed",

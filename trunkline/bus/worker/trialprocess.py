@@ -64,7 +64,7 @@ def try_out(request: Request) -> Refusal | None:
     except TrunklineError as error:
         return Refusal(type(error).__name__, error.message, error.where, error.hint, error.code)
     except BaseException as error:  # noqa: BLE001 (also SystemExit: it is told to the worker, not obeyed)
-        return Refusal("FatalError", f"{type(error).__name__}: {error}", None, None, "plugin.broken")
+        return Refusal("DefectError", f"{type(error).__name__}: {error}", None, None, "plugin.broken")
     return None
 
 

@@ -1,4 +1,5 @@
-"""What a worker looks at again and again: the topics of its pipelines, and whether their ledgers agree with what is committed."""
+"""What a worker looks at again and again: the topics and the secrets of its pipelines, and whether their ledgers agree with what is
+committed."""
 
 from __future__ import annotations
 
@@ -9,9 +10,11 @@ from trunkline.bus.accounting.commits import Positions
 from trunkline.bus.accounting.ledgerchecks import LedgerChecks
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
+from trunkline.bus.worker import secretwatch
 from trunkline.bus.worker.board import positions_in
 from trunkline.bus.worker.measuring import Measuring, Publish
 from trunkline.bus.worker.projectrunner import ProjectRunner
+from trunkline.bus.worker.secretwatch import SecretWatch
 from trunkline.bus.worker.topicwatch import WATCH_SECONDS, TopicWatch
 from trunkline.core.metrics import gauge
 
@@ -20,7 +23,7 @@ LEDGER_SECONDS = 60.0
 
 def measurements(kafka: KafkaSettings, names: Names, runner: ProjectRunner) -> Sequence[Measuring]:
     """All of them, for the pipelines that run."""
-    ledgers, watch = LedgerChecks(kafka, names), TopicWatch(kafka)
+    ledgers, watch, secrets = LedgerChecks(kafka, names), TopicWatch(kafka), SecretWatch()
 
     def check_ledgers() -> Callable[[], Publish]:
         positions = _running_positions(runner)
@@ -35,7 +38,19 @@ def measurements(kafka: KafkaSettings, names: Names, runner: ProjectRunner) -> S
         watched, loop = runner.watched(), asyncio.get_running_loop()
         return lambda: watch.look(watched, lambda news: loop.call_soon_threadsafe(runner.topics_changed, news))
 
+    def watch_secrets() -> Callable[[], Publish]:
+        references = runner.secrets
+
+        def look() -> Publish:
+            marks = secrets.look(references)
+            return lambda: runner.secrets_seen(marks)
+
+        return look
+
     return [
+        Measuring(
+            watch_secrets, every=secretwatch.WATCH_SECONDS, first=0.0, complaint="the secrets can't be looked at"
+        ),
         Measuring(watch_topics, every=WATCH_SECONDS, first=0.0, complaint="the topics can't be looked at"),
         Measuring(check_ledgers, every=LEDGER_SECONDS, first=LEDGER_SECONDS, complaint="the ledgers can't be checked"),
     ]

@@ -8,6 +8,7 @@ from typing import Any
 
 from trunkline.core.manifests.models import Pipeline
 from trunkline.core.manifests.project import Project
+from trunkline.core.secret import watched_references
 
 
 def pipeline_identity(project: Project, manifest: Pipeline) -> str:
@@ -17,17 +18,28 @@ def pipeline_identity(project: Project, manifest: Pipeline) -> str:
     restarts nothing. Costs the same however large the project is.
     """
     spec: Any = manifest.spec
-    used = [getattr(spec, "connection", None), getattr(getattr(spec, "fallback", None), "connection", None)]
-    connections = {name: project.connections.get(name) for name in used if name is not None}
     topics = dict.fromkeys([*getattr(spec, "from_", ()), *(target.topic for target in getattr(spec, "to", ()))])
     parts = {
         "kind": manifest.kind,
         "name": manifest.metadata.name,
         "spec": _data(spec),
-        "connections": {name: found and _data(found.spec) for name, found in connections.items()},
+        "connections": _connections(project, manifest),
         "topics": {name: _values_of(project, name) for name in topics},
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def pipeline_secrets(project: Project, manifest: Pipeline) -> frozenset[str]:
+    """The references in the pipeline's spec and in its connections whose values may change while it runs."""
+    return watched_references([_data(manifest.spec), _connections(project, manifest)])
+
+
+def _connections(project: Project, manifest: Pipeline) -> dict[str, Any]:
+    """The specs of the connections that a pipeline uses, None for one that there is not."""
+    spec: Any = manifest.spec
+    used = [getattr(spec, "connection", None), getattr(getattr(spec, "fallback", None), "connection", None)]
+    connections = {name: project.connections.get(name) for name in used if name is not None}
+    return {name: found and _data(found.spec) for name, found in connections.items()}
 
 
 def _values_of(project: Project, topic: str) -> list[Any]:

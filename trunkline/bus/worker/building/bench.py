@@ -46,10 +46,14 @@ class Bench:
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """Where a pipeline begins: when it ran first (Unix seconds, None for now), and what is known of how far it has come."""
+    """Where a pipeline begins: when it ran first (Unix seconds, None for now), and what is known of how far it has come.
+
+    A `cautious` one was refused before: it calls the other system once, and only then as often as it may.
+    """
 
     started_at: float | None = None
     known: KnownOffsets = field(default_factory=KnownOffsets)
+    cautious: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from trunkline.bus.deadletters import origin_topic
 from trunkline.bus.delivery.fallback import FallbackSink
+from trunkline.bus.delivery.gates import Gate, OneAtFirst
 from trunkline.bus.parking.partitions import fit_parked_topic
 from trunkline.bus.sink.accounts import AccountGates
 from trunkline.bus.sink.assembly import SinkPlan, assembled
@@ -41,14 +43,22 @@ def sink_runtime(bench: Bench, manifest: SinkManifest, beginning: Beginning) -> 
         decode,
         topics.ids,
         account,
-        # With a fallback the breaker is asked by the two sinks themselves: open, it sends records to the other one.
-        account.all if fallback is None else account.but_breaker,
+        _gates(account, beginning, breaker=fallback is None),
         DeadLetterThreshold(manifest.spec.dead_letters, name),
         taken=(lambda: fallback.taken) if fallback is not None else lambda: 0,
         when=sink_filter(bench.project, manifest),
         parked=_parked(bench, manifest, topics) if not sink.promises.contiguous else None,
     )
     return Built(assembled(plan, bench.loop, bench.decisions), sink)
+
+
+def _gates(account: AccountGates, beginning: Beginning, *, breaker: bool) -> Sequence[Gate]:
+    """What the engine asks before a call.
+
+    With a fallback the breaker is asked by the two sinks themselves: open, it sends records to the other one.
+    """
+    gates = account.all if breaker else account.but_breaker
+    return [*gates, OneAtFirst()] if beginning.cautious else gates
 
 
 def _parked(bench: Bench, manifest: SinkManifest, topics: Topics) -> Changelog | None:

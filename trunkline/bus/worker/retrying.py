@@ -1,0 +1,57 @@
+"""When a pipeline that failed is tried again, and what may have mended it meanwhile.
+
+Manifests, topics and secrets of a watched store tell when they change. Most of what a person mends tells nobody: a right that was
+granted, an account that was opened again, a schema that was registered. Only another try shows that, so one is made every few seconds.
+"""
+
+from __future__ import annotations
+
+from trunkline.bus.states import State, reconnect_delay, restart_delay
+from trunkline.core.errors import (
+    ConfigurationError,
+    DefectError,
+    FatalError,
+    HaltError,
+    RetriableError,
+    TrunklineError,
+    UnavailableError,
+)
+
+SOON_SECONDS = 4.0
+"""Between two tries at the least: with what a start takes, the end of a cause shows within ten seconds."""
+SHARE = 0.005
+"""What lasts is tried more and more seldom: after this share of the time that it has lasted. After an hour that is 18 s."""
+LONGEST_SECONDS = 60.0
+CROWD_SECONDS = 0.2
+"""So much of a worker's time at the least has each of the pipelines that failed on it."""
+LACKING = ("plugin.", "python.", "secret.")
+"""What the codes of errors begin with that may be a matter of this worker alone: another one may have what it lacks."""
+MISSING = "topic.missing"
+"""What the watch over topics tells the end of."""
+_REGISTERED = ("schema.", "registry.")
+"""What the codes of configuration errors begin with that are mended in the registry, not in a manifest."""
+
+
+def mended_outside(error: TrunklineError) -> bool:
+    """Whether what a pipeline failed with is mended where nothing tells us of it, so that only another try shows that it is."""
+    if isinstance(error, ConfigurationError):
+        return error.code.startswith(_REGISTERED)
+    told = isinstance(error, (HaltError, DefectError)) or error.code == MISSING or error.code.startswith(LACKING)
+    return isinstance(error, FatalError) and not told
+
+
+def next_try(
+    error: TrunklineError, failures: int, *, lasting: float = 0.0, failed: int = 1
+) -> tuple[State, float | None]:
+    """The state of a pipeline after so many failures in a row, and the seconds until it is tried again; None for not by itself.
+
+    It has not worked for `lasting` seconds, and is one of `failed` on its worker.
+    """
+    soon = max(SOON_SECONDS, min(lasting * SHARE, LONGEST_SECONDS), failed * CROWD_SECONDS)
+    if isinstance(error, (RetriableError, UnavailableError)):
+        after = getattr(error, "after", None) or 0.0
+        return State.RESTARTING, max(after, min(reconnect_delay(failures - 1), soon))
+    if isinstance(error, HaltError) or error.code == MISSING:
+        return State.FAILED, None
+    wait = restart_delay(failures)
+    return State.FAILED, min(wait, soon) if mended_outside(error) else wait
