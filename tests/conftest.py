@@ -10,13 +10,14 @@ import fcntl
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import pytest_asyncio
 
 from tests.chaos.faults.brokers import proxied_listeners
 from tests.chaos.faults.proxy import TcpProxy
@@ -27,6 +28,8 @@ from trunkline.bus.embedded.properties import HOST
 
 if TYPE_CHECKING:
     from confluent_kafka.admin import AdminClient
+
+    from tests.integration.bus_harness import Bus, Endpoint
 
 MakeTopic = Callable[..., str]
 _SHORT_SESSIONS = {"group.consumer.session.timeout.ms": "3000", "group.consumer.heartbeat.interval.ms": "500"}
@@ -166,6 +169,29 @@ def _state(root: Path) -> Iterator[dict[str, Any]]:
         file.seek(0)
         file.truncate()
         file.write(json.dumps(state))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def endpoint() -> AsyncIterator[Endpoint]:
+    """An HTTP server that deliveries go to."""
+    from tests.integration.bus_harness import Endpoint
+
+    made = Endpoint()
+    await made.start()
+    yield made
+    await made.stop()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(
+    kafka: KafkaUnderTest, endpoint: Endpoint, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Bus]:
+    """One worker, with a connection `peer` to the endpoint, for those tests of a file that do not end it."""
+    from tests.integration.bus_harness import bus, http_connection
+
+    async with bus(kafka.bootstrap, tmp_path_factory.mktemp("worker")) as made:
+        await made.start(http_connection("peer", endpoint.url))
+        yield made
 
 
 @pytest.fixture(scope="session")

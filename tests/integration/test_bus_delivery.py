@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
-import pytest_asyncio
-from bus_harness import Bus, Endpoint, bus, http_connection, http_sink, long_note, order, topic_manifest
-from conftest import KafkaUnderTest
+from bus_harness import Bus, Endpoint, http_connection, http_sink, long_note, order, topic_manifest
 from prometheus_client import REGISTRY
 
 from trunkline.bus.accounting.trace import find_hops
@@ -17,23 +14,6 @@ from trunkline.bus.states import State
 pytestmark = [pytest.mark.kafka, pytest.mark.asyncio(loop_scope="module")]
 
 BREAKER = "  breaker: {calls: 5, wait: 200ms, longest: 200ms}\n"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def endpoint() -> AsyncIterator[Endpoint]:
-    made = Endpoint()
-    await made.start()
-    yield made
-    await made.stop()
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(
-    kafka: KafkaUnderTest, endpoint: Endpoint, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Bus]:
-    async with bus(kafka.bootstrap, tmp_path_factory.mktemp("worker")) as made:
-        await made.start(http_connection("peer", endpoint.url))
-        yield made
 
 
 async def test_while_the_breaker_of_an_account_is_open_its_pipelines_hold_their_offsets_and_then_go_on(

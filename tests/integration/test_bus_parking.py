@@ -7,13 +7,11 @@ import functools
 import json
 import os
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import pytest
-import pytest_asyncio
 from bus_harness import Asked, Bus, Endpoint, bus, http_connection, http_sink, order, topic_manifest
 from confluent_kafka import Consumer, TopicPartition
 from conftest import KafkaUnderTest
@@ -91,23 +89,6 @@ class Patient:
 
     def __call__(self, asked: Asked, _times: int) -> int:
         return 500 if asked.json["customer"] in self.ill else 200
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def endpoint() -> AsyncIterator[Endpoint]:
-    made = Endpoint()
-    await made.start()
-    yield made
-    await made.stop()
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(
-    kafka: KafkaUnderTest, endpoint: Endpoint, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Bus]:
-    async with bus(kafka.bootstrap, tmp_path_factory.mktemp("worker")) as made:
-        await made.start(http_connection("peer", endpoint.url))
-        yield made
 
 
 async def _sink(running: Bus, endpoint: Endpoint, name: str, *, partitions: int = 1, delivery: str = "") -> str:

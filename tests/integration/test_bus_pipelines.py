@@ -39,24 +39,6 @@ from trunkline.core.envelope import foreign_event_id
 pytestmark = [pytest.mark.kafka, pytest.mark.asyncio(loop_scope="module")]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def endpoint() -> AsyncIterator[Endpoint]:
-    made = Endpoint()
-    await made.start()
-    yield made
-    await made.stop()
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(
-    kafka: KafkaUnderTest, endpoint: Endpoint, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Bus]:
-    """One worker for the tests that do not end it."""
-    async with bus(kafka.bootstrap, tmp_path_factory.mktemp("worker")) as made:
-        await made.start(http_connection("peer", endpoint.url))
-        yield made
-
-
 @pytest_asyncio.fixture(loop_scope="module")
 async def own(kafka: KafkaUnderTest, endpoint: Endpoint, tmp_path: Path) -> AsyncIterator[Bus]:
     """A bus of the test's own, not started yet."""

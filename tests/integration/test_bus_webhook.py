@@ -57,14 +57,6 @@ class Sender:
             return response.status, await response.json(content_type=None), dict(response.headers)
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def endpoint() -> AsyncIterator[Endpoint]:
-    made = Endpoint()
-    await made.start()
-    yield made
-    await made.stop()
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module", autouse=True)
 async def secret() -> AsyncIterator[None]:
     os.environ["BUS_WEBHOOK_SECRET"] = SECRET

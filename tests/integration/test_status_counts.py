@@ -28,14 +28,6 @@ BAD = 12
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def endpoint() -> AsyncIterator[Endpoint]:
-    made = Endpoint()
-    await made.start()
-    yield made
-    await made.stop()
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def running(
     kafka: KafkaUnderTest, endpoint: Endpoint, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Bus]:

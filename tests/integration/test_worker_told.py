@@ -6,15 +6,12 @@ import asyncio
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-import pytest_asyncio
 from bus_harness import Bus, Endpoint, bus, http_connection, http_sink, order, topic_manifest
-from conftest import KafkaUnderTest
 from prometheus_client import REGISTRY
 
 from trunkline.bus.embedded import EmbeddedKafka
@@ -25,23 +22,6 @@ from trunkline.bus.worker.worker import Worker
 from trunkline.core.manifests import load_text
 
 pytestmark = [pytest.mark.kafka, pytest.mark.asyncio(loop_scope="module")]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def endpoint() -> AsyncIterator[Endpoint]:
-    made = Endpoint()
-    await made.start()
-    yield made
-    await made.stop()
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(
-    kafka: KafkaUnderTest, endpoint: Endpoint, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Bus]:
-    async with bus(kafka.bootstrap, tmp_path_factory.mktemp("worker")) as made:
-        await made.start(http_connection("peer", endpoint.url))
-        yield made
 
 
 def stream(name: str, source: str, target: str) -> str:
