@@ -24,7 +24,8 @@ class Ear:
         self.settings, self.topic = settings, topic
         self.heard: list[bytes] = []
         self._stop = threading.Event()
-        following = Following(settings, {topic: 0}, self._take)
+        self.failed = threading.Event()
+        following = Following(settings, {topic: 0}, self._take, failed=self.failed.set)
         self._thread = threading.Thread(target=following.run, args=(self._stop,))
         self._thread.start()
 
@@ -83,13 +84,16 @@ def test_records_that_were_deleted_before_they_were_read_are_passed(
         late.close()
 
 
+@pytest.mark.parametrize("noticed", [False, True], ids=["at once", "after it was seen to be gone"])
 def test_a_topic_that_was_deleted_and_made_anew_is_followed_from_its_beginning(
-    ear: Ear, kafka_admin: AdminClient, monkeypatch: pytest.MonkeyPatch
+    ear: Ear, kafka_admin: AdminClient, monkeypatch: pytest.MonkeyPatch, noticed: bool
 ) -> None:
     monkeypatch.setattr("trunkline.bus.following.CHECK_SECONDS", 1.0)
     ear.write(b"before")
     ear.until(lambda: ear.heard == [b"before"], "a record")
     kafka_admin.delete_topics([ear.topic], operation_timeout=20)[ear.topic].result(20)
+    if noticed:
+        ear.until(ear.failed.is_set, "that the topic is gone")
     kafka_admin.create_topics([NewTopic(ear.topic, 1, 1)], operation_timeout=20)[ear.topic].result(20)
 
     ear.write(b"after")

@@ -94,7 +94,8 @@ class Following:
             now = topic_identities(self._settings, self._positions, timeout=CHECK_SECONDS)
         except TrunklineError:
             return  # whether the broker is away is not the question here
-        before, self._identities = self._identities, now
+        # Of a topic that is gone it stays known which one it was: one that is made meanwhile is another, and read from its beginning.
+        before, self._identities = self._identities, {**self._identities, **now}
         for topic in self._positions:
             if topic not in now:
                 raise RetriableError(f"the topic {topic} is gone", code="kafka.unknown_topic")

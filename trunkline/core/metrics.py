@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -258,6 +259,7 @@ computed = Computed()
 REGISTRY.register(computed)
 
 _made: dict[str, MetricWrapperBase] = {}
+_making = threading.Lock()
 
 
 def _make(row: Metric) -> MetricWrapperBase:
@@ -274,7 +276,9 @@ def metric(name: str) -> MetricWrapperBase:
         row = next((row for row in TABLE if row.name == name), None)
         if row is None or row.computed:
             raise KeyError(f"{name} is not in the metrics table, or computed")
-        _made[name] = _make(row)
+        with _making:  # pipelines are opened on several threads, and the registry refuses the second of a name
+            if name not in _made:
+                _made[name] = _make(row)
     return _made[name]
 
 
