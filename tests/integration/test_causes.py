@@ -3,24 +3,49 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from bus_harness import Answer, Asked, Bus, Endpoint, bus, http_connection, http_sink, order, topic_manifest
+from bus_harness import (
+    ORDER,
+    Answer,
+    Asked,
+    Bus,
+    Endpoint,
+    Registry,
+    bus,
+    delete_topic,
+    http_connection,
+    http_sink,
+    order,
+    topic_manifest,
+)
+from confluent_kafka import TopicPartition
 from conftest import KafkaUnderTest
 from prometheus_client import REGISTRY
 
+from tests.remaking import make_anew
+from trunkline.bus.accounting.moves import Target
 from trunkline.bus.accounting.trace import find_hops
 from trunkline.bus.parking.partitions import parked_records
 from trunkline.bus.states import Desired, State
+from trunkline.bus.topics import TopicPlan
 from trunkline.bus.worker.board import Board, Report
+from trunkline.control.status import PipelineStatus, statuses
 from trunkline.core.cause import Cause
+from trunkline.registry.codec import Encoder
+from trunkline.registry.schema import Schema
 
 pytestmark = [pytest.mark.kafka, pytest.mark.asyncio(loop_scope="module")]
 Act = Callable[["Scene"], Awaitable[None]]
+SECONDS = 10.0
+"""Within this time a cause is told, and no more once it has ended."""
+NEWER = {**ORDER, "fields": [*ORDER["fields"], {"name": "colour", "type": "string", "default": ""}]}
+"""The schema of orders, changed: who has not met it must ask the registry."""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -32,10 +57,15 @@ async def endpoint() -> AsyncIterator[Endpoint]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def registry() -> Registry:
+    return Registry()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def running(
-    kafka: KafkaUnderTest, endpoint: Endpoint, tmp_path_factory: pytest.TempPathFactory
+    kafka: KafkaUnderTest, registry: Registry, endpoint: Endpoint, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Bus]:
-    async with bus(kafka.bootstrap, tmp_path_factory.mktemp("worker")) as made:
+    async with bus(kafka.bootstrap, tmp_path_factory.mktemp("worker"), registry=registry) as made:
         await made.start(http_connection("peer", endpoint.url))
         yield made
 
@@ -46,9 +76,11 @@ class Scene:
 
     bus: Bus
     endpoint: Endpoint
+    registry: Registry
     name: str
     topic: str
     manifests: str = ""
+    hanging: asyncio.Event = field(default_factory=asyncio.Event)
 
     def answer(self, answer: Callable[[Asked, int], Answer]) -> None:
         """What the other side answers from now on."""
@@ -56,6 +88,18 @@ class Scene:
 
     async def send(self, count: int = 3) -> None:
         await self.bus.send_orders(self.topic, [order(number, f"c{number}") for number in range(count)])
+
+    def filled(self, text: str) -> str:
+        """The text with the names of pipeline and topic."""
+        return text.replace("NAME", self.name).replace("TOPIC", self.topic)
+
+    async def delivered(self, count: int) -> None:
+        await self.bus.until(lambda: self.bus.counts(self.name).get("delivered") == count, f"{count} delivered")
+
+    async def status(self) -> PipelineStatus:
+        """What `trunkline status` is given."""
+        (found,) = await asyncio.to_thread(statuses, self.bus.cluster, self.name)
+        return found
 
 
 def answering(status: int, **headers: str) -> Act:
@@ -73,6 +117,80 @@ def answering(status: int, **headers: str) -> Act:
 async def mended(scene: Scene) -> None:
     """The other side takes everything again."""
     scene.answer(lambda _asked, _times: 200)
+
+
+async def unanswered(scene: Scene) -> None:
+    """The other side takes requests, and answers none."""
+    scene.endpoint.hold = scene.hanging
+    await scene.send()
+
+
+async def answered(scene: Scene) -> None:
+    scene.hanging.set()
+    scene.endpoint.hold = None
+
+
+async def registry_away(scene: Scene) -> None:
+    """The registry is gone when a record with a schema comes that the worker has not met."""
+    encoder = await scene.bus.encoder(scene.topic, NEWER)
+    await scene.registry.stop()
+    await scene.bus.send(scene.topic, [(encoder.encode({**order(1), "colour": "red"}), b"c1", [])])
+
+
+async def registry_back(scene: Scene) -> None:
+    await scene.registry.start()
+
+
+async def no_subject(scene: Scene) -> None:
+    """A record's schema is in the registry, which has none for the values of this topic."""
+    schema = await asyncio.to_thread(scene.bus.registry.register, f"{scene.name}-elsewhere", Schema(ORDER))
+    await scene.bus.send(scene.topic, [(Encoder(schema).encode(order(1)), b"c1", [])])
+
+
+async def registered(scene: Scene) -> None:
+    await asyncio.to_thread(scene.bus.registry.register, f"{scene.topic}-value", Schema(ORDER))
+    await scene.bus.wish(scene.name, restart=True)
+
+
+async def topic_deleted(scene: Scene) -> None:
+    await scene.send()
+    await scene.delivered(3)
+    await delete_topic(scene.bus.settings, scene.topic)
+
+
+async def topic_made(scene: Scene) -> None:
+    """Its owner makes the topic again."""
+    await scene.bus.create(scene.topic)
+
+
+async def made_anew(scene: Scene) -> None:
+    """The topic of which three records were read is another one, with one record."""
+    await scene.send()
+    await scene.delivered(3)
+    await asyncio.to_thread(make_anew, scene.bus.settings, [TopicPlan(scene.topic, 1)])
+    await scene.send(1)
+
+
+async def truncated(scene: Scene) -> None:
+    """Records are deleted that a paused sink has not read."""
+    await scene.send()
+    await scene.delivered(3)
+    await scene.bus.wish(scene.name, Desired.STOPPED)
+    await scene.bus.until(lambda: scene.bus.report(scene.name).state is State.STOPPED, "stopped")
+    await scene.send(4)
+    admin = scene.bus.settings.admin()
+    (deleted,) = admin.delete_records([TopicPartition(scene.topic, 0, 5)]).values()
+    await asyncio.to_thread(deleted.result, 20)
+    await scene.bus.wish(scene.name)
+
+
+def offsets_set(target: Target, **chosen: Any) -> Act:
+    """Somebody does what the hint says."""
+
+    async def choose(scene: Scene) -> None:
+        await scene.bus.set_offsets(scene.name, target, **chosen)
+
+    return choose
 
 
 def wished(desired: Desired = Desired.RUNNING, *, restart: bool = False) -> Act:
@@ -105,6 +223,9 @@ class Case:
     connection: str = ""
     delivery: str = ""
     retry: str = "attempts: 1000, min_delay: 20ms, max_delay: 200ms"
+    schema: Any = field(default_factory=lambda: ORDER)
+    extra: str = ""
+    """More of the topic's manifest."""
     fields: dict[str, Any] = field(default_factory=dict)
     """Fields of the cause by name; a function judges."""
 
@@ -143,8 +264,8 @@ CASES = {
         },
     ),
     "no answer": Case(
-        answering(200),
-        mended,
+        unanswered,
+        answered,
         "sink.no_answer",
         "no answer to the calls under way",
         fields={"since": some, "records": some},
@@ -194,6 +315,53 @@ CASES = {
         hint="credentials",
         fields={"attempt": some},
     ),
+    "registry away": Case(
+        registry_away,
+        registry_back,
+        "registry.refused",
+        "can't be reached",
+        state=State.RESTARTING,
+        hint="TRUNKLINE_REGISTRY_URL",
+        fields={"attempt": some, "since": some},
+    ),
+    "schema unknown": Case(
+        no_subject,
+        registered,
+        "schema.no_subject",
+        "TOPIC-value",
+        state=State.FAILED,
+        hint="`subject` in the Topic manifest",
+        schema=None,
+        fields={"attempt": some, "since": some},
+    ),
+    "topic missing": Case(
+        topic_deleted,
+        topic_made,
+        "topic.missing",
+        "the topic TOPIC does not exist",
+        state=State.FAILED,
+        hint="it goes on as soon as it exists",
+        extra=", external: true",
+        fields={"since": some, "next_try": None},
+    ),
+    "topic made anew": Case(
+        made_anew,
+        offsets_set("earliest"),
+        "topic.made_anew",
+        "the topic TOPIC was deleted and made anew",
+        state=State.FAILED,
+        hint="`trunkline offsets set NAME --to earliest --topic TOPIC` reads the new topic from its beginning",
+        fields={"since": some, "next_try": None},
+    ),
+    "truncated": Case(
+        truncated,
+        offsets_set("after-gap"),
+        "offsets.out_of_range",
+        "TOPIC[0] is committed up to ",
+        state=State.FAILED,
+        hint="`trunkline offsets set NAME --to after-gap` goes on after what was deleted",
+        fields={"since": some, "next_try": None},
+    ),
 }
 QUICK = ("503", "budget", "parked keys")
 
@@ -206,53 +374,79 @@ def _cases() -> list[Any]:
 
 
 @pytest.mark.parametrize("name", _cases())
-async def test_a_pipeline_that_stands_still_says_why_and_goes_on(running: Bus, endpoint: Endpoint, name: str) -> None:
+async def test_a_pipeline_that_stands_still_says_why_and_goes_on(
+    running: Bus, endpoint: Endpoint, registry: Registry, name: str
+) -> None:
     case, pipeline = CASES[name], "cause-" + "".join(letter if letter.isalnum() else "-" for letter in name)
-    scene = Scene(running, endpoint, pipeline, running.name(pipeline))
-    hanging = asyncio.Event()
+    scene = Scene(running, endpoint, registry, pipeline, running.name(pipeline))
     scene.manifests = (
-        topic_manifest(scene.topic)
+        topic_manifest(scene.topic, schema=case.schema, extra=case.extra)
         + http_connection(f"{pipeline}-peer", endpoint.url)
         + case.connection
         + http_sink(pipeline, scene.topic, connection=f"{pipeline}-peer", retry=case.retry, delivery=case.delivery)
     )
+    if case.extra:
+        await running.create(scene.topic)
     await running.add(scene.manifests)
     await running.until_running(pipeline)
     assert running.report(pipeline).cause is None
-    endpoint.hold = hanging if name == "no answer" else None
     await case.begin(scene)
+    await told_and_ended(scene, case)
+    await running.remove(scene.manifests)
+
+
+async def told_and_ended(scene: Scene, case: Case) -> None:
+    """The cause that has begun is told everywhere, as long as it lasts, and no more once it has ended."""
+    made, pipeline = scene.bus, scene.name
+    deadline = time.monotonic() + SECONDS
 
     def told() -> Report | None:
-        report = running.report(pipeline)
-        return report if report.code == case.code and _has(report.cause, case, pipeline) else None
+        report = made.report(pipeline)
+        return report if report.code == case.code and _has(report.cause, case, scene) else None
 
-    report: Report = await running.until(told, f"the cause {case.code}")
-    assert report.state is case.state
-    assert case.says in (report.reason or "")
-    assert case.hint.replace("NAME", pipeline) in (report.hint or "")
-    await running.until(lambda: _metric(pipeline, case.code) == 1.0, "the metric")
-    hanging.set()
-    endpoint.hold = None
+    async def in_status() -> PipelineStatus | None:
+        found = await scene.status()
+        return found if found.cause is not None and found.cause.code == case.code else None
+
+    report: Report = await made.until(told, f"the cause {case.code}", SECONDS)
+    _judge(report, case, scene)
+    await made.until(lambda: _metric(pipeline, case.code) == 1.0, "the metric", deadline - time.monotonic())
+    status: PipelineStatus = await made.until(in_status, "the status", deadline - time.monotonic())
+    _judge(status, case, scene)
+
     await case.end(scene)
-    await running.until(
-        lambda: running.report(pipeline).state is State.RUNNING and running.report(pipeline).cause is None,
+    deadline = time.monotonic() + SECONDS
+    await made.until(
+        lambda: made.report(pipeline).state is State.RUNNING and made.report(pipeline).cause is None,
         f"the end of {case.code}",
+        SECONDS,
     )
-    await running.until(lambda: _metric(pipeline, case.code) is None, "the end of the metric")
-    await running.remove(scene.manifests)
+    await made.until(lambda: _metric(pipeline, case.code) is None, "the end of the metric", deadline - time.monotonic())
+
+    async def clear() -> bool:
+        found = await scene.status()
+        return found.state is State.RUNNING and found.cause is found.reason is found.hint is None
+
+    await made.until(clear, "the end of the status", deadline - time.monotonic())
+
+
+def _judge(told: Report | PipelineStatus, case: Case, scene: Scene) -> None:
+    assert told.state is case.state
+    assert scene.filled(case.says) in (told.reason or "")
+    assert scene.filled(case.hint) in (told.hint or "")
 
 
 def _metric(pipeline: str, code: str) -> float | None:
     return REGISTRY.get_sample_value("trunkline_pipeline_cause", {"pipeline": pipeline, "code": code})
 
 
-def _has(cause: Cause | None, case: Case, pipeline: str) -> bool:
+def _has(cause: Cause | None, case: Case, scene: Scene) -> bool:
     for name, wanted in case.fields.items():
         found = getattr(cause, name)
         if callable(wanted):
             if not wanted(found):
                 return False
-        elif found != (wanted.replace("NAME", pipeline) if isinstance(wanted, str) else wanted):
+        elif found != (scene.filled(wanted) if isinstance(wanted, str) else wanted):
             return False
     return True
 

@@ -135,7 +135,9 @@ class Intake:
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         try:
-            if not partitions:
+            # Who ends, or is about to for a failure, begins nothing more. Asking a client that closes where to begin gets no answer, and
+            # for as long as that takes nobody would be told of the failure.
+            if not partitions or self._closing or self._failure is not None:
                 return
             assigned = self._beginnings.of(consumer, partitions)
             self._begun |= {one.partition: one.position for one in assigned}
