@@ -524,7 +524,7 @@ async def test_a_registry_that_is_away_holds_the_pipeline_and_nothing_is_lost_or
     assert (report.state, report.code) == (State.RESTARTING, "registry.refused")
     await registry.start()
     assert await _settled(running, "unschooled", 4) == {"delivered": 4, "filtered": 0, "dead": 0}
-    assert running.report("unschooled").state is State.RUNNING
+    await running.until_running("unschooled")
 
 
 _WITH_COLOUR = {

@@ -149,7 +149,6 @@ async def no_subject(scene: Scene) -> None:
 
 async def registered(scene: Scene) -> None:
     await asyncio.to_thread(scene.bus.registry.register, f"{scene.topic}-value", Schema(ORDER))
-    await scene.bus.wish(scene.name, restart=True)
 
 
 async def topic_deleted(scene: Scene) -> None:
@@ -228,6 +227,8 @@ class Case:
     """More of the topic's manifest."""
     fields: dict[str, Any] = field(default_factory=dict)
     """Fields of the cause by name; a function judges."""
+    lasts: float = 0.0
+    """Seconds for which it lasts, and is told without a gap."""
 
 
 def some(value: Any) -> bool:
@@ -323,6 +324,7 @@ CASES = {
         state=State.RESTARTING,
         hint="TRUNKLINE_REGISTRY_URL",
         fields={"attempt": some, "since": some},
+        lasts=12.0,
     ),
     "schema unknown": Case(
         no_subject,
@@ -333,6 +335,7 @@ CASES = {
         hint="`subject` in the Topic manifest",
         schema=None,
         fields={"attempt": some, "since": some},
+        lasts=6.0,
     ),
     "topic missing": Case(
         topic_deleted,
@@ -414,6 +417,14 @@ async def told_and_ended(scene: Scene, case: Case) -> None:
     status: PipelineStatus = await made.until(in_status, "the status", deadline - time.monotonic())
     _judge(status, case, scene)
 
+    def lasted() -> bool:
+        now = made.report(pipeline)
+        assert (now.state, now.code) == (case.state, case.code), "it is told as long as it lasts"
+        assert now.cause is not None
+        return time.time() - now.cause.since > case.lasts
+
+    if case.lasts:
+        await made.until(lasted, f"{case.lasts:g} s of it")
     await case.end(scene)
     deadline = time.monotonic() + SECONDS
     await made.until(

@@ -16,7 +16,7 @@ from trunkline.bus.states import Desired, State, restart_delay
 from trunkline.bus.worker.board import Report
 from trunkline.bus.worker.building.bench import Beginning
 from trunkline.bus.worker.opening import Opened, Version
-from trunkline.bus.worker.retrying import LACKING, MISSING, mended_outside, next_try
+from trunkline.bus.worker.retrying import LACKING, MISSING, may_fail_again, mended_outside, next_try, state_after
 from trunkline.bus.worker.said import Said
 from trunkline.bus.worker.standing import WANTED_SO, refused, wanted_so
 from trunkline.bus.worker.topicwatch import TopicNews
@@ -88,7 +88,7 @@ class PipelineHost:
         self._marks: dict[str, str] = {}
         """What its secrets held when it was opened last, or could not be."""
         self._doubted = False
-        """Whether it was refused at its work, and nothing that ran since has shown that it is not any more."""
+        """Whether it was refused or held up at its work, and nothing that ran since has shown that it is not any more."""
         self._turn = asyncio.Lock()
         self._renewal: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[Opened] | None = None
@@ -359,7 +359,7 @@ class PipelineHost:
                 await self._drop_ready()
                 raise self._overtaken
         except TrunklineError as error:
-            self._doubted = mended_outside(error)
+            self._doubted = may_fail_again(error)
             raise
         finally:
             if proof is not None:
@@ -370,9 +370,9 @@ class PipelineHost:
             await opened.close()
 
     async def _prove(self, runtime: Runtime) -> None:
-        """Takes a refusal back when what runs has done a piece of its work, or had nothing to do for PROOF_SECONDS.
+        """Takes a failure back when what runs has done a piece of its work, or had nothing to do for PROOF_SECONDS.
 
-        Until then the pipeline is as it was, FAILED: else its state would change every few seconds.
+        Until then the pipeline is as it was, FAILED or RESTARTING: else its state would change every few seconds.
         """
         begun, first = time.monotonic(), runtime.report().counts
         while True:
@@ -499,8 +499,8 @@ class PipelineHost:
             runtime.resume()
             if not self._doubted:
                 self._become(State.RUNNING)
-            elif self.state not in {State.FAILED, State.RESTARTING}:
-                self._become(State.FAILED)
+            elif self.state not in {State.FAILED, State.RESTARTING} and self._error is not None:
+                self._become(state_after(self._error))
 
     def _become(self, state: State) -> None:
         if state is self.state:

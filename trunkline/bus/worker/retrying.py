@@ -40,6 +40,19 @@ def mended_outside(error: TrunklineError) -> bool:
     return isinstance(error, FatalError) and not told
 
 
+def may_fail_again(error: TrunklineError) -> bool:
+    """Whether another run may fail with the same at once, so that its beginning does not show that it is over.
+
+    Of Kafka's trouble the watch over it tells the end.
+    """
+    return mended_outside(error) or (state_after(error) is State.RESTARTING and not error.code.startswith("kafka."))
+
+
+def state_after(error: TrunklineError) -> State:
+    """Where a pipeline stands that failed with this: what may pass is tried again, anything else a person must mend."""
+    return State.RESTARTING if isinstance(error, (RetriableError, UnavailableError)) else State.FAILED
+
+
 def next_try(
     error: TrunklineError, failures: int, *, lasting: float = 0.0, failed: int = 1
 ) -> tuple[State, float | None]:
@@ -48,10 +61,11 @@ def next_try(
     It has not worked for `lasting` seconds, and is one of `failed` on its worker.
     """
     soon = max(SOON_SECONDS, min(lasting * SHARE, LONGEST_SECONDS), failed * CROWD_SECONDS)
-    if isinstance(error, (RetriableError, UnavailableError)):
+    state = state_after(error)
+    if state is State.RESTARTING:
         after = getattr(error, "after", None) or 0.0
-        return State.RESTARTING, max(after, min(reconnect_delay(failures - 1), soon))
+        return state, max(after, min(reconnect_delay(failures - 1), soon))
     if isinstance(error, HaltError) or error.code == MISSING:
-        return State.FAILED, None
+        return state, None
     wait = restart_delay(failures)
-    return State.FAILED, min(wait, soon) if mended_outside(error) else wait
+    return state, min(wait, soon) if mended_outside(error) else wait
