@@ -68,6 +68,9 @@ echo "Installing Trunkline's environment into .venv"
 endef
 export SET_UP
 
+# A test run starts some hundred Python processes: each would compile for a second and more what another one has compiled before.
+export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: help
 help: ## List the commands.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{printf "%-12s %s\n", $$1, $$2}'

@@ -10,6 +10,7 @@ import asyncio
 import io
 import json
 import secrets
+import ssl
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -120,12 +121,21 @@ class Endpoint:
         self.hold: asyncio.Event | None = None
         """While it is there, no request is answered before it is set."""
 
-    async def start(self) -> None:
+    async def start(self, tls: ssl.SSLContext | None = None) -> None:
+        """Serves, over TLS where a context is given."""
         server = web.Server(self._handle, access_log=None)
         self._runner = web.ServerRunner(server, shutdown_timeout=1)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0, backlog=512).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        await web.TCPSite(self._runner, "127.0.0.1", 0, backlog=512, ssl_context=tls).start()
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self._runner.addresses[0][1]}"
+
+    def hang_up(self) -> None:
+        """Ends the connections that stand."""
+        assert self._runner is not None
+        assert self._runner.server is not None
+        for connection in self._runner.server.connections:
+            if connection.transport is not None:
+                connection.transport.close()
 
     async def stop(self) -> None:
         if self._runner is not None:
@@ -414,13 +424,18 @@ class Registry:
 
 @asynccontextmanager
 async def bus(
-    bootstrap: str, home: Path, *, namespace: str | None = None, registry: Registry | None = None
+    bootstrap: str,
+    home: Path,
+    *,
+    namespace: str | None = None,
+    registry: Registry | None = None,
+    options: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Bus]:
-    """A bus whose registry is served beside it, and which is closed at the end."""
+    """A bus whose registry is served beside it, and which is closed at the end. `options` are its Kafka clients'."""
     registry = registry or Registry()
     await registry.start()
     names = Names(namespace or f"t{uuid.uuid4().hex[:8]}")
-    made = Bus(KafkaSettings(bootstrap), names, home, registry.url, RegistryClient(registry.url))
+    made = Bus(KafkaSettings(bootstrap, options or {}), names, home, registry.url, RegistryClient(registry.url))
     try:
         yield made
     finally:

@@ -11,19 +11,11 @@ import aiohttp
 import pytest
 import pytest_asyncio
 from bus_harness import Bus, Endpoint, Registry, http_connection, http_sink, order, topic_manifest
-from confluent_kafka.admin import (
-    AclBinding,
-    AclOperation,
-    AclPermissionType,
-    ResourcePatternType,
-    ResourceType,
-    ScramCredentialInfo,
-    ScramMechanism,
-    UserScramCredentialUpsertion,
-)
+from confluent_kafka.admin import AclOperation
 from structlog.testing import capture_logs
 
 from tests.integration.kafka_listeners import ManyListeners, scram
+from tests.rights import Rights
 from trunkline.bus.names import Names
 from trunkline.bus.states import State
 from trunkline.registry.client import RegistryClient
@@ -32,11 +24,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.kafka, pytest.mark.asyncio(loop_scop
 NAMESPACE = "rights"
 PASSWORD = "works"
 USER = "worker"
-RIGHTS = {
-    "topics": (ResourceType.TOPIC, NAMESPACE),
-    "transactions": (ResourceType.TRANSACTIONAL_ID, NAMESPACE),
-    "groups": (ResourceType.GROUP, NAMESPACE),
-}
 
 
 @pytest.fixture(scope="module")
@@ -46,49 +33,11 @@ def listeners(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ManyListener
         yield made
 
 
-class Rights:
-    """What the worker's user may do."""
-
-    def __init__(self, listeners: ManyListeners) -> None:
-        self._admin = listeners.settings("OPEN").admin()
-        self.set_password(PASSWORD)
-
-    def set_password(self, password: str) -> None:
-        """Changes the password of the worker's user."""
-        credential = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
-        user = UserScramCredentialUpsertion(USER, credential, password.encode())
-        self._admin.alter_user_scram_credentials([user])[USER].result(15)
-
-    def grant(self, *names: str) -> None:
-        """Grants some of RIGHTS."""
-        bindings = [
-            AclBinding(kind, prefix, ResourcePatternType.PREFIXED, f"User:{USER}", "*", AclOperation.ALL, _ALLOW)
-            for kind, prefix in map(RIGHTS.__getitem__, names)
-        ]
-        for future in self._admin.create_acls(bindings).values():
-            future.result(15)
-
-    def deny_writing(self, topic: str) -> None:
-        """Forbids to write to one topic, whatever else is granted."""
-        denied = AclBinding(
-            ResourceType.TOPIC,
-            topic,
-            ResourcePatternType.LITERAL,
-            f"User:{USER}",
-            "*",
-            AclOperation.WRITE,
-            AclPermissionType.DENY,
-        )
-        for future in self._admin.create_acls([denied]).values():
-            future.result(15)
-
-
-_ALLOW = AclPermissionType.ALLOW
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def rights(listeners: ManyListeners) -> Rights:
-    return Rights(listeners)
+    made = Rights(listeners.settings("OPEN"), USER)
+    made.set_password(PASSWORD)
+    return made
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -124,7 +73,7 @@ spec:
 
 
 async def test_a_source_that_may_not_join_its_group_says_so(running: Bus, rights: Rights) -> None:
-    await asyncio.to_thread(rights.grant, "topics", "transactions")
+    await asyncio.to_thread(rights.grant, NAMESPACE, "topics", "transactions")
     topic = running.name("hourly")
     await running.start(topic_manifest(topic, schema=None) + schedule("hourly", topic))
 
@@ -139,7 +88,7 @@ async def test_a_source_that_may_not_join_its_group_says_so(running: Bus, rights
 async def test_a_webhook_source_that_may_not_write_any_more_fails_instead_of_answering_503_for_ever(
     running: Bus, rights: Rights
 ) -> None:
-    await asyncio.to_thread(rights.grant, "topics", "transactions", "groups")
+    await asyncio.to_thread(rights.grant, NAMESPACE, "topics", "transactions", "groups")
     topic = running.name("hooks")
     worker = await running.start(
         topic_manifest(topic, schema=None)
@@ -163,7 +112,7 @@ spec:
             return bool(worker.ingress.url) and await status() == 202
 
         await running.until(accepted, "a request is accepted")
-        await asyncio.to_thread(rights.deny_writing, topic)
+        await asyncio.to_thread(rights.deny, "topics", topic, AclOperation.WRITE)
 
         async def failed() -> bool:
             cause = running.report("hooks").cause
@@ -178,7 +127,7 @@ spec:
 async def test_a_password_changed_under_a_worker_is_named_and_nothing_is_lost(
     running: Bus, rights: Rights, listeners: ManyListeners, endpoint: Endpoint
 ) -> None:
-    await asyncio.to_thread(rights.grant, "topics", "transactions", "groups")
+    await asyncio.to_thread(rights.grant, NAMESPACE, "topics", "transactions", "groups")
     topic = running.name("orders")
     await running.start(
         topic_manifest(topic) + http_connection("peer", endpoint.url) + http_sink("delivered", topic, connection="peer")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from prometheus_client import REGISTRY
@@ -239,3 +240,19 @@ def test_a_connection_that_changed_has_new_gates_and_one_that_did_not_keeps_them
     first, second, third = (gates.for_pipeline(one.pipelines["one"], one) for one in projects)  # type: ignore[arg-type]
     assert first is second
     assert first is not third
+
+
+def test_a_connection_whose_secret_holds_another_value_has_new_gates(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("the first one")
+    secret = f"config: {{auth: {{type: bearer, token: '${{file:{file}}}'}}, "
+    text = CONNECTION.replace("SECONDS", "5s").replace("config: {", secret)
+    project, gates = load_text(text + SINK.replace("NAME", "one").replace("EXTRA", "connection: partner,")), Gates()
+
+    def found() -> object:
+        return gates.for_pipeline(project.sinks["one"], project)
+
+    first = found()
+    assert found() is first
+    file.write_text("the second one")
+    assert found() is not first

@@ -7,8 +7,9 @@ import re
 import pytest
 from confluent_kafka import KafkaError
 
+from trunkline.bus.kafka.errors import translate
 from trunkline.bus.kafka.refusals import KINDS, Said, classify, unusable_options
-from trunkline.core.errors import ConfigurationError
+from trunkline.core.errors import ConfigurationError, FatalError, RetriableError
 
 _AUTHENTICATION = KafkaError._AUTHENTICATION
 _TRANSPORT, _RESOLVE, _SSL, _ALL_DOWN = (
@@ -151,3 +152,12 @@ def test_options_that_no_client_can_be_made_of_are_wrong_input() -> None:
 
     assert isinstance(error, ConfigurationError)
     assert (error.code, error.exit_code) == ("kafka.options", 2)
+
+
+def test_a_client_that_a_missing_right_ended_for_good_says_which_right() -> None:
+    words = "Fatal error: Broker: Group authorization failed: ConsumerGroupHeartbeat fatal error"
+    error = translate(KafkaError(KafkaError._FATAL, words), "reading failed")
+    assert (type(error), error.code) == (FatalError, "kafka.denied_group")
+    assert "grant" in (error.hint or "")
+    other = translate(KafkaError(KafkaError._FATAL, "Fatal error: Local: Fenced"), "reading failed")
+    assert isinstance(other, RetriableError)

@@ -56,6 +56,14 @@ _PASSING: Final = SETTLING | {
 _BROKEN_OPTIONS = {KafkaError._INVALID_ARG, KafkaError.UNSUPPORTED_SASL_MECHANISM}  # noqa: SLF001
 
 
+def _beneath(fatal: KafkaError) -> int:
+    """The code of the refusal that ended a client for good, which only its words tell; else the code that it has.
+
+    So ends a member of a group whose right is taken away (KIP-848): `Fatal error: Broker: Group authorization failed: …`.
+    """
+    return next((code for code in _DENIED if KafkaError(code).str() in fatal.str()), fatal.code())
+
+
 def passes(error: KafkaError, *, member: bool = True) -> bool:
     """Whether what a consumer gives in the place of a record is healed by the client: it goes on reading when it can.
 
@@ -73,7 +81,7 @@ def translate(error: KafkaException | KafkaError, what: str, *, where: str | Non
     `KafkaHealth` does.
     """
     cause = error.args[0] if isinstance(error, KafkaException) else error
-    code = cause.code()
+    code = cause.code() if cause.code() != KafkaError._FATAL else _beneath(cause)  # noqa: SLF001
     text = f"{what}: {cause.str()}"
     if code in _DENIED:
         named, hint = _DENIED[code]

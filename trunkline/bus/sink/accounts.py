@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from trunkline.bus.budget.budgets import Budgets
@@ -16,6 +16,7 @@ from trunkline.core.manifests import Source as SourceManifest
 from trunkline.core.manifests.models import BreakerSpec, ConnectionSpec
 from trunkline.core.metrics import end_series
 from trunkline.core.quota import NO_QUOTA, Quota
+from trunkline.core.secret import marks_of, watched_references
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +42,15 @@ class Gates:
     """Makes the gates of accounts, and gives the pipelines of one `Connection` the same ones.
 
     A worker has one for its life: an open breaker outlives the restart of a pipeline. A `Connection` that changed is another
-    account. `for_pipeline` is called by threads; the gates themselves belong to the event loop.
+    account, also where only its secrets hold other values: what was refused before need not be. `for_pipeline` is called by threads;
+    the gates themselves belong to the event loop.
     """
 
     def __init__(self, budgets: Budgets | None = None) -> None:
         self._budgets = budgets
         self._lock = threading.Lock()
-        self._made: dict[str, tuple[ConnectionSpec | None, AccountGates]] = {}
+        self._made: dict[str, tuple[tuple[ConnectionSpec | None, Mapping[str, str]], AccountGates]] = {}
+        """By account, with the `Connection` that it is and the marks of its secrets."""
 
     def for_pipeline(self, manifest: SinkManifest, project: Project) -> AccountGates:
         """The gates that the calls of a pipeline pass, those of its `Connection`, else its own."""
@@ -63,10 +66,11 @@ class Gates:
         connection = project.connections.get(name) if name is not None else None
         spec = connection.spec if connection is not None else None
         account = name if name is not None else own
+        known_by = (spec, marks_of(watched_references(spec.config)) if spec is not None else {})
         with self._lock:
             found = self._made.get(account)
-            if found is None or found[0] != spec:
-                found = self._made[account] = (spec, _gates(account, spec))
+            if found is None or found[0] != known_by:
+                found = self._made[account] = (known_by, _gates(account, spec))
         if self._budgets is None or name is None or spec is None:
             return found[1]
         budget = self._budgets.gate(name, spec, manifest.metadata.name, manifest.spec.delivery)
