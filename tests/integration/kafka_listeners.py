@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.certificates import issue
+from tests.chaos.faults.proxy import TcpProxy
 from trunkline.bus.embedded import EmbeddedKafka, EmbeddedOptions
 from trunkline.bus.embedded.options import ScramOptions
 from trunkline.bus.embedded.ports import choose_ports, new_ports
@@ -14,18 +15,24 @@ from trunkline.bus.kafka import KafkaSettings
 PASSWORD = "Straße-7 correct horse"
 USER = "admin"
 UNKNOWN_HOST = "broker-7.invalid"
-_TLS = {"TLS": "good", "MUTUAL": "good", "EXPIRED": "expired", "MISNAMED": "misnamed"}
+_HOST = "127.0.0.1"
+_TLS = {"TLS": "good", "MUTUAL": "good", "EXPIRED": "expired", "MISNAMED": "misnamed", "STRANGE": "strange"}
 """TLS listeners, and the certificate that each shows."""
-_OTHERS = ("OPEN", "LOST")
+_OTHERS = ("OPEN", "LOST", "ASIDE", "PLAIN")
+_LOGIN = 'org.apache.kafka.common.security.plain.PlainLoginModule required user_nobody="nothing";'
 
 
 class ManyListeners:
-    """A broker whose listeners differ: CLIENT asks for SCRAM-SHA-512, OPEN for nothing, TLS, MUTUAL, EXPIRED and MISNAMED are TLS
+    """A broker whose listeners differ: CLIENT asks for SCRAM-SHA-512, PLAIN for that mechanism, OPEN and ASIDE for nothing.
 
-    ones, and LOST gives clients an address of the broker that does not exist.
+    TLS, MUTUAL, EXPIRED, MISNAMED and STRANGE (of another authority) are TLS ones, and LOST gives clients an address of the broker that
+    does not exist.
+
+    With `door`, all but LOST and ASIDE tell clients one address, that of a proxy which leads to one of them at a time: to CLIENT first.
+    So a worker meets another kind of listener at the address that it has always used.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, door: bool = False) -> None:
         self.home = home
         home.mkdir(parents=True, exist_ok=True)
         authority, stranger = issue("authority"), issue("another authority")
@@ -40,9 +47,15 @@ class ManyListeners:
             "good": issue("broker", authority),
             "expired": issue("broker", authority, days=-1),
             "misnamed": issue("broker", authority, host="kafka.example.com"),
+            "strange": issue("broker", stranger),
         }
         for name, one in certificates.items():
-            (home / f"{name}.pem").write_text(one.key_pem + one.pem + authority.pem)
+            issuer = stranger if name == "strange" else authority
+            (home / f"{name}.pem").write_text(one.key_pem + one.pem + issuer.pem)
+        self.door: TcpProxy | None = None
+        self._told = 0
+        """The port of the door."""
+        self._has_door = door
         self._ports = dict(zip((*_TLS, *_OTHERS), new_ports(len(_TLS) + len(_OTHERS)), strict=True))
         self.broker = EmbeddedKafka(home, self._options())
 
@@ -50,24 +63,30 @@ class ManyListeners:
         kafka = self.home / "kafka"
         kafka.mkdir(exist_ok=True)
         own = choose_ports(kafka / "ports.json")
-        usual = f"CLIENT://127.0.0.1:{own.client},INTERNAL://127.0.0.1:{own.internal}"
         self._ports["CLIENT"] = own.client
-        hosts = {name: UNKNOWN_HOST if name == "LOST" else "127.0.0.1" for name in (*_TLS, *_OTHERS)}
+        if self._has_door:
+            self.door = TcpProxy((_HOST, own.client))
+            self._told = self.door.start()
+        internal = f"INTERNAL://{_HOST}:{own.internal}"
+        usual = f"CLIENT://{_HOST}:{own.client},{internal}"
+        others = (*_TLS, *_OTHERS)
         protocols = dict.fromkeys(_TLS, "SSL") | dict.fromkeys(_OTHERS, "PLAINTEXT")
-        protocols |= dict.fromkeys(("CLIENT", "INTERNAL", "CONTROLLER"), "SASL_PLAINTEXT")
+        protocols |= dict.fromkeys(("CLIENT", "PLAIN", "INTERNAL", "CONTROLLER"), "SASL_PLAINTEXT")
         overrides = {
             "listeners": ",".join(
                 [
                     usual,
-                    f"CONTROLLER://127.0.0.1:{own.controller}",
-                    *(f"{name}://127.0.0.1:{self._ports[name]}" for name in hosts),
+                    f"CONTROLLER://{_HOST}:{own.controller}",
+                    *(f"{name}://{_HOST}:{self._ports[name]}" for name in others),
                 ]
             ),
             "advertised.listeners": ",".join(
-                [usual, *(f"{name}://{host}:{self._ports[name]}" for name, host in hosts.items())]
+                [internal, *(f"{name}://{self._advertised(name)}" for name in ("CLIENT", *others))]
             ),
             "listener.security.protocol.map": ",".join(f"{name}:{protocol}" for name, protocol in protocols.items()),
             "super.users": f"User:trunkline-internal;User:{USER};User:ANONYMOUS",
+            "listener.name.plain.sasl.enabled.mechanisms": "PLAIN",
+            "listener.name.plain.plain.sasl.jaas.config": _LOGIN,
             "ssl.truststore.type": "PEM",
             "ssl.truststore.location": str(self.authority),
         }
@@ -80,9 +99,20 @@ class ManyListeners:
             }
         return EmbeddedOptions(scram=ScramOptions(USER, PASSWORD), authorizer=True, overrides=overrides)
 
+    def _advertised(self, listener: str) -> str:
+        if listener == "LOST":
+            return f"{UNKNOWN_HOST}:{self._ports[listener]}"
+        return self.address(listener) if listener == "ASIDE" or self.door is None else f"{_HOST}:{self._told}"
+
+    def open_door(self, listener: str) -> str:
+        """Has the door lead to a listener, and gives its address."""
+        assert self.door is not None
+        self.door.lead_to((_HOST, self._ports[listener]))
+        return f"{_HOST}:{self._told}"
+
     def address(self, listener: str) -> str:
-        """Host and port of a listener."""
-        return f"127.0.0.1:{self._ports[listener]}"
+        """Host and port of a listener itself."""
+        return f"{_HOST}:{self._ports[listener]}"
 
     def settings(self, listener: str, options: Mapping[str, str] | None = None) -> KafkaSettings:
         """The settings of a client of a listener."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,9 +23,9 @@ from bus_harness import (
     order,
     topic_manifest,
 )
+from causes import Told, some, told, told_no_more
 from confluent_kafka import TopicPartition
 from conftest import KafkaUnderTest
-from prometheus_client import REGISTRY
 
 from tests.remaking import make_anew
 from trunkline.bus.accounting.moves import Target
@@ -34,16 +33,13 @@ from trunkline.bus.accounting.trace import find_hops
 from trunkline.bus.parking.partitions import parked_records
 from trunkline.bus.states import Desired, State
 from trunkline.bus.topics import TopicPlan
-from trunkline.bus.worker.board import Board, Report
+from trunkline.bus.worker.board import Board
 from trunkline.control.status import PipelineStatus, statuses
-from trunkline.core.cause import Cause
 from trunkline.registry.codec import Encoder
 from trunkline.registry.schema import Schema
 
 pytestmark = [pytest.mark.kafka, pytest.mark.asyncio(loop_scope="module")]
 Act = Callable[["Scene"], Awaitable[None]]
-SECONDS = 10.0
-"""Within this time a cause is told, and no more once it has ended."""
 NEWER = {**ORDER, "fields": [*ORDER["fields"], {"name": "colour", "type": "string", "default": ""}]}
 """The schema of orders, changed: who has not met it must ask the registry."""
 
@@ -88,10 +84,6 @@ class Scene:
 
     async def send(self, count: int = 3) -> None:
         await self.bus.send_orders(self.topic, [order(number, f"c{number}") for number in range(count)])
-
-    def filled(self, text: str) -> str:
-        """The text with the names of pipeline and topic."""
-        return text.replace("NAME", self.name).replace("TOPIC", self.topic)
 
     async def delivered(self, count: int) -> None:
         await self.bus.until(lambda: self.bus.counts(self.name).get("delivered") == count, f"{count} delivered")
@@ -208,55 +200,41 @@ async def unlimited(scene: Scene) -> None:
     await scene.bus.add(scene.manifests)
 
 
-@dataclass(frozen=True)
-class Case:
-    """What is done, what the cause must say, and what ends it."""
+@dataclass(frozen=True, kw_only=True)
+class Case(Told):
+    """What is done, what must be told of it, and what ends it."""
 
     begin: Act
     end: Act
-    code: str
-    says: str
-    """What stands in the reason."""
-    state: State = State.RUNNING
-    hint: str = "nothing is lost"
     connection: str = ""
     delivery: str = ""
     retry: str = "attempts: 1000, min_delay: 20ms, max_delay: 200ms"
     schema: Any = field(default_factory=lambda: ORDER)
     extra: str = ""
     """More of the topic's manifest."""
-    fields: dict[str, Any] = field(default_factory=dict)
-    """Fields of the cause by name; a function judges."""
-    lasts: float = 0.0
-    """Seconds for which it lasts, and is told without a gap."""
-
-
-def some(value: Any) -> bool:
-    """It is there."""
-    return bool(value)
 
 
 CASES = {
     "503": Case(
-        answering(503),
-        mended,
-        "http.503",
-        "answered 503",
+        begin=answering(503),
+        end=mended,
+        code="http.503",
+        says="answered 503",
         connection="  breaker: {calls: 1000}\n",
         fields={"attempt": some, "attempts": 1000, "next_try": some, "since": some, "records": 3, "account": None},
     ),
     "429 with a time": Case(
-        answering(429, Retry_After="2"),
-        mended,
-        "http.429",
-        "answered 429",
+        begin=answering(429, Retry_After="2"),
+        end=mended,
+        code="http.429",
+        says="answered 429",
         fields={"next_try": some, "account": "NAME-peer"},
     ),
     "breaker": Case(
-        answering(503),
-        mended,
-        "breaker.open",
-        "answered 503",
+        begin=answering(503),
+        end=mended,
+        code="breaker.open",
+        says="answered 503",
         connection="  breaker: {calls: 1, wait: 200ms, longest: 200ms}\n",
         fields={
             "error_code": "http.503",
@@ -265,72 +243,72 @@ CASES = {
         },
     ),
     "no answer": Case(
-        unanswered,
-        answered,
-        "sink.no_answer",
-        "no answer to the calls under way",
+        begin=unanswered,
+        end=answered,
+        code="sink.no_answer",
+        says="no answer to the calls under way",
         fields={"since": some, "records": some},
     ),
     "budget": Case(
-        answering(200),
-        unlimited,
-        "budget.exhausted",
-        "its limit of 1 is used up (per_minute)",
+        begin=answering(200),
+        end=unlimited,
+        code="budget.exhausted",
+        says="its limit of 1 is used up (per_minute)",
         connection="  limits: {per_minute: 1}\n",
         fields={"account": "NAME-peer", "limit": "per_minute", "next_try": some},
     ),
     "parked keys": Case(
-        answering(503),
-        mended,
-        "parked.keys",
-        "answered 503",
+        begin=answering(503),
+        end=mended,
+        code="parked.keys",
+        says="answered 503",
         hint="trunkline parked ls NAME",
         retry="attempts: 2, min_delay: 20ms, max_delay: 200ms",
         connection="  breaker: {calls: 1000}\n",
         fields={"error_code": "http.503", "parked_keys": 3, "parked_records": 3, "attempt": some},
     ),
     "paused": Case(
-        wished(Desired.PAUSED),
-        wished(),
-        "pipeline.paused",
-        "paused by a test",
+        begin=wished(Desired.PAUSED),
+        end=wished(),
+        code="pipeline.paused",
+        says="paused by a test",
         state=State.PAUSED,
         hint="trunkline resume NAME",
         fields={"by": "a test", "since": some},
     ),
     "stopped": Case(
-        wished(Desired.STOPPED),
-        wished(),
-        "pipeline.stopped",
-        "stopped by a test",
+        begin=wished(Desired.STOPPED),
+        end=wished(),
+        code="pipeline.stopped",
+        says="stopped by a test",
         state=State.STOPPED,
         hint="trunkline resume NAME",
         fields={"by": "a test"},
     ),
     "401": Case(
-        answering(401),
-        mended,
-        "http.unauthorized",
-        "answered 401",
+        begin=answering(401),
+        end=mended,
+        code="http.unauthorized",
+        says="answered 401",
         state=State.FAILED,
         hint="credentials",
         fields={"attempt": some},
     ),
     "registry away": Case(
-        registry_away,
-        registry_back,
-        "registry.refused",
-        "can't be reached",
+        begin=registry_away,
+        end=registry_back,
+        code="registry.refused",
+        says="can't be reached",
         state=State.RESTARTING,
         hint="TRUNKLINE_REGISTRY_URL",
         fields={"attempt": some, "since": some},
         lasts=12.0,
     ),
     "schema unknown": Case(
-        no_subject,
-        registered,
-        "schema.no_subject",
-        "TOPIC-value",
+        begin=no_subject,
+        end=registered,
+        code="schema.no_subject",
+        says="TOPIC-value",
         state=State.FAILED,
         hint="`subject` in the Topic manifest",
         schema=None,
@@ -338,29 +316,29 @@ CASES = {
         lasts=6.0,
     ),
     "topic missing": Case(
-        topic_deleted,
-        topic_made,
-        "topic.missing",
-        "the topic TOPIC does not exist",
+        begin=topic_deleted,
+        end=topic_made,
+        code="topic.missing",
+        says="the topic TOPIC does not exist",
         state=State.FAILED,
         hint="it goes on as soon as it exists",
         extra=", external: true",
         fields={"since": some, "next_try": None},
     ),
     "topic made anew": Case(
-        made_anew,
-        offsets_set("earliest"),
-        "topic.made_anew",
-        "the topic TOPIC was deleted and made anew",
+        begin=made_anew,
+        end=offsets_set("earliest"),
+        code="topic.made_anew",
+        says="the topic TOPIC was deleted and made anew",
         state=State.FAILED,
         hint="`trunkline offsets set NAME --to earliest --topic TOPIC` reads the new topic from its beginning",
         fields={"since": some, "next_try": None},
     ),
     "truncated": Case(
-        truncated,
-        offsets_set("after-gap"),
-        "offsets.out_of_range",
-        "TOPIC[0] is committed up to ",
+        begin=truncated,
+        end=offsets_set("after-gap"),
+        code="offsets.out_of_range",
+        says="TOPIC[0] is committed up to ",
         state=State.FAILED,
         hint="`trunkline offsets set NAME --to after-gap` goes on after what was deleted",
         fields={"since": some, "next_try": None},
@@ -394,72 +372,10 @@ async def test_a_pipeline_that_stands_still_says_why_and_goes_on(
     await running.until_running(pipeline)
     assert running.report(pipeline).cause is None
     await case.begin(scene)
-    await told_and_ended(scene, case)
-    await running.remove(scene.manifests)
-
-
-async def told_and_ended(scene: Scene, case: Case) -> None:
-    """The cause that has begun is told everywhere, as long as it lasts, and no more once it has ended."""
-    made, pipeline = scene.bus, scene.name
-    deadline = time.monotonic() + SECONDS
-
-    def told() -> Report | None:
-        report = made.report(pipeline)
-        return report if report.code == case.code and _has(report.cause, case, scene) else None
-
-    async def in_status() -> PipelineStatus | None:
-        found = await scene.status()
-        return found if found.cause is not None and found.cause.code == case.code else None
-
-    report: Report = await made.until(told, f"the cause {case.code}", SECONDS)
-    _judge(report, case, scene)
-    await made.until(lambda: _metric(pipeline, case.code) == 1.0, "the metric", deadline - time.monotonic())
-    status: PipelineStatus = await made.until(in_status, "the status", deadline - time.monotonic())
-    _judge(status, case, scene)
-
-    def lasted() -> bool:
-        now = made.report(pipeline)
-        assert (now.state, now.code) == (case.state, case.code), "it is told as long as it lasts"
-        assert now.cause is not None
-        return time.time() - now.cause.since > case.lasts
-
-    if case.lasts:
-        await made.until(lasted, f"{case.lasts:g} s of it")
+    await told(running, pipeline, case.of(pipeline, scene.topic), scene.status)
     await case.end(scene)
-    deadline = time.monotonic() + SECONDS
-    await made.until(
-        lambda: made.report(pipeline).state is State.RUNNING and made.report(pipeline).cause is None,
-        f"the end of {case.code}",
-        SECONDS,
-    )
-    await made.until(lambda: _metric(pipeline, case.code) is None, "the end of the metric", deadline - time.monotonic())
-
-    async def clear() -> bool:
-        found = await scene.status()
-        return found.state is State.RUNNING and found.cause is found.reason is found.hint is None
-
-    await made.until(clear, "the end of the status", deadline - time.monotonic())
-
-
-def _judge(told: Report | PipelineStatus, case: Case, scene: Scene) -> None:
-    assert told.state is case.state
-    assert scene.filled(case.says) in (told.reason or "")
-    assert scene.filled(case.hint) in (told.hint or "")
-
-
-def _metric(pipeline: str, code: str) -> float | None:
-    return REGISTRY.get_sample_value("trunkline_pipeline_cause", {"pipeline": pipeline, "code": code})
-
-
-def _has(cause: Cause | None, case: Case, scene: Scene) -> bool:
-    for name, wanted in case.fields.items():
-        found = getattr(cause, name)
-        if callable(wanted):
-            if not wanted(found):
-                return False
-        elif found != (scene.filled(wanted) if isinstance(wanted, str) else wanted):
-            return False
-    return True
+    await told_no_more(running, pipeline, case.code, scene.status)
+    await running.remove(scene.manifests)
 
 
 async def test_parked_keys_are_listed_with_the_last_error_of_their_heads(running: Bus, endpoint: Endpoint) -> None:

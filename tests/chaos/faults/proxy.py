@@ -92,6 +92,15 @@ class TcpProxy:
         """While on, nobody is served, as by a server that has ended: connections are cut, and new ones are refused."""
         self._run(self._leave() if on else self._listen())
 
+    def lead_to(self, target: tuple[str, int]) -> None:
+        """Another server is behind it from now on: connections are cut, and new ones lead there."""
+
+        def turn() -> None:
+            self._target = target
+            self._reset()
+
+        self._call(turn)
+
     def delay(self, seconds: float) -> None:
         """Every chunk waits this long in either direction; 0 for none."""
         self._call(lambda: setattr(self, "_delay", seconds))
