@@ -104,7 +104,7 @@ Answer = tuple[int, Mapping[str, str]] | int | None
 
 
 class Endpoint:
-    """An HTTP server whose answers a test decides, path by path; 200 where it has not.
+    """An HTTP server whose answers a test decides, path by path; 200 where it has not. Who asks by GET is given an empty list.
 
     An answer is a function of the request and of how often its idempotency key came, from 1.
     """
@@ -159,7 +159,7 @@ class Endpoint:
         if status < 300:
             self.effects[key] = asked.json
             self._effects_at.setdefault(request.path, {}).setdefault(key, asked.json)
-        return web.Response(status=status, headers=headers)
+        return web.Response(status=status, headers=headers, body=b"[]" if request.method == "GET" else b"")
 
     def effects_at(self, path: str) -> list[Any]:
         """What was accepted at one path, each idempotency key once, in the order the first of each came."""

@@ -11,6 +11,7 @@ import pytest_asyncio
 from bus_harness import Asked, Bus, Endpoint, bus, http_connection, http_sink, order, topic_manifest
 from conftest import KafkaUnderTest
 
+from trunkline.bus import states
 from trunkline.bus.states import State
 from trunkline.bus.worker import retrying, secretwatch
 
@@ -22,7 +23,7 @@ def quick() -> Iterator[None]:
     """What a worker does every few seconds it does ten times as often."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(secretwatch, "WATCH_SECONDS", 0.2)
-        patch.setattr(retrying, "SOON_SECONDS", 0.4)
+        patch.setattr(states, "SOON_SECONDS", 0.4)
         patch.setattr(retrying, "CROWD_SECONDS", 0.0)
         yield
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +25,7 @@ from bus_harness import (
     order,
     topic_manifest,
 )
-from causes import Told, some, told, told_no_more
+from causes import SECONDS, Told, some, told, told_no_more
 from confluent_kafka import TopicPartition
 from conftest import KafkaUnderTest
 
@@ -33,7 +35,7 @@ from trunkline.bus.accounting.trace import find_hops
 from trunkline.bus.parking.partitions import parked_records
 from trunkline.bus.states import Desired, State
 from trunkline.bus.topics import TopicPlan
-from trunkline.bus.worker.board import Board
+from trunkline.bus.worker.board import Board, Heartbeat
 from trunkline.control.status import PipelineStatus, statuses
 from trunkline.registry.codec import Encoder
 from trunkline.registry.schema import Schema
@@ -115,6 +117,14 @@ async def unanswered(scene: Scene) -> None:
     """The other side takes requests, and answers none."""
     scene.endpoint.hold = scene.hanging
     await scene.send()
+
+
+async def unanswered_polls(scene: Scene) -> None:
+    scene.endpoint.hold = scene.hanging
+
+
+async def refusing_polls(scene: Scene) -> None:
+    scene.answer(lambda _asked, _times: 503)
 
 
 async def answered(scene: Scene) -> None:
@@ -212,6 +222,35 @@ class Case(Told):
     schema: Any = field(default_factory=lambda: ORDER)
     extra: str = ""
     """More of the topic's manifest."""
+    polls: bool = False
+    """Whether it is a source, and no sink."""
+
+    def manifests(self, scene: Scene) -> str:
+        """The pipeline and what it needs."""
+        name, peer = scene.name, f"{scene.name}-peer"
+        if self.polls:
+            return topic_manifest(scene.topic, schema=None) + polling(name, scene.topic, scene.endpoint.url)
+        return (
+            topic_manifest(scene.topic, schema=self.schema, extra=self.extra)
+            + http_connection(peer, scene.endpoint.url)
+            + self.connection
+            + http_sink(name, scene.topic, connection=peer, retry=self.retry, delivery=self.delivery)
+        )
+
+
+def polling(name: str, topic: str, url: str) -> str:
+    """A source that asks the endpoint several times a second."""
+    peer = http_connection(f"{name}-peer", url).replace("connector: http\n", "connector: http_poll\n")
+    return f"""{peer}---
+apiVersion: trunkline/v1
+kind: Source
+metadata: {{name: {name}}}
+spec:
+  connector: http_poll
+  connection: {name}-peer
+  config: {{path: /{name}, interval: 200ms}}
+  to: "{topic}"
+"""
 
 
 CASES = {
@@ -248,6 +287,25 @@ CASES = {
         code="sink.no_answer",
         says="no answer to the calls under way",
         fields={"since": some, "records": some},
+    ),
+    "a source's 503": Case(
+        begin=refusing_polls,
+        end=mended,
+        code="http_poll.unavailable",
+        says="answered 503",
+        hint="the position of 0 is held",
+        polls=True,
+        fields={"attempt": some, "next_try": some, "since": some},
+        lasts=14.0,
+    ),
+    "a source's poll without an answer": Case(
+        begin=unanswered_polls,
+        end=answered,
+        code="source.no_answer",
+        says="the poll of 0 that is under way has not ended",
+        hint="see whether the other system answers",
+        polls=True,
+        fields={"since": some},
     ),
     "budget": Case(
         begin=answering(200),
@@ -360,22 +418,88 @@ async def test_a_pipeline_that_stands_still_says_why_and_goes_on(
 ) -> None:
     case, pipeline = CASES[name], "cause-" + "".join(letter if letter.isalnum() else "-" for letter in name)
     scene = Scene(running, endpoint, registry, pipeline, running.name(pipeline))
-    scene.manifests = (
-        topic_manifest(scene.topic, schema=case.schema, extra=case.extra)
-        + http_connection(f"{pipeline}-peer", endpoint.url)
-        + case.connection
-        + http_sink(pipeline, scene.topic, connection=f"{pipeline}-peer", retry=case.retry, delivery=case.delivery)
-    )
+    scene.manifests = case.manifests(scene)
     if case.extra:
         await running.create(scene.topic)
     await running.add(scene.manifests)
-    await running.until_running(pipeline)
+    if case.polls:
+        await running.until(lambda: len(endpoint.to(f"/{pipeline}")) > 1, "the source polls")
+    else:
+        await running.until_running(pipeline)
     assert running.report(pipeline).cause is None
     await case.begin(scene)
     await told(running, pipeline, case.of(pipeline, scene.topic), scene.status)
     await case.end(scene)
     await told_no_more(running, pipeline, case.code, scene.status)
     await running.remove(scene.manifests)
+
+
+@pytest.mark.slow
+async def test_a_pipeline_whose_worker_was_killed_has_none_until_another_comes(
+    running: Bus, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    topic = running.name("orphan")
+    project = tmp_path / "project.yaml"
+    project.write_text(
+        topic_manifest(topic)
+        + http_connection("orphan-peer", endpoint.url)
+        + http_sink("orphan", topic, connection="orphan-peer")
+    )
+
+    async def status() -> PipelineStatus:
+        (found,) = await asyncio.to_thread(statuses, running.cluster, "orphan")
+        return found
+
+    async def runs() -> bool:
+        found = await status()
+        return found.state is State.RUNNING and found.cause is found.reason is found.hint is None
+
+    async def orphaned() -> PipelineStatus | None:
+        found = await status()
+        return found if found.state is State.UNASSIGNED else None
+
+    killed = await _another_worker(running, project, tmp_path / "killed")
+    try:
+        await running.until(runs, "the pipeline on the other worker")
+        (beating,) = await _workers(running, killed.pid)
+    finally:
+        killed.kill()
+        await killed.wait()
+    found: PipelineStatus = await running.until(orphaned, "no worker has it", SECONDS)
+    assert found.cause is not None
+    assert found.failing
+    assert (found.cause.code, found.cause.reason) == (
+        "worker.none",
+        f"no worker has reported it lately: the last one was {beating.worker}",
+    )
+    assert "`trunkline up` starts another worker" in (found.hint or "")
+    assert found.cause.since >= beating.at
+    assert [one.fresh for one in await _workers(running, killed.pid)] == [False]
+    successor = await _another_worker(running, project, tmp_path / "successor")
+    try:
+        await running.until(runs, "the pipeline on another worker", SECONDS)
+    finally:
+        successor.terminate()
+        await successor.wait()
+
+
+async def _another_worker(running: Bus, project: Path, home: Path) -> asyncio.subprocess.Process:
+    """A worker in a process of its own, which has begun its pipelines."""
+    script = Path(__file__).with_name("bus_worker.py")
+    arguments = [running.settings.bootstrap, running.names.namespace, home, project, running.registry_url]
+    worker = await asyncio.create_subprocess_exec(sys.executable, script, *arguments, stdout=asyncio.subprocess.PIPE)
+    assert worker.stdout is not None
+    async with asyncio.timeout(120):
+        async for line in worker.stdout:
+            if line.strip() == b"up":
+                return worker
+    raise AssertionError("the worker ended")
+
+
+async def _workers(running: Bus, pid: int) -> list[Heartbeat]:
+    """The heartbeats of the worker in a process."""
+    found = await asyncio.to_thread(Board(running.settings, running.names).workers)
+    return [one for one in found if one.pid == pid]
 
 
 async def test_parked_keys_are_listed_with_the_last_error_of_their_heads(running: Bus, endpoint: Endpoint) -> None:

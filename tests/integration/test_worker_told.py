@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +14,7 @@ from prometheus_client import REGISTRY
 
 from trunkline.bus.embedded import EmbeddedKafka
 from trunkline.bus.states import State
-from trunkline.bus.worker.board import STALE_SECONDS, Board, Heartbeat, Report
+from trunkline.bus.worker.board import Board, Heartbeat
 from trunkline.bus.worker.settings import WorkerSettings
 from trunkline.bus.worker.worker import Worker
 from trunkline.core.manifests import load_text
@@ -76,46 +74,6 @@ async def test_a_worker_has_a_heartbeat_as_long_as_it_runs(running: Bus, tmp_pat
     await running.until(beats_on, "another heartbeat")
     await other.close()
     assert other.id not in await workers(running)
-
-
-async def test_ten_seconds_after_a_worker_was_killed_nobody_says_that_its_pipelines_run(
-    running: Bus, tmp_path: Path
-) -> None:
-    topic = running.name("killed")
-    project = tmp_path / "project.yaml"
-    project.write_text(
-        topic_manifest(topic, schema=None)
-        + f"---\napiVersion: trunkline/v1\nkind: Source\nmetadata: {{name: killed}}\n"
-        f"spec: {{connector: schedule, config: {{every: 1h}}, to: {topic}}}\n"
-    )
-    script = Path(__file__).with_name("bus_worker.py")
-    arguments = [running.settings.bootstrap, running.names.namespace, tmp_path / "home", project, running.registry_url]
-    worker = await asyncio.create_subprocess_exec(sys.executable, script, *arguments)
-
-    async def report() -> Report | None:
-        found = await asyncio.to_thread(Board(running.settings, running.names).reports)
-        return next((one for one in found if one.pipeline == "killed"), None)
-
-    async def runs(seconds: float = 0.0) -> bool:
-        found = await report()
-        return found is not None and found.state is State.RUNNING and not found.stale and found.heard_at > seconds
-
-    try:
-        await running.until(runs, "the pipeline of the other worker", 120)
-        begun = time.time()
-        await running.until(lambda: runs(begun + 1), "a heartbeat")
-    finally:
-        worker.kill()
-        await worker.wait()
-    killed_at = time.time()
-
-    async def stale() -> bool:
-        found = await report()
-        return found is not None and found.stale
-
-    await running.until(stale, "the end of its word")
-    assert time.time() - killed_at < STALE_SECONDS + 5
-    assert [one.fresh for one in (await workers(running)).values() if one.pid == worker.pid] == [False]
 
 
 # --- pipelines that are gone ---

@@ -43,7 +43,7 @@ class PipelineStatus:
     reason: str | None = None
     hint: str | None = None
     cause: Cause | None = None
-    """Why it fails, waits or stands still, as its worker says it; None while it does its work."""
+    """Why it fails, waits or stands still: as its worker says it, or that there is no worker; None while it does its work."""
     silent: bool = False
     """Whether workers that had it have not been heard of lately, and no other has it."""
     finished: bool = False
@@ -139,18 +139,18 @@ def _status(
     states = {report.state for report in fresh}
     state = next((one for one in _WORST if one in states), State.UNASSIGNED)
     speaker = next((report for report in fresh if report.state is state and report.reason), None)
-    reason = speaker.reason if speaker is not None else None
+    cause = speaker.cause if speaker is not None else None
     if not fresh:
-        reason = "no worker has reported it lately" if reports else "no worker has run it yet"
+        cause = _nobody(name, reports)
     return PipelineStatus(
         pipeline=name,
         kind=kind,
         state=state,
         since=min((report.since for report in fresh if report.state is state), default=None),
         workers=len([report for report in fresh if report.state not in {State.STOPPED, State.UNASSIGNED}]),
-        reason=reason,
-        hint=speaker.hint if speaker is not None else None,
-        cause=speaker.cause if speaker is not None else None,
+        reason=cause.reason if cause is not None else None,
+        hint=cause.hint if cause is not None else None,
+        cause=cause,
         silent=not fresh and any(report.state is not State.UNASSIGNED for report in reports),
         finished=any(report.finished for report in fresh),
         lag_records=lag.records if lag is not None else None,
@@ -164,4 +164,17 @@ def _status(
         per_second=sum(report.per_second for report in fresh),
         progress=[one for report in fresh for one in report.progress],
         restart_at=min((report.restart_at for report in fresh if report.restart_at is not None), default=None),
+    )
+
+
+def _nobody(pipeline: str, reports: Sequence[Report]) -> Cause:
+    """No worker tells of it any more, or yet."""
+    last = max(reports, key=lambda one: max(one.at, one.heard_at), default=None)
+    if last is None:
+        return Cause("worker.none", "no worker has run it yet", hint="`trunkline up` starts a worker")
+    return Cause(
+        "worker.none",
+        f"no worker has reported it lately: the last one was {last.worker}",
+        hint=f"see whether its process lives, and its log; `trunkline up` starts another worker, which goes on with {pipeline}",
+        since=max(last.at, last.heard_at),
     )

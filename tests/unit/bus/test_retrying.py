@@ -8,8 +8,8 @@ import pytest
 from deliveries import Book, ScriptedSink, contiguous, deliveries, delivering, gates, ok, until
 
 from trunkline.bus.delivery.gates import OneAtFirst
-from trunkline.bus.states import State
-from trunkline.bus.worker.retrying import SOON_SECONDS, next_try
+from trunkline.bus.states import SOON_SECONDS, State
+from trunkline.bus.worker.retrying import next_try
 from trunkline.core.contracts import Promises
 from trunkline.core.errors import (
     ConfigurationError,

@@ -23,7 +23,7 @@ from trunkline.bus.runtime import RuntimeReport, SplitProgress
 from trunkline.bus.source.positions import SplitPosition, summed
 from trunkline.bus.source.publish import Publisher
 from trunkline.bus.source.splitwriter import SplitWriter
-from trunkline.bus.states import reconnect_delay
+from trunkline.bus.states import reconnect_delay, retry_delay
 from trunkline.bus.threads import in_own_thread
 from trunkline.bus.topics import LEASE_PARTITIONS
 from trunkline.core.cause import Cause
@@ -33,6 +33,8 @@ from trunkline.core.log import get_logger
 
 log = get_logger(__name__)
 TIMEOUT = 15.0
+UNANSWERED_SECONDS = 5.0
+"""A poll that takes so long is worth saying."""
 LEASE_SECONDS = 0.5
 """How often the thread that holds leases looks whether it should leave; later only each IDLE_SECONDS."""
 
@@ -63,6 +65,8 @@ class SourceRuntime:
         self._paces: dict[str, tuple[Pace, Progress]] = {}
         self._causes: dict[str, Cause] = {}
         """By split, why it is not polled now."""
+        self._asked: dict[str, tuple[float, float]] = {}
+        """By split whose poll is under way, when that began: in Unix seconds, and by the monotonic clock."""
         self._polled = False
         """Whether a poll has ended well, and what it read is published."""
         self._leave = threading.Event()
@@ -77,9 +81,23 @@ class SourceRuntime:
                 SplitProgress(split, known.done, known.total, known.what, self._left(split, pace, known))
                 for split, (pace, known) in self._paces.items()
             ],
-            cause=min(self._causes.values(), key=lambda one: one.since, default=None),
+            cause=min((*self._causes.values(), *self._unanswered()), key=lambda one: one.since, default=None),
             untried=bool(self._tasks) and not self._polled,
         )
+
+    def _unanswered(self) -> list[Cause]:
+        """Of the splits whose poll takes long."""
+        late = time.monotonic() - UNANSWERED_SECONDS
+        return [
+            Cause(
+                "source.no_answer",
+                f"the poll of {split} that is under way has not ended",
+                hint="see whether the other system answers; the position is held, and it goes on by itself when it does",
+                since=since,
+            )
+            for split, (since, begun) in self._asked.items()
+            if begun < late and split not in self._causes
+        ]
 
     def _left(self, split: str, pace: Pace, known: Progress) -> float | None:
         """How long the rest takes; nobody can tell of a split that stands still."""
@@ -190,7 +208,8 @@ class SourceRuntime:
                 raise
             except RetriableError as error:
                 failures += 1
-                wait = max(error.after or 0.0, reconnect_delay(failures - 1))
+                lasting = time.time() - self._causes[split].since if split in self._causes else 0.0
+                wait = max(error.after or 0.0, min(reconnect_delay(failures - 1), retry_delay(lasting)))
                 log.warning(
                     "the source will go on later", pipeline=self._pipeline, split=split, wait=wait, reason=str(error)
                 )
@@ -219,7 +238,11 @@ class SourceRuntime:
         """One poll and its transaction. Returns the count of failures in a row: 0, because this one went well."""
         await self._running.wait()
         known = self._positions[split]
-        batch = await self._source.poll(split, known.position)
+        self._asked[split] = (time.time(), time.monotonic())
+        try:
+            batch = await self._source.poll(split, known.position)
+        finally:
+            del self._asked[split]
         if batch.events or batch.rejected or batch.position != known.position or batch.finished != known.finished:
             # Shielded: a transaction that has begun is ended, whatever happens to this task.
             written = asyncio.ensure_future(writer.write(batch, known))

@@ -24,8 +24,8 @@ REPORT_SECONDS = 5.0
 REPEAT_SECONDS = 15.0
 """Unchanged reports are repeated at this interval: idle pipelines are most of what a large worker has, and a report costs the broker
 too."""
-STALE_SECONDS = 10.0
-"""A worker that was not heard for so long, five of its heartbeats, is taken to be gone."""
+STALE_SECONDS = 8.0
+"""A worker that was not heard for so long, four of its heartbeats, is taken to be gone: ten seconds after it was killed that is known."""
 HEARTBEAT_KEY = "@heartbeat."
 """What the keys of heartbeats begin with; the worker's id follows."""
 

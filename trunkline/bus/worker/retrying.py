@@ -6,7 +6,7 @@ granted, an account that was opened again, a schema that was registered. Only an
 
 from __future__ import annotations
 
-from trunkline.bus.states import State, reconnect_delay, restart_delay
+from trunkline.bus.states import State, reconnect_delay, restart_delay, retry_delay
 from trunkline.core.errors import (
     ConfigurationError,
     DefectError,
@@ -17,11 +17,6 @@ from trunkline.core.errors import (
     UnavailableError,
 )
 
-SOON_SECONDS = 4.0
-"""Between two tries at the least: with what a start takes, the end of a cause shows within ten seconds."""
-SHARE = 0.005
-"""What lasts is tried more and more seldom: after this share of the time that it has lasted. After an hour that is 18 s."""
-LONGEST_SECONDS = 60.0
 CROWD_SECONDS = 0.2
 """So much of a worker's time at the least has each of the pipelines that failed on it."""
 LACKING = ("plugin.", "python.", "secret.")
@@ -60,7 +55,7 @@ def next_try(
 
     It has not worked for `lasting` seconds, and is one of `failed` on its worker.
     """
-    soon = max(SOON_SECONDS, min(lasting * SHARE, LONGEST_SECONDS), failed * CROWD_SECONDS)
+    soon = max(retry_delay(lasting), failed * CROWD_SECONDS)
     state = state_after(error)
     if state is State.RESTARTING:
         after = getattr(error, "after", None) or 0.0

@@ -49,7 +49,7 @@ class Telling:
     def _log(self, before: Cause | None, report: Report) -> None:
         cause = report.cause
         if cause is None:
-            if before is not None and before.code in self._logged:
+            if before is not None and before.code in self._logged and report.state is State.RUNNING:
                 seconds = round(max(0.0, report.at - before.since), 1)
                 log.info("the pipeline does its work again", pipeline=self._pipeline, code=before.code, seconds=seconds)
             return
