@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from trunkline.bus.accounting.audit import Entry, announced
 from trunkline.bus.topics import Difference, declared_topics, ensure_topics, internal_topics, topic_states
@@ -24,6 +25,11 @@ from trunkline.core.manifests.kinds import PIPELINE_KINDS
 from trunkline.registry.client import RegistryClient
 from trunkline.registry.model import SchemaError
 from trunkline.registry.schema import Schema
+
+T = TypeVar("T")
+R = TypeVar("R")
+AT_ONCE = 16
+"""How many questions the registry is asked at a time: what one costs is mostly waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +123,8 @@ def carry_out(cluster: Cluster, registry: RegistryClient, proposal: Proposal) ->
     ensure_topics(cluster.kafka, [*internal_topics(cluster.names), *declared_topics(proposal.project)])
     for subject, level in proposal.project.levels():
         _set_level(cluster, registry, subject, level)
-    for topic, schema in proposal.schemas.items():
-        registry.register(proposal.project.subject_of(topic), schema)
+    wanted = [(proposal.project.subject_of(topic), schema) for topic, schema in proposal.schemas.items()]
+    _side_by_side(lambda one: registry.register(*one), wanted)
     made: list[Change] = []
     if proposal.changes:
 
@@ -206,14 +212,17 @@ def _schemas(project: Project) -> dict[str, Schema]:
 def _new_schemas(project: Project, registry: RegistryClient, schemas: Mapping[str, Schema]) -> list[str]:
     """The subjects that get a new version. Raises `ManifestError` that names the pipelines which a change would break."""
     problems, new = [], []
+    registered = frozenset(registry.subjects())
+    known: list[tuple[str, str, Schema]] = []
     for topic, schema in schemas.items():
         subject = project.subject_of(topic)
-        versions = registry.versions(subject)
-        if not versions:
+        if subject in registered:
+            known.append((topic, subject, schema))
+        else:
             new.append(subject)
-            continue
-        known = [registry.version(subject, number).fingerprint for number in versions]
-        if schema.fingerprint in known:
+    is_new = _side_by_side(lambda one: not _has(registry, one[1], one[2]), known)
+    for (topic, subject, schema), changed in zip(known, is_new, strict=True):
+        if not changed:
             continue
         new.append(subject)
         manifest = project.topic_of(topic)
@@ -232,6 +241,18 @@ def _new_schemas(project: Project, registry: RegistryClient, schemas: Mapping[st
     if problems:
         raise ManifestError(problems)
     return new
+
+
+def _has(registry: RegistryClient, subject: str, schema: Schema) -> bool:
+    """Whether the subject has the schema as one of its versions."""
+    numbers = reversed(registry.versions(subject))
+    return any(registry.version(subject, number).fingerprint == schema.fingerprint for number in numbers)
+
+
+def _side_by_side(ask: Callable[[T], R], about: Iterable[T]) -> list[R]:
+    """The answers about each, several asked at a time. Raises what the first of them raises."""
+    with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="asking") as threads:
+        return list(threads.map(ask, about))
 
 
 def _readers(project: Project, topic: str) -> list[str]:

@@ -11,9 +11,10 @@ import asyncio
 import logging
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, Final, NamedTuple, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
@@ -29,6 +30,15 @@ T = TypeVar("T")
 log = logging.getLogger("trunkline.registry.kafka")
 WATCH_SECONDS: Final = 5.0
 """How often it is looked whether the topic is still the same."""
+TOGETHER: Final = 50
+"""How many writes that wait share a transaction: one costs some ten milliseconds, whatever it holds."""
+
+
+class _Asked(NamedTuple):
+    """A write that waits for its turn."""
+
+    decide: Decide[Any]
+    answer: Future[Any]
 
 
 def topic_name(namespace: str) -> str:
@@ -46,6 +56,7 @@ class KafkaStore:
         self._follower = Follower(self._options, topic)
         self._producer: Producer | None = None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="registry-writer")
+        self._asked: deque[_Asked] = deque()
         self._topic_id: str | None = None
         self._refusal: RegistryError | None = None
         """Why nothing is answered any more."""
@@ -80,6 +91,8 @@ class KafkaStore:
 
         def end() -> None:
             self._writer.shutdown(wait=True, cancel_futures=True)
+            while self._asked:
+                self._asked.popleft().answer.cancel()
             self._producer = None
             self._follower.stop()
 
@@ -105,29 +118,63 @@ class KafkaStore:
     async def write(self, decide: Decide[T]) -> T:
         """See `Store.write`."""
 
-        def write() -> T:
+        asked = _Asked(decide, Future())
+        self._asked.append(asked)
+        self._writer.submit(self._write_asked)
+        return await asyncio.wrap_future(asked.answer)
+
+    def _write_asked(self) -> None:
+        """Writes what waits, in one transaction, and answers each on its own."""
+        asked = [self._asked.popleft() for _ in range(min(TOGETHER, len(self._asked)))]
+        asked = [one for one in asked if one.answer.set_running_or_notify_cancel()]
+        try:
             if self._refusal is not None:
                 raise self._refusal
-            return self._write(decide)
+            answers = self._write_together([one.decide for one in asked])
+        except RegistryError as error:
+            if len(asked) == 1 or error is self._refusal:
+                for one in asked:
+                    one.answer.set_exception(error)
+                return
+            # One that can't be kept, such as a record that is too large, takes no other with it.
+            answers = [self._write_alone(one.decide) for one in asked]
+        except BaseException as error:  # noqa: BLE001 (told to who asked: nobody looks at what this function raises)
+            answers = [error for _ in asked]
+        for one, answer in zip(asked, answers, strict=True):
+            if isinstance(answer, BaseException):
+                one.answer.set_exception(answer)
+            else:
+                one.answer.set_result(answer)
 
-        return await asyncio.get_running_loop().run_in_executor(self._writer, write)
+    def _write_alone(self, decide: Decide[Any]) -> Any:
+        try:
+            return self._write_together([decide])[0]
+        except RegistryError as error:
+            return error
 
     def _write(self, decide: Decide[T]) -> T:
-        try:
-            records, answer = decide(self._follower.view(State.copy))
-            if not records:
-                return answer
-        except RegistryError:
-            # Decided on what may be old: asked again below, of the newest state.
-            pass
+        answer = self._write_together([decide])[0]
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer  # type: ignore[no-any-return]
+
+    def _write_together(self, decisions: Sequence[Decide[Any]]) -> list[Any]:
+        """Decides one after another, each on what those before it decided, and keeps all their records in one transaction.
+
+        The answer of a decision that raised is what it raised. Raises RegistryError where the records can't be kept.
+        """
+        records, answers = _decided(decisions, self._follower.view(State.copy))
+        if not records and not any(isinstance(answer, RegistryError) for answer in answers):
+            return answers
+        # What was refused may have been decided on what is old: it is asked again, of the newest state.
         deadline = time.monotonic() + self._timeout
         attempt = 0
         while True:
             try:
                 producer = self._own(deadline)
-                records, answer = decide(self._follower.view(State.copy))
+                records, answers = _decided(decisions, self._follower.view(State.copy))
                 if not records:
-                    return answer
+                    return answers
                 self._follower.await_record(*records[-1].encoded())
                 _commit(producer, self._topic, records, deadline)
             except KafkaException as error:
@@ -142,7 +189,7 @@ class KafkaStore:
                 self._follower.wait_for_record(deadline - time.monotonic())
             except (UnavailableError, TimeoutError) as error:
                 raise _store_failed(error) from error
-            return answer
+            return answers
 
     async def _watch(self) -> None:
         while True:
@@ -248,6 +295,23 @@ class KafkaStore:
                 errors.STORE_TIMED_OUT if timed_out else errors.STORE_FAILED,
                 f"The schema store could not be written: {cause.str()}",
             ) from error
+
+
+def _decided(decisions: Sequence[Decide[Any]], state: State) -> tuple[list[Record], list[Any]]:
+    """The records of all decisions, and the answer of each, or what it raised. `state` follows them."""
+    records: list[Record] = []
+    answers: list[Any] = []
+    for decide in decisions:
+        try:
+            made, answer = decide(state)
+        except Exception as error:  # noqa: BLE001 (given to who asked)
+            answers.append(error)
+            continue
+        for record in made:
+            state.apply(*record.encoded())
+        records += made
+        answers.append(answer)
+    return records, answers
 
 
 def _commit(producer: Producer, topic: str, records: Sequence[Record], deadline: float) -> None:
