@@ -103,7 +103,11 @@ def _parse(document: Document, origin: Origin, problems: list[Problem]) -> Manif
     data = document.data
     if not isinstance(data, dict):
         message = f"a manifest is a mapping with apiVersion, kind, metadata and spec, found {describe(data)}"
-        hint = "separate two manifests with a line `---`, and begin none with `- `" if isinstance(data, list) else None
+        hint = (
+            "separate two manifests with a line `---`, and begin none with `- `"
+            if isinstance(data, list)
+            else "begin with the line `apiVersion: trunkline/v1`"
+        )
         problems.append(origin.problem((), message, hint))
         return None
     kind, version = data.get("kind"), data.get("apiVersion")

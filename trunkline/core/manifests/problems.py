@@ -11,12 +11,17 @@ from trunkline.core.errors import ConfigurationError
 Path_ = tuple[str | int, ...]
 """Where a value stands in a document: `("spec", "to", 0, "when")`."""
 
+LONGEST = 1_000
+"""Characters of a message."""
 _PART = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]")
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong: where (file, line, field), what, and what to do."""
+    """One thing that is wrong: where (file, line, field), what, and what to do.
+
+    Messages repeat what a manifest says: what is long in it is cut, and signs that nobody sees are shown by their numbers.
+    """
 
     file: str
     line: int
@@ -25,6 +30,12 @@ class Problem:
     hint: str | None = None
     code: str = "manifest.invalid"
 
+    def __post_init__(self) -> None:
+        for name in ("field", "message", "hint"):
+            text = getattr(self, name)
+            if text is not None and (len(text) > LONGEST or not text.isprintable()):
+                object.__setattr__(self, name, _readable(text))
+
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" + (f": {self.field}" if self.field else "")
         return f"{place}: {self.message}" + (f" ({self.hint})" if self.hint else "")
@@ -32,6 +43,13 @@ class Problem:
     def as_dict(self) -> dict[str, Any]:
         """The problem as data."""
         return {name: getattr(self, name) for name in ("file", "line", "field", "message", "hint", "code")}
+
+
+def _readable(text: str) -> str:
+    cut = text if len(text) <= LONGEST else f"{text[: LONGEST - 200]} … {text[-199:]}"
+    return "".join(
+        sign if sign.isprintable() or sign == "\n" else sign.encode("unicode_escape").decode() for sign in cut
+    )
 
 
 class ManifestError(ConfigurationError):
