@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import threading
 import time
 from collections.abc import Collection, Sequence
 from typing import Protocol
@@ -25,9 +26,36 @@ POLL_SECONDS = 0.1
 IDLE_SECONDS = 2.0
 QUIET_SECONDS = 5.0
 """After this long without a record a pipeline is idle: its thread looks for a stop or a pause only each IDLE_SECONDS."""
+TURN_SECONDS = 5.0
+JOIN_SECONDS = 2.0
 REVOKE_SECONDS = 3.0
 """How long a rebalance waits for an answer whether the topics are still those that were read."""
 _ABSENT = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC}  # noqa: SLF001 (librdkafka's own codes have no other name)
+
+
+class Turn:
+    """A turn to begin: where hundreds of pipelines do at once, some at a time make a client and join their group.
+
+    All of them at the same time would keep each other, and everything else in the process, waiting for seconds. A turn is waited for at
+    most some seconds, and given back after some, so that one that can't join holds up nobody for long.
+    """
+
+    _free = threading.BoundedSemaphore(8)
+
+    def __init__(self) -> None:
+        self._held = self._free.acquire(timeout=TURN_SECONDS)
+        self._begun = time.monotonic()
+
+    @property
+    def over(self) -> bool:
+        """Whether it took its time."""
+        return time.monotonic() - self._begun > JOIN_SECONDS
+
+    def end(self) -> None:
+        """Another one's turn. May be called again."""
+        if self._held:
+            self._held = False
+            self._free.release()
 
 
 class Member(Protocol):
@@ -48,7 +76,6 @@ class Intake:
 
     def __init__(self, reading: Reading, member: Member) -> None:
         self._settings = reading.settings
-        self._consumer: Consumer = reading.settings.consumer(reading.names.group(reading.pipeline))
         self._beginnings = Beginnings(reading)
         self._member = member
         self._begun: dict[Partition, int] = {}
@@ -61,9 +88,15 @@ class Intake:
         patterns = [
             name if not name.endswith(".*") else "^" + re.escape(name[:-2]) + "[.].+" for name in reading.topics
         ]
-        self._consumer.subscribe(
-            [*patterns, reading.retry], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-        )
+        self._turn = Turn()
+        try:
+            self._consumer: Consumer = reading.settings.consumer(reading.names.group(reading.pipeline))
+            self._consumer.subscribe(
+                [*patterns, reading.retry], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+            )
+        except BaseException:
+            self._turn.end()
+            raise
 
     @property
     def consumer(self) -> Consumer:
@@ -80,14 +113,9 @@ class Intake:
 
         Raises our error for what Kafka reports and does not heal by itself.
         """
-        # consume() waits for the whole time unless it gets `most`, so the wait is for one record only. It is not poll() that
-        # waits: the client's wakes up each 200 ms to look for signals, which is most of what an idle pipeline costs.
-        messages: list[Message] = self._consumer.consume(most, 0) if self._flows or not timeout else []
-        if not messages and timeout:
-            messages = self._consumer.consume(1, timeout)
-            if messages:
-                messages += self._consumer.consume(most - 1, 0)
-        self._flows = bool(messages)
+        messages = self._consume(most, timeout)
+        if messages or self._turn.over:
+            self._turn.end()
         self.raise_failure()
         if not messages:
             return messages
@@ -99,6 +127,17 @@ class Intake:
                 if error is not None:
                     self._judge(error, message)
         return good
+
+    def _consume(self, most: int, timeout: float) -> list[Message]:
+        # consume() waits for the whole time unless it gets `most`, so the wait is for one record only. It is not poll() that
+        # waits: the client's wakes up each 200 ms to look for signals, which is most of what an idle pipeline costs.
+        messages: list[Message] = self._consumer.consume(most, 0) if self._flows or not timeout else []
+        if not messages and timeout:
+            messages = self._consumer.consume(1, timeout)
+            if messages:
+                messages += self._consumer.consume(most - 1, 0)
+        self._flows = bool(messages)
+        return messages
 
     def raise_failure(self) -> None:
         """Raises what went wrong in a callback: an exception inside one would be lost in the client."""
@@ -118,6 +157,7 @@ class Intake:
 
     def close(self) -> None:
         """Leaves the group; `revoked` is called for what is still assigned."""
+        self._turn.end()
         self._closing = True
         self._consumer.close()
 
@@ -145,6 +185,8 @@ class Intake:
             self._member.assigned(assigned)
         except Exception as error:  # noqa: BLE001 (raised again by poll)
             self._failure = error
+        finally:
+            self._turn.end()
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         try:

@@ -24,5 +24,7 @@ async def in_own_thread(function: Callable[[], T], name: str) -> T:
             outcome.set_result(result)
 
     outcome.set_running_or_notify_cancel()
-    threading.Thread(target=run, name=name, daemon=True).start()
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    # `start` returns once the new thread has had its turn, which the event loop does not wait for: beside hundreds it takes long.
+    await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, thread.start))
     return await asyncio.shield(asyncio.wrap_future(outcome))

@@ -289,7 +289,13 @@ def end_series(**labels: str) -> None:
     the thread that ends them, whether what it tells of is still there.
     """
     for row in TABLE:
-        if row.name in _made and set(labels) <= set(row.labels):
+        if row.name not in _made:
+            continue
+        if set(labels) == set(row.labels):
+            # Looked up, where the other way looks through the series of all pipelines.
+            with contextlib.suppress(KeyError):
+                _made[row.name].remove(*(labels[name] for name in row.labels))
+        elif set(labels) < set(row.labels):
             _made[row.name].remove_by_labels(labels)
 
 

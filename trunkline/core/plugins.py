@@ -19,6 +19,13 @@ def _found(kind: Kind) -> dict[str, EntryPoint]:
     return {point.name: point for point in entry_points(group=GROUPS[kind])}
 
 
+@cache
+def _own(kind: Kind) -> frozenset[str]:
+    """Kept, because the name of a distribution is read from its files at each look."""
+    points = _found(kind).items()
+    return frozenset(name for name, point in points if point.dist is not None and point.dist.name == "trunkline")
+
+
 def plugin_names(kind: Kind) -> list[str]:
     """The names of all installed plug-ins of a kind, sorted."""
     return sorted(_found(kind))
@@ -26,8 +33,7 @@ def plugin_names(kind: Kind) -> list[str]:
 
 def comes_with_trunkline(kind: Kind, name: str) -> bool:
     """Whether the plug-in is part of Trunkline's own distribution; False also for one that is not installed."""
-    point = _found(kind).get(name)
-    return point is not None and point.dist is not None and point.dist.name == "trunkline"
+    return name in _own(kind)
 
 
 @cache

@@ -85,6 +85,10 @@ class LazyProducer:
         return self._made.flush(timeout) if self._made is not None else 0
 
 
+TOLD_SECONDS = 0.2
+"""How often a producer whose records nobody waits for hears what became of them, while it writes."""
+
+
 class UnawaitedProducer:
     """Writes records whose arrival nobody waits for: what does not arrive is written again later in a newer form.
 
@@ -96,13 +100,18 @@ class UnawaitedProducer:
         self._settings, self._linger_ms = settings, linger_ms
         self._lock = threading.Lock()
         self._made: Producer | None = None
+        self._polled = 0.0
 
     def write(self, topic: str, value: bytes | None, key: bytes) -> None:
         """Hands a record over. Raises nothing of Kafka's."""
         try:
             producer = self.producer()
             producer.produce(topic, value, key, on_delivery=self._delivered)
-            producer.poll(0)
+            now = time.monotonic()
+            if now - self._polled > TOLD_SECONDS:
+                # Not at each record: a poll lets go of the interpreter, and beside hundreds of threads it comes back late.
+                self._polled = now
+                producer.poll(0)
         except BufferError:
             self._settings.report(KafkaError(KafkaError._QUEUE_FULL), about=topic)  # noqa: SLF001 (it has no other name)
         except KafkaException as error:

@@ -53,19 +53,23 @@ class Ready:
         self.started = False
         """Whether the worker has begun its pipelines."""
 
-    def look(self) -> Readiness:
+    async def look(self) -> Readiness:
         """As of now."""
-        hosts = list(self._hosts().values())
-        waiting = [one.report() for one in hosts if not one.ready]
+        hosts, waiting = list(self._hosts().values()), []
+        for number, host in enumerate(hosts, start=1):
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)  # a thousand pipelines are asked in turns with everything else
+            if not host.ready:
+                waiting.append(host.report())
         return Readiness(tuple(self._reasons(waiting)), tuple(map(_told, waiting)), len(hosts))
 
     async def status(self) -> dict[str, Any]:
         """How the worker and its pipelines stand, as data: what it can say also while the broker is away."""
-        readiness, trouble = self.look(), self._health.trouble()
+        readiness, trouble = await self.look(), self._health.trouble()
         pipelines = []
         for number, host in enumerate(list(self._hosts().values()), start=1):
             if number % AT_ONCE == 0:
-                await asyncio.sleep(0)  # a thousand pipelines are asked in turns with everything else
+                await asyncio.sleep(0)
             pipelines.append(host.report().as_dict())
         return {
             "at": time.time(),

@@ -59,7 +59,7 @@ class Services:
 
     async def _readyz(self, _request: web.Request) -> web.Response:
         """Whether the worker takes requests; pipelines that don't do their work are listed, and do not count."""
-        found = self._ready.look()
+        found = await self._ready.look()
         return web.json_response({"worker": self._worker, **found.as_dict()}, status=200 if found.ready else 503)
 
     async def _status(self, _request: web.Request) -> web.Response:
