@@ -87,7 +87,7 @@ class RaisesInSplits(Source):
     async def open(self, context):
         pass
 
-    async def splits(self):
+    def splits(self):
         raise TypeError("no splits today")
 
     async def poll(self, split, position):
@@ -97,18 +97,76 @@ class RaisesInSplits(Source):
 class RaisesInPoll(RaisesInSplits):
     summary = "Can't be polled."
 
-    async def splits(self):
+    def splits(self):
         return ["one"]
 
     async def poll(self, split, position):
         raise ZeroDivisionError("polled by zero")
 
 
-class WaitsInSplits(RaisesInSplits):
+class BlocksInSplits(RaisesInSplits):
     summary = "Never says its splits."
 
+    def splits(self):
+        while True:
+            time.sleep(1)
+
+
+class AsyncSplits(RaisesInSplits):
+    summary = "Has a coroutine where the contract has a function."
+
     async def splits(self):
-        await asyncio.Event().wait()
+        return ["one"]
+
+
+class WrongSplits(RaisesInSplits):
+    summary = "Has splits that are no texts."
+
+    def splits(self):
+        return [1, 2]
+
+
+class LacksWrite(Sink):
+    settings_type = NoSettings
+    summary = "Lacks what every sink has."
+    promises = Promises(idempotent=True)
+
+
+class WrongSignature(Working):
+    def __init__(self):
+        pass
+
+
+class BlocksWhenMade(Working):
+    def __init__(self, settings, connection=None):
+        while True:
+            time.sleep(1)
+
+
+class DiesWhenMade(Working):
+    def __init__(self, settings, connection=None):
+        os.abort()
+'''
+
+NOISY = '''
+"""A sink that works, in a module that prints megabytes, forks a process and leaves a thread that never ends."""
+
+import os
+import sys
+import threading
+import time
+
+from acme_plugins import Working
+
+print("noise " * 500_000)
+print("noise " * 500_000, file=sys.stderr)
+threading.Thread(target=lambda: time.sleep(3600), name="acme").start()
+if "pytest" not in sys.modules and os.fork() == 0:
+    time.sleep(0.1)
+
+
+class Noisy(Working):
+    summary = "Works."
 '''
 
 SINKS = {
@@ -129,11 +187,20 @@ SINKS = {
     "bad_syntax": "acme_bad_syntax:Sink",
     "raises_on_import": "acme_raises:Sink",
     "exits_on_import": "acme_exits:Sink",
+    "dies_on_import": "acme_dies:Sink",
+    "blocks_on_import": "acme_blocks:Sink",
+    "lacks_write": "acme_plugins:LacksWrite",
+    "wrong_signature": "acme_plugins:WrongSignature",
+    "blocks_when_made": "acme_plugins:BlocksWhenMade",
+    "dies_when_made": "acme_plugins:DiesWhenMade",
+    "noisy": "acme_noisy:Noisy",
 }
 SOURCES = {
     "raises_in_splits": "acme_plugins:RaisesInSplits",
     "raises_in_poll": "acme_plugins:RaisesInPoll",
-    "waits_in_splits": "acme_plugins:WaitsInSplits",
+    "blocks_in_splits": "acme_plugins:BlocksInSplits",
+    "async_splits": "acme_plugins:AsyncSplits",
+    "wrong_splits": "acme_plugins:WrongSplits",
 }
 
 
@@ -145,6 +212,9 @@ def install(folder: Path) -> Path:
     (folder / "acme_bad_syntax.py").write_text("def sink(:\n", encoding="utf-8")
     function = "def up(value):\n    return value\n\n\n"  # what a check that runs no code finds
     (folder / "acme_raises.py").write_text(f"{function}raise RuntimeError('not on this machine')\n", encoding="utf-8")
+    (folder / "acme_dies.py").write_text("import os\nos.abort()\n", encoding="utf-8")
+    (folder / "acme_blocks.py").write_text("import time\nwhile True:\n    time.sleep(1)\n", encoding="utf-8")
+    (folder / "acme_noisy.py").write_text(NOISY, encoding="utf-8")
     (folder / "acme_exits.py").write_text(f"{function}raise SystemExit(4)\n", encoding="utf-8")
     info = folder / "acme_plugins-1.0.dist-info"
     info.mkdir(exist_ok=True)

@@ -6,6 +6,8 @@ import codecs
 import io
 import os
 import sys
+import threading
+import time
 from typing import Annotated
 
 import typer
@@ -93,11 +95,32 @@ for noun in (
     noun.register(app)
 
 
+LEAVE_SECONDS = 5.0
+
+
 def main() -> None:
     """Runs the command line. Exit codes: 0 fine, 1 a check found something, 2 wrong input, 3 the environment failed."""
     _open_standard_streams()
     _write_anything()
-    app()
+    code: str | int | None = 1
+    try:
+        app()
+    except SystemExit as ended:
+        code = ended.code
+        raise
+    finally:
+        threading.Thread(target=_end_late, args=(code if isinstance(code, int) else bool(code),), daemon=True).start()
+
+
+def _end_late(code: int) -> None:
+    """Ends a process that has nothing more to do: Python waits for every thread, and a plug-in may have left one that never ends."""
+    time.sleep(LEAVE_SECONDS)
+    names = ", ".join(
+        one.name for one in threading.enumerate() if not one.daemon and one is not threading.main_thread()
+    )
+    sys.stderr.write(f"ended without waiting any longer for threads that were left: {names}\n")
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _write_anything() -> None:

@@ -173,26 +173,6 @@ def test_each_trap_is_a_message_of_the_command_and_no_traceback(name: str, tmp_p
 
 
 FILES_OF_QUICKSTART = sorted(file.name for file in FILES if file.parent.name == "quickstart")
-SHOP_OF = """---
-apiVersion: trunkline/v1
-kind: Topic
-metadata: {{name: "topic-{n}"}}
-spec: {{schema: {{type: record, name: Order{n}, fields: [{{name: id, type: string}}, {{name: total, type: double}}]}}}}
----
-apiVersion: trunkline/v1
-kind: Stream
-metadata: {{name: stream-{n}}}
-spec: {{from: topic-{n}, start: earliest, steps: [{{map: {{keep: all, set: {{twice: event.total * 2.0}}}}}}], to: out-{n}}}
----
-apiVersion: trunkline/v1
-kind: Topic
-metadata: {{name: "out-{n}"}}
----
-apiVersion: trunkline/v1
-kind: Sink
-metadata: {{name: sink-{n}}}
-spec: {{from: out-{n}, start: earliest, when: event.twice > 1.0, connector: file, config: {{folder: out, format: {{type: jsonl}}}}}}
-"""
 
 
 def _calls(action: Callable[[], object]) -> int:
@@ -209,16 +189,6 @@ def _calls(action: Callable[[], object]) -> int:
     finally:
         sys.setprofile(None)
     return count
-
-
-def test_twice_as_many_manifests_are_twice_the_work() -> None:
-    def work(count: int) -> int:
-        text = "".join(SHOP_OF.format(n=number) for number in range(count))
-        return _calls(lambda: examine(gather_text(text), schema_check=Schema, registered=lambda _topic: None))
-
-    work(1)  # what is made once
-    fewer, more = work(8), work(16)
-    assert more < 2.1 * fewer
 
 
 BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -22,6 +22,7 @@ from trunkline.bus.names import Names
 from trunkline.bus.runtime import RuntimeReport, SplitProgress
 from trunkline.bus.source.positions import SplitPosition, summed
 from trunkline.bus.source.publish import Publisher
+from trunkline.bus.source.splits import splits_of
 from trunkline.bus.source.splitwriter import SplitWriter
 from trunkline.bus.states import reconnect_delay, retry_delay
 from trunkline.bus.threads import in_own_thread
@@ -60,6 +61,7 @@ class SourceRuntime:
         self._running = asyncio.Event()
         self._running.set()
         self._failure: TrunklineError | None = None
+        self._splits: Sequence[str] = ()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._positions: dict[str, SplitPosition] = {}
         self._paces: dict[str, tuple[Pace, Progress]] = {}
@@ -137,6 +139,11 @@ class SourceRuntime:
     # --- leases: a thread ---
 
     def _hold_leases(self) -> None:
+        try:
+            self._splits = splits_of(self._source)
+        except TrunklineError as error:
+            self._fail(error)
+            return
         consumer = self._settings.consumer(self._names.group(self._pipeline))
         try:
             consumer.subscribe(
@@ -159,7 +166,7 @@ class SourceRuntime:
         self._settings.take(consumer, [TopicPartition(part.topic, part.partition, 0) for part in partitions])
         consumer.pause(partitions)
         held = {part.partition for part in partitions}
-        for split in self._source.splits():
+        for split in self._splits:
             if lease_of(split) in held:
                 self._loop.call_soon_threadsafe(self._begin_split, split)
 

@@ -13,6 +13,7 @@ from trunkline.bus.intake import Partition
 from trunkline.bus.kafka import KafkaSettings, UnawaitedProducer, produce_all_and_wait, read_all
 from trunkline.bus.names import Names
 from trunkline.bus.states import State
+from trunkline.bus.together import Together
 from trunkline.bus.worker.inventory import KEY as INVENTORY_KEY
 from trunkline.bus.worker.inventory import Inventory
 from trunkline.core.cause import Cause
@@ -162,6 +163,11 @@ class Board:
         self._settings = settings
         self._names = names
         self._producer = UnawaitedProducer(settings)
+        self._newest = Together(self._latest)
+
+    def reports_of(self, pipeline: str) -> list[Report]:
+        """The latest report of every worker on one pipeline. Hundreds may ask at once: the topic is read for all of them together."""
+        return [parse_report(value) for key, value in self._newest().items() if key.rpartition("/")[0] == pipeline]
 
     def reports(self) -> list[Report]:
         """The latest report of every worker on every pipeline, with when that worker was heard last."""

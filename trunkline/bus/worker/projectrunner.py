@@ -85,7 +85,7 @@ class ProjectRunner:
         self._shared = shared
         self._changed = changed
         self._left = left
-        self._trials = Trials(settings.names.namespace)
+        self.trials = Trials(settings.names.namespace)
         self._threads = ThreadPoolExecutor(OPENING_THREADS, thread_name_prefix="opening")
         self._registry: RegistryClient | None = None
         self._topics: TopicMaker | None = None
@@ -94,6 +94,8 @@ class ProjectRunner:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._leaving: dict[str, tuple[str, asyncio.Task[None]]] = {}
         """Kind and end of pipelines that are closed and settle what is under way."""
+        self._partings = asyncio.Lock()
+        """Where hundreds end at once, their last words come in turns with everything else."""
         self._changes = asyncio.Lock()
         self._is_first = True
         self.project = Project()
@@ -144,7 +146,7 @@ class ProjectRunner:
         """The topics of the pipelines that run here."""
         names, found = self._settings.names, {}
         for name, host in self._hosts.items():
-            manifest = self.project.pipelines.get(name)
+            manifest = self.project.pipeline(name)
             own, inputs = [names.dead_letters(name)], list(host.inputs)
             if inputs:
                 inputs.append(names.retry(name))
@@ -174,7 +176,8 @@ class ProjectRunner:
     async def run(self, wanted: Wanted) -> None:
         """Makes the worker run exactly this: changed pipelines get their new version, the others are not disturbed.
 
-        Pipelines that can't run are FAILED with what is wrong, or keep the version before. Raises `RetriableError` and
+        Pipelines that can't run are FAILED with what is wrong, or keep the version before; those of which that is not known yet are left
+        as they are. Raises `RetriableError` and
         `UnavailableError` where the broker does not answer; then everything runs on as it did.
         """
         async with self._changes:
@@ -189,14 +192,16 @@ class ProjectRunner:
             await self._note_starts(loop, begun)
             self.project = wanted.project
             plans = self._plans(wanted, self._opener(wanted.project, loop))
-            for name in [one for one, host in self._hosts.items() if one not in plans or plans[one].kind != host.kind]:
+            going = [one for one in self._hosts if one not in wanted.pending]
+            for name in [one for one in going if one not in plans or plans[one].kind != self._hosts[one].kind]:
                 self._leave(name, removed=name not in plans)
             for number, (name, plan) in enumerate(plans.items(), start=1):
                 if self._identity(name) != plan.version.identity:
                     self._take(name, plan, new=name in begun)
                 if number % AT_ONCE == 0:
                     await asyncio.sleep(0)
-            self._shared.gates.keep(wanted.project)
+            if not wanted.pending:
+                self._shared.gates.keep(wanted.project)
 
     async def close(self) -> None:
         """Ends every pipeline gracefully."""
@@ -205,7 +210,7 @@ class ProjectRunner:
         leaving = [task for _, task in self._leaving.values()]
         if leaving:
             await asyncio.wait(leaving)
-        await self._trials.close()
+        await self.trials.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _identity(self, name: str) -> str | None:
@@ -229,8 +234,9 @@ class ProjectRunner:
             shared.accepted,
             shared.ingress,
             shared.decisions,
+            shared.board,
         )
-        return Opener(Builder(bench), self._topics, self._trials, self._threads)
+        return Opener(Builder(bench), self._topics, self.trials, self._threads)
 
     def _plans(self, wanted: Wanted, opener: Opener) -> dict[str, _Plan]:
         project = wanted.project
@@ -318,7 +324,9 @@ class ProjectRunner:
             running.cancel()
         if removed:
             self._shared.ingress.forget(host.name)
-        self._left(host, removed)
+        async with self._partings:
+            self._left(host, removed)
+            await asyncio.sleep(0)
         if self._leaving.get(host.name, (None, None))[1] is asyncio.current_task():
             del self._leaving[host.name]
 

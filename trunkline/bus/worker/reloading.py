@@ -7,6 +7,7 @@ import asyncio
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
 from trunkline.bus.states import reconnect_delay
+from trunkline.bus.worker.admission import Admission
 from trunkline.bus.worker.applied import gather_applied, read_applied
 from trunkline.bus.worker.projectrunner import ProjectRunner
 from trunkline.bus.worker.wanted import Wanted, judged
@@ -28,9 +29,11 @@ class Reloading:
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._stray: tuple[object, ...] = ()
+        self.admission = Admission(runner.trials, self._changed.set)
 
     async def run_applied(self) -> None:
         """Runs what is applied now. Raises what the broker says."""
+        self.admission.begin()
         wanted = await asyncio.get_running_loop().run_in_executor(None, self._wanted)
         if wanted.stray != self._stray:
             for problem in wanted.stray:
@@ -48,11 +51,12 @@ class Reloading:
 
     def stop(self) -> None:
         """Reloads no more."""
+        self.admission.close()
         if self._task is not None:
             self._task.cancel()
 
     def _wanted(self) -> Wanted:
-        return judged(gather_applied(read_applied(self._kafka, self._names)))
+        return judged(gather_applied(read_applied(self._kafka, self._names)), self.admission.admit)
 
     async def _follow(self) -> None:
         failures = 0

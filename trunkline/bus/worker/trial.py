@@ -13,14 +13,15 @@ import pickle
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections.abc import Iterator
 
 from trunkline.bus.worker.trialprocess import Request, frame
 from trunkline.core import errors
 from trunkline.core.errors import DefectError, FatalError, TrunklineError
-from trunkline.core.manifests import Pipeline, Project
+from trunkline.core.manifests import Connection, Manifest, Pipeline, Project, Topic
 from trunkline.core.manifests import Stream as StreamManifest
 from trunkline.core.manifests.build import own_code
-from trunkline.core.plugins import Kind, comes_with_trunkline
+from trunkline.core.plugins import Kind, comes_with_trunkline, plugin_names
 
 TRIAL_SECONDS = 30.0
 START_SECONDS = 60.0
@@ -31,17 +32,33 @@ IDLE_SECONDS = 20.0
 
 def needs_trial(manifest: Pipeline) -> bool:
     """Whether the pipeline runs code that did not come with Trunkline."""
+    return of_others(manifest) or (isinstance(manifest, StreamManifest) and bool(own_code(manifest)))
+
+
+def of_others(manifest: Manifest) -> bool:
+    """Whether a manifest names an installed plug-in that did not come with Trunkline. Imports none."""
+    return any(
+        name in plugin_names(kind) and not comes_with_trunkline(kind, name) for kind, name in _plugins_of(manifest)
+    )
+
+
+def _plugins_of(manifest: Manifest) -> Iterator[tuple[Kind, str]]:
     if isinstance(manifest, StreamManifest):
-        steps = manifest.spec.steps
-        return bool(own_code(manifest)) or not all(comes_with_trunkline("step", step.plugin) for step in steps)
-    kind: Kind = "source" if manifest.kind == "Source" else "sink"
-    fallback = getattr(manifest.spec, "fallback", None)
-    names = [manifest.spec.connector, *([fallback.connector] if fallback is not None else [])]
-    return not all(comes_with_trunkline(kind, name) for name in names)
+        for step in manifest.spec.steps:
+            yield "step", step.plugin
+    elif isinstance(manifest, Connection):
+        yield "sink", manifest.spec.connector
+        yield "source", manifest.spec.connector
+    elif not isinstance(manifest, Topic):
+        kind: Kind = "source" if manifest.kind == "Source" else "sink"
+        yield kind, manifest.spec.connector
+        fallback = getattr(manifest.spec, "fallback", None)
+        if fallback is not None:
+            yield kind, fallback.connector
 
 
-def part_of(project: Project, manifest: Pipeline) -> Project:
-    """The project of this pipeline alone, with what it names: connections, topics and their schemas."""
+def part_of(project: Project, manifest: Manifest) -> Project:
+    """The project of this manifest alone, with what it names: connections, topics and their schemas."""
     spec = manifest.spec
     topics = [*getattr(spec, "from_", ()), *(target.topic for target in getattr(spec, "to", ()))]
     used = [getattr(spec, "connection", None), getattr(getattr(spec, "fallback", None), "connection", None)]
@@ -64,26 +81,31 @@ class Trials:
         self._seconds = seconds
         self._turn = asyncio.Lock()
         self._process: Process | None = None
+        self._asked = 0
         self._idle: asyncio.TimerHandle | None = None
 
-    async def attempt(self, project: Project, manifest: Pipeline) -> None:
-        """Tries a pipeline out. Raises what its code raises as our error (`plugin.broken` for what is none of ours),
+    async def attempt(self, project: Project, manifest: Manifest, *, opens: bool = True) -> None:
+        """Tries a pipeline out: its plug-in is made, opened and closed. Without `opens` a pipeline or connection is only judged, and
 
+        nothing is raised for what is found. Raises what its code raises as our error (`plugin.broken` for what is none of ours),
         `DefectError` (`plugin.slow`, `plugin.crashed`) where it does not come to an end, or ends the process.
         """
-        name = manifest.metadata.name
+        self._asked += 1
+        asked = self._asked
         async with self._turn:
             process, seconds = await self._running()
             assert process.stdin is not None
             assert process.stdout is not None
-            request = pickle.dumps(Request(part_of(project, manifest), name, self._namespace))
+            key = (manifest.kind, manifest.metadata.name)
+            request = pickle.dumps(Request(part_of(project, manifest), key, self._namespace, opens, asked))
             answer = b""
             try:
                 async with asyncio.timeout(seconds):
                     with contextlib.suppress(ConnectionError):
                         process.stdin.write(frame(request))
                         await process.stdin.drain()
-                    answer = await process.stdout.readline()
+                    while (answer := await process.stdout.readline()) and not _answers(answer, asked):
+                        pass  # what a process says that its code forked off
             except TimeoutError as error:
                 await self._end()
                 raise DefectError(
@@ -102,7 +124,7 @@ class Trials:
                     code="plugin.crashed",
                 )
             self._rest()
-        refusal = json.loads(answer)
+        refusal = json.loads(answer)["refusal"]
         if refusal is not None:
             raise _as_error(refusal)
 
@@ -149,6 +171,15 @@ class Trials:
                 process.kill()
             await process.wait()
             return None
+
+
+def _answers(line: bytes, asked: int) -> bool:
+    """Whether a line is the answer to this request."""
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and found.get("asked") == asked
 
 
 def _as_error(refusal: dict[str, str | None]) -> TrunklineError:

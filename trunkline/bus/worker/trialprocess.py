@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from trunkline.bus.source.splits import splits_of
 from trunkline.core.contracts import PluginContext, PushSource, Sink, Source
 from trunkline.core.errors import TrunklineError
 from trunkline.core.log import configure_logging, get_logger
@@ -25,15 +26,22 @@ from trunkline.core.manifests import Sink as SinkManifest
 from trunkline.core.manifests import Source as SourceManifest
 from trunkline.core.manifests import Stream as StreamManifest
 from trunkline.core.manifests.build import build_fallback, build_sink, build_source, prepare_steps
+from trunkline.core.manifests.check import examine
+from trunkline.core.manifests.findings import Key
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A pipeline to try out, with the part of the project that it needs."""
+    """A manifest to try out, with the part of the project that it needs.
+
+    With `opens`, a pipeline's plug-in is made and opened; else it is only judged, as a worker does before it runs anything.
+    """
 
     project: Project
-    pipeline: str
+    key: Key
     namespace: str
+    opens: bool
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +56,17 @@ class Refusal:
 
 
 def try_out(request: Request) -> Refusal | None:
-    """Makes and opens what the pipeline's manifest names, and closes it again. None where all went well."""
-    manifest = request.project.pipelines[request.pipeline]
+    """Makes and opens what the pipeline's manifest names, and closes it again. None where all went well.
+
+    What is only judged has come to its end, whatever was found: the worker finds that again.
+    """
+    kind, name = request.key
+    manifest = request.project.of_kind(kind)[name]
     try:
-        if isinstance(manifest, StreamManifest):
+        if not request.opens:
+            schemas = {request.project.subject_of(topic): one for topic, one in request.project.schemas.items()}
+            examine(request.project, registered=schemas.get)
+        elif isinstance(manifest, StreamManifest):
             for schema in {topic: request.project.schema_of(topic) for topic in manifest.spec.from_}.values():
                 prepare_steps(request.project, manifest, schema)
         else:
@@ -74,13 +89,16 @@ async def _open_and_close(request: Request, manifest: Pipeline, folder: Path) ->
         plugins = [build_source(request.project, manifest)]
     elif isinstance(manifest, SinkManifest):
         plugins = [build_sink(request.project, manifest), build_fallback(request.project, manifest)]
-    log = get_logger("trunkline.trial").bind(pipeline=request.pipeline)
-    context = PluginContext(request.namespace, request.pipeline, folder, log)
+    name = manifest.metadata.name
+    log = get_logger("trunkline.trial").bind(pipeline=name)
+    context = PluginContext(request.namespace, name, folder, log)
     for plugin in plugins:
         if plugin is None:
             continue
         try:
             await plugin.open(context)
+            if isinstance(plugin, Source):
+                splits_of(plugin)
         finally:
             # What closing says after a failed opening hides what the opening said.
             with contextlib.suppress(Exception):
@@ -105,13 +123,17 @@ def main() -> None:
         os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
     configure_logging("warning")
+    own = os.getpid()
     while (content := read_frame(requests)) is not None:
         request: Request = pickle.loads(content)  # noqa: S301 (from the worker that started this process, through a pipe of its own)
         refusal = try_out(request)
-        answers.write(
-            json.dumps(None if refusal is None else {name: getattr(refusal, name) for name in _FIELDS}) + "\n"
-        )
+        if os.getpid() != own:
+            os._exit(0)  # the code forked, and this is the child
+        told = None if refusal is None else {name: getattr(refusal, name) for name in _FIELDS}
+        answers.write(json.dumps({"asked": request.number, "refusal": told}) + "\n")
         answers.flush()
+    # At once: a thread that the code began may never end.
+    os._exit(0)
 
 
 _FIELDS = ("kind", "message", "where", "hint", "code")

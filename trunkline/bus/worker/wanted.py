@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from trunkline.core.manifests import ManifestError, Project
-from trunkline.core.manifests.check import examine
+from trunkline.core.manifests.check import Admit, examine
 from trunkline.core.manifests.findings import DEPENDS, Findings
 from trunkline.core.manifests.identity import pipeline_identity
 from trunkline.core.manifests.kinds import PIPELINE_KINDS
@@ -33,13 +33,18 @@ class Wanted:
     project: Project = field(default_factory=Project)
     identities: Mapping[str, str] = field(default_factory=dict)
     unfit: Mapping[str, Unfit] = field(default_factory=dict)
+    pending: frozenset[str] = frozenset()
+    """Pipelines of which it is not known yet whether they can run: they stay as they are."""
     stray: tuple[Problem, ...] = ()
     """What has no pipeline to be shown at."""
 
 
-def judged(found: Project | Findings) -> Wanted:
-    """Judges manifests that were read. Takes time for large projects; belongs in a thread. Runs none of people's code."""
-    findings = examine(found)
+def judged(found: Project | Findings, admit: Admit | None = None) -> Wanted:
+    """Judges manifests that were read. Takes time for large projects; belongs in a thread.
+
+    Of the plug-ins of other packages it imports those that `admit` lets in.
+    """
+    findings = examine(found, admit=admit)
     project = findings.project
     unfit = {
         name: Unfit(kind, ManifestError(_own_first(problems)))
@@ -51,7 +56,8 @@ def judged(found: Project | Findings) -> Wanted:
         *(one for (kind, _), bad in findings.bad.items() if kind not in PIPELINE_KINDS for one in bad),
     ]
     identities = {name: pipeline_identity(project, manifest) for name, manifest in project.pipelines.items()}
-    return Wanted(project, identities, unfit, tuple(stray))
+    pending = frozenset(name for kind, name in findings.pending if kind in PIPELINE_KINDS and name not in unfit)
+    return Wanted(project, identities, unfit, pending, tuple(stray))
 
 
 def judged_strictly(project: Project) -> Wanted:

@@ -246,7 +246,7 @@ class Worker:
         assert self._registry is not None
         kafka, names, project = self._settings.kafka, self._settings.names, self.project
         if pipeline not in project.pipelines:
-            found = examine(gather_applied(read_applied(kafka, names)))
+            found = examine(gather_applied(read_applied(kafka, names)), admit=self._reloading.admission.admit)
             found.require(pipeline)
             project = found.project
         return source_publisher(kafka, names, self._registry, project, pipeline, self.id)

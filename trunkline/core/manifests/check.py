@@ -6,7 +6,7 @@ Each manifest is judged on its own, so that one with a fault stops itself and wh
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence, Set
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,7 @@ from trunkline.core.manifests.build import (
     source_routes,
     stream_routes,
 )
-from trunkline.core.manifests.findings import Findings, Key
+from trunkline.core.manifests.findings import Findings, Key, PendingError
 from trunkline.core.manifests.flow import circles, in_flow_order
 from trunkline.core.manifests.kinds import KINDS
 from trunkline.core.manifests.models import Manifest, Pipeline
@@ -45,6 +45,8 @@ from trunkline.core.secret import references_as_written
 from trunkline.core.shipped import shipped_schema
 from trunkline.core.uses import check_expression
 
+Admit = Callable[[Project, Manifest], None]
+
 
 def check(project: Project, *, schema_check: SchemaCheck | None = None) -> None:
     """Checks everything that needs no broker, and fills in the schemas that streams derive: as `examine`.
@@ -60,17 +62,19 @@ def examine(
     run_code: bool = False,
     schema_check: SchemaCheck | None = None,
     registered: Registered | None = None,
+    admit: Admit | None = None,
 ) -> Findings:
     """Judges each manifest on its own, after the first half (`gather`) or from a project that has passed it.
 
     Code of `python` steps is read, and executed only with `run_code`. `schema_check` is asked about every schema besides: it raises our
     errors, with a JSON pointer as their `where`. `registered` tells the schema of a topic that declares none; without it, nothing is
     said of topics that may have one in a registry. The schemas that are declared and derived are filled in. References stay as
-    they are written. Raises nothing for what a manifest may say.
+    they are written. `admit` is asked about connections and pipelines before the module of their plug-in is imported: it raises our
+    errors for one that must not be, and `PendingError` where that is not known yet. Raises nothing for what a manifest may say.
     """
     findings = Findings(found) if isinstance(found, Project) else found
-    _Examination(findings, run_code, schema_check, registered).run()
-    findings.project = _without(findings.project, findings.bad)
+    _Examination(findings, run_code, schema_check, registered, admit).run()
+    findings.project = _without(findings.project, findings.bad.keys() | findings.pending)
     return findings
 
 
@@ -88,7 +92,11 @@ class _Examination:
         run_code: bool,
         schema_check: SchemaCheck | None,
         registered: Registered | None,
+        admit: Admit | None,
     ) -> None:
+        self._admit = admit
+        self._awaited: set[str] = set()
+        """Topics whose schema may follow from what is pending."""
         self._findings = findings
         self._project = findings.project
         self._run_code = run_code
@@ -107,17 +115,34 @@ class _Examination:
             self._note(topic, topic_faults(project, topic))
         self._known.doubtful |= {name for kind, name in self._findings.bad if kind == "Topic"}
         for connection in project.connections.values():
-            self._attempt(connection, ("spec",), partial(build_connection, project, connection))
+            if self._admitted(connection):
+                self._attempt(connection, ("spec",), partial(build_connection, project, connection))
         self._topics()
         for source in project.sources.values():
             self._source(source)
         for names in circles(project.streams):
             self._circle(names)
         for stream in in_flow_order(project.streams):
-            if not self._attempt(stream, ("spec",), partial(self._derive, stream)):
-                self._known.doubtful |= {target.topic for target in stream.spec.to}
+            if not self._admitted(stream) or not self._attempt(stream, ("spec",), partial(self._derive, stream)):
+                self._doubt(stream)
         for sink in project.sinks.values():
             self._sink(sink)
+
+    def _admitted(self, manifest: Manifest) -> bool:
+        """Whether it may be judged here and now."""
+        if self._admit is None:
+            return True
+        if not self._awaited.isdisjoint(getattr(manifest.spec, "from_", ())):
+            self._findings.pending.add(key_of(manifest))
+            return False
+        return self._attempt(manifest, ("spec",), partial(self._admit, self._project, manifest))
+
+    def _doubt(self, writer: models.Source | models.Stream) -> None:
+        """Of the topics of one that has a problem, or is not judged yet, nothing is said."""
+        topics = {target.topic for target in writer.spec.to}
+        self._known.doubtful |= topics
+        if key_of(writer) in self._findings.pending:
+            self._awaited |= {topic for topic in topics if self._project.schema_of(topic) is None}
 
     def _note(self, manifest: Manifest, problems: Iterable[Problem]) -> None:
         for problem in problems:
@@ -131,6 +156,9 @@ class _Examination:
                 action()
         except UndecidedError:
             return True
+        except PendingError:
+            self._findings.pending.add(key)
+            return False
         except ManifestError as error:
             for problem in error.problems:
                 self._findings.blame(key, problem)
@@ -161,16 +189,21 @@ class _Examination:
 
     def _connected(self, pipeline: Pipeline, name: str | None, path: Path_) -> bool:
         """Whether the connection that a pipeline names is fit; one that is missing is found when the plug-in is made."""
+        if ("Connection", name) in self._findings.pending:
+            self._findings.pending.add(key_of(pipeline))
+            return False
         if ("Connection", name) not in self._findings.bad:
             return True
         self._findings.depends(key_of(pipeline), self._project.origin(pipeline), path, ("Connection", str(name)))
         return False
 
     def _source(self, source: models.Source) -> None:
-        if not self._connected(source, source.spec.connection, ("spec", "connection")) or not self._attempt(
-            source, ("spec",), partial(self._judge_source, source)
+        if (
+            not self._connected(source, source.spec.connection, ("spec", "connection"))
+            or not self._admitted(source)
+            or not self._attempt(source, ("spec",), partial(self._judge_source, source))
         ):
-            self._known.doubtful |= {target.topic for target in source.spec.to}
+            self._doubt(source)
         self._attempt(source, ("spec", "to"), partial(source_routes, self._project, source))
 
     def _judge_source(self, source: models.Source) -> None:
@@ -190,6 +223,8 @@ class _Examination:
 
     def _sink(self, sink: models.Sink) -> None:
         fallback = sink.spec.fallback
+        if not self._admitted(sink):
+            return
         if self._connected(sink, sink.spec.connection, ("spec", "connection")):
             self._attempt(sink, ("spec",), partial(self._judge_sink, sink, build_sink, ("spec",)))
         if fallback is not None and self._connected(sink, fallback.connection, ("spec", "fallback", "connection")):
@@ -272,7 +307,7 @@ class _Examination:
         return self._derived.get(topic, text) == text
 
 
-def _without(project: Project, bad: dict[Key, Any]) -> Project:
+def _without(project: Project, bad: Set[Key]) -> Project:
     """The project without these manifests, and without the schemas of topics that are gone."""
     if not bad:
         return project

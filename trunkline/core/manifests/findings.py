@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from trunkline.core.errors import RetriableError
 from trunkline.core.manifests.documents import Origin
 from trunkline.core.manifests.kinds import PIPELINE_KINDS
 from trunkline.core.manifests.problems import ManifestError, Path_, Problem
@@ -17,6 +18,10 @@ MISSED = frozenset({"manifest.missing_topic", "manifest.missing_connection"})
 
 Key = tuple[str, str]
 """Kind and name of a manifest."""
+
+
+class PendingError(Exception):
+    """A manifest can't be judged yet: what tells whether it can be judged here is under way."""
 
 
 @dataclass(slots=True)
@@ -35,6 +40,8 @@ class Findings:
     """Whether something could not be read at all: what is missed elsewhere may stand there."""
     upon: dict[Key, set[Key]] = field(default_factory=dict)
     """The bad manifests that others name, by those others."""
+    pending: set[Key] = field(default_factory=set)
+    """Manifests that could not be judged yet, and those that build upon them: they are in no project, and nothing is wrong with them."""
     not_run: list[Problem] = field(default_factory=list)
     """Code of `python` steps that was looked at and not executed: no faults, but what people should know."""
 
@@ -62,7 +69,12 @@ class Findings:
         self.upon.setdefault(key, set()).add(upon)
 
     def require(self, pipeline: str) -> None:
-        """Raises `ManifestError` with the problems of one pipeline, where it has any; those of others don't matter."""
+        """Raises `ManifestError` with the problems of one pipeline, where it has any; those of others don't matter.
+
+        `RetriableError` for one that is not judged yet.
+        """
+        if any(name == pipeline and kind in PIPELINE_KINDS for kind, name in self.pending):
+            raise RetriableError(f"the plug-in of {pipeline} is still tried out", code="plugin.pending")
         problems = [
             one
             for (kind, name), found in self.bad.items()

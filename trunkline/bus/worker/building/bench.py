@@ -42,6 +42,7 @@ class Bench:
     accepted: AcceptedDeliveries
     ingress: Ingress
     decisions: DecisionDesk
+    board: Board
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ def reading_of(bench: Bench, topics: Topics, manifest: StreamManifest | SinkMani
 
     def reported() -> Copy:
         """What all workers reported by now of how far it has come."""
-        return reported_offsets(Board(bench.settings, bench.names).reports()).get(pipeline, {})
+        return reported_offsets(bench.board.reports_of(pipeline)).get(pipeline, {})
 
     return Reading(
         bench.settings.of(pipeline).fitting(topics.limits.values()),
