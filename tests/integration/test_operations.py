@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
 import pytest
-import pytest_asyncio
-from bus_harness import Bus, Endpoint, bus, http_connection, http_sink, order, topic_manifest
+from bus_harness import Bus, Endpoint, http_connection, http_sink, order, topic_manifest
 from conftest import KafkaUnderTest
 from structlog.testing import capture_logs
 
@@ -24,23 +22,6 @@ from trunkline.core.errors import UnavailableError
 from trunkline.core.manifests import Project
 
 pytestmark = [pytest.mark.kafka, pytest.mark.asyncio(loop_scope="module")]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def endpoint() -> AsyncIterator[Endpoint]:
-    made = Endpoint()
-    await made.start()
-    yield made
-    await made.stop()
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(
-    kafka: KafkaUnderTest, endpoint: Endpoint, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Bus]:
-    async with bus(kafka.bootstrap, tmp_path_factory.mktemp("home")) as made:
-        await made.start(http_connection("peer", endpoint.url))
-        yield made
 
 
 async def test_a_secret_that_was_changed_holds_the_pipeline_until_a_restart_uses_the_new_one(
