@@ -24,13 +24,14 @@ from aiohttp import web
 from confluent_kafka import Message, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
+from trunkline.bus import topics
 from trunkline.bus.accounting.moves import Target
 from trunkline.bus.deadletters import DeadLetter
 from trunkline.bus.kafka import KafkaSettings, headers_of, offset_of, produce, read_all
 from trunkline.bus.ledger import Ledger, Plan
 from trunkline.bus.names import Names
 from trunkline.bus.states import Desired, State
-from trunkline.bus.topics import TopicPlan, ensure_topics
+from trunkline.bus.topics import TopicPlan, ensure_topics, topic_states
 from trunkline.bus.worker.board import Report
 from trunkline.bus.worker.settings import WorkerSettings
 from trunkline.bus.worker.wishes import want
@@ -499,9 +500,11 @@ async def set_topic(settings: KafkaSettings, topic: str, **config: str) -> None:
     resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=entries)
     admin = settings.admin()  # its answers come only as long as it is referenced
     await asyncio.to_thread(admin.incremental_alter_configs([resource])[resource].result, 20)
+    wanted = {name.replace("_", "."): value for name, value in config.items()}
+    while not wanted.items() <= (await asyncio.to_thread(topic_states, settings, [topic]))[topic].config.items():
+        await asyncio.sleep(0.02)  # the broker answers before the topic is so
 
 
 async def delete_topic(settings: KafkaSettings, topic: str) -> None:
     """Deletes a topic."""
-    admin = settings.admin()
-    await asyncio.to_thread(admin.delete_topics([topic], operation_timeout=20)[topic].result, 20)
+    await asyncio.to_thread(topics.remove_topic, settings, topic)

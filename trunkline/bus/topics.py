@@ -209,6 +209,22 @@ def grow_topics(settings: KafkaSettings, wanted: Mapping[str, int]) -> None:
     _wait_for(settings, wanted)
 
 
+def remove_topic(settings: KafkaSettings, name: str) -> None:
+    """Deletes a topic, and waits until the broker shows it no more: for a moment it may. Raises our error for Kafka's."""
+    admin = settings.admin()
+    former = topic_identities(settings, [name], admin=admin).get(name)
+    try:
+        answered(admin.delete_topics([name], operation_timeout=TIMEOUT, request_timeout=TIMEOUT)[name], TIMEOUT)
+    except KafkaException as error:
+        raise translate(error, f"the topic {name} can't be deleted") from error
+    deadline = time.monotonic() + TIMEOUT
+    while former is not None and time.monotonic() < deadline:
+        now = topic_identities(settings, [name], admin=admin).get(name)
+        if now is None or now.id != former.id:
+            return
+        time.sleep(0.05)
+
+
 @dataclass(frozen=True, slots=True)
 class TopicIdentity:
     """What tells a topic from another of its name, and how many partitions it has."""

@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException
 from trunkline.bus.accounting.audit import Entry, announced
 from trunkline.bus.kafka import KafkaSettings, answered, topics_of, translate, watermarks
 from trunkline.bus.names import Names
-from trunkline.bus.topics import TopicState, topic_states
+from trunkline.bus.topics import TopicState, remove_topic, topic_states
 from trunkline.bus.worker.applied import gather_applied, pipelines_of, read_applied, reads, writes
 from trunkline.bus.worker.attended import attended
 from trunkline.bus.worker.remains import Count, records_in
@@ -162,11 +162,7 @@ def delete_topic(cluster: Cluster, deletion: TopicDeletion) -> None:
     details = {"records": deletion.records, "exact": deletion.exact, "id": deletion.id}
     entry = Entry(time.time(), cluster.actor, "topic.delete", "", details, subject=f"topic/{topic}")
     with announced(cluster.kafka, cluster.names, entry):
-        admin = cluster.kafka.admin()
-        try:
-            answered(admin.delete_topics([topic], operation_timeout=_TIMEOUT)[topic], _TIMEOUT)
-        except KafkaException as error:
-            raise translate(error, f"the topic {topic} can't be deleted") from error
+        remove_topic(cluster.kafka, topic)
 
 
 def _refuse_used(cluster: Cluster, topic: str) -> None:

@@ -29,6 +29,7 @@ async def in_child(module: str, order: Any, *, seconds: float = 300.0) -> Grown:
     """Runs `python -m module` with an order on its standard input, and gives what it answered. It ends with this process."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
+        "-B",  # what it opens and writes is watched: bytecode would be among it
         "-m",
         module,
         cwd=ROOT,
