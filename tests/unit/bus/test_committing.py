@@ -25,14 +25,17 @@ class Clock:
 
 
 class Group:
-    """A member whose commits are refused while its coordinator is away."""
+    """A member whose commits are refused while its coordinator is away, or refuses its sign-in."""
 
     away = True
     taken = 0
 
+    def __init__(self, code: int) -> None:
+        self._code = code
+
     def commit(self, **_: Any) -> list[TopicPartition]:
         if self.away:
-            raise KafkaException(KafkaError(KafkaError._WAIT_COORD))
+            raise KafkaException(KafkaError(self._code))
         self.taken += 1
         return []
 
@@ -47,10 +50,11 @@ class Due:
         pass
 
 
+@pytest.mark.parametrize("code", [KafkaError._WAIT_COORD, KafkaError._AUTHENTICATION])
 def test_commits_that_are_refused_come_later_and_after_half_a_minute_the_client_is_given_up(
-    monkeypatch: pytest.MonkeyPatch,
+    code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock, group = Clock(), Group()
+    clock, group = Clock(), Group(code)
     monkeypatch.setattr(committing, "time", clock)
     commits = Committing(
         "p", cast(Any, Due()), cast(Any, None),

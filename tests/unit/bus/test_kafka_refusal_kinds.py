@@ -7,7 +7,7 @@ import re
 import pytest
 from confluent_kafka import KafkaError
 
-from trunkline.bus.kafka.errors import translate
+from trunkline.bus.kafka.errors import passes, translate
 from trunkline.bus.kafka.refusals import KINDS, Said, classify, unusable_options
 from trunkline.core.errors import ConfigurationError, FatalError, RetriableError
 
@@ -161,3 +161,10 @@ def test_a_client_that_a_missing_right_ended_for_good_says_which_right() -> None
     assert "grant" in (error.hint or "")
     other = translate(KafkaError(KafkaError._FATAL, "Fatal error: Local: Fenced"), "reading failed")
     assert isinstance(other, RetriableError)
+
+
+@pytest.mark.parametrize("code", [KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED])
+def test_a_member_whose_sign_in_is_refused_goes_on_and_a_reader_is_told(code: int) -> None:
+    refused = KafkaError(code, "FindCoordinator response error: Local: Authentication failure")
+    assert passes(refused)
+    assert not passes(refused, member=False)

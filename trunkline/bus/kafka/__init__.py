@@ -1,7 +1,7 @@
 """Kafka as the bus uses it: clients with the options that the rules ask for, errors as ours, records written and read."""
 
 from trunkline.bus.kafka.answers import answered
-from trunkline.bus.kafka.bounded import BoundedCalls
+from trunkline.bus.kafka.bounded import OFFSETS_SECONDS, BoundedCalls
 from trunkline.bus.kafka.cluster import (
     EARLIEST,
     LATEST,
@@ -42,6 +42,7 @@ from trunkline.bus.kafka.settings import KafkaSettings
 __all__ = [
     "EARLIEST",
     "LATEST",
+    "OFFSETS_SECONDS",
     "UNREADABLE",
     "UNUSED_SECONDS",
     "BoundedCalls",

@@ -16,6 +16,9 @@ from confluent_kafka import KafkaError, KafkaException
 
 GRACE_SECONDS = 2.0
 """For a call that keeps its own time-out."""
+OFFSETS_SECONDS = 3.0
+"""For the offsets of a transaction, which take a tenth of a second at the most where they are taken. After a sign-in that was refused for
+a while they are waited for in vain more often than not, and nothing flows meanwhile."""
 
 
 @dataclass(slots=True)

@@ -68,9 +68,12 @@ def passes(error: KafkaError, *, member: bool = True) -> bool:
     """Whether what a consumer gives in the place of a record is healed by the client: it goes on reading when it can.
 
     A reader that is no `member` of its group reads on though the group is denied to it: the client asks for its coordinator anyway.
+    A member whose sign-in is refused signs in again and again; that it is refused, `KafkaHealth` tells.
     """
     if error.code() == KafkaError.GROUP_AUTHORIZATION_FAILED:
         return not member
+    if error.code() in {KafkaError._AUTHENTICATION, KafkaError.SASL_AUTHENTICATION_FAILED}:  # noqa: SLF001
+        return member
     return bool(error.retriable()) or error.code() in _PASSING
 
 

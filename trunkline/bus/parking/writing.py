@@ -8,7 +8,14 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from trunkline.bus.kafka import BoundedCalls, KafkaSettings, produce, transactional_producer, translate
+from trunkline.bus.kafka import (
+    OFFSETS_SECONDS,
+    BoundedCalls,
+    KafkaSettings,
+    produce,
+    transactional_producer,
+    translate,
+)
 from trunkline.bus.names import Names
 from trunkline.core.envelope import WireHeaders
 from trunkline.core.errors import FatalError, RetriableError, TrunklineError
@@ -87,7 +94,7 @@ class Writer:
                 raise KafkaException(failures[0])
             # I16: who lost the partition can neither park nor release: the group refuses the offsets of a former generation.
             send, member = self._producer.send_offsets_to_transaction, consumer.consumer_group_metadata()
-            self._bounded(send, list(offsets), member, TIMEOUT, seconds=TIMEOUT)
+            self._bounded(send, list(offsets), member, OFFSETS_SECONDS, seconds=OFFSETS_SECONDS)
             self._producer.commit_transaction(TIMEOUT)
         except KafkaException as error:
             self._undo(error.args[0], failures)

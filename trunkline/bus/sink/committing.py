@@ -18,7 +18,7 @@ from trunkline.bus.intake import Partition
 from trunkline.bus.kafka import LazyProducer, translate
 from trunkline.bus.knownoffsets import KnownOffsets
 from trunkline.core.cause import Cause
-from trunkline.core.errors import RetriableError, TrunklineError
+from trunkline.core.errors import RetriableError, TrunklineError, UnavailableError
 from trunkline.core.log import get_logger
 
 log = get_logger(__name__)
@@ -75,7 +75,7 @@ class Committing:
                 self._refused_since = self._refusal = None
             except KafkaException as error:
                 refusal = translate(error, "offsets can't be committed now")
-                if not isinstance(refusal, RetriableError):
+                if not isinstance(refusal, (RetriableError, UnavailableError)):
                     raise
                 if self._refusal is None:
                     self._refusal = Cause.of(refusal, since=time.time())

@@ -19,7 +19,15 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer, Topic
 
 from trunkline.bus.accounting.trace import TraceBatch
 from trunkline.bus.intake import Assigned, Intake, Partition, Reading
-from trunkline.bus.kafka import BoundedCalls, RestingProducer, offset_of, produce, transactional_producer, translate
+from trunkline.bus.kafka import (
+    OFFSETS_SECONDS,
+    BoundedCalls,
+    RestingProducer,
+    offset_of,
+    produce,
+    transactional_producer,
+    translate,
+)
 from trunkline.bus.ledger import Ledger
 from trunkline.bus.runtime import LedgerCounts, RuntimeReport
 from trunkline.bus.stream.hotloop import HotLoop, TransformLike
@@ -311,7 +319,7 @@ class StreamRuntime:
                 if commits:
                     metadata = self._intake.consumer.consumer_group_metadata()
                     send = producer.send_offsets_to_transaction
-                    self._bounded(send, commits, metadata, TRANSACTION_TIMEOUT, seconds=TRANSACTION_TIMEOUT)
+                    self._bounded(send, commits, metadata, OFFSETS_SECONDS, seconds=OFFSETS_SECONDS)
                 producer.commit_transaction(TRANSACTION_TIMEOUT)
             else:
                 self._flush()
