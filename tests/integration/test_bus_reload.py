@@ -152,6 +152,23 @@ async def test_of_two_versions_in_a_row_the_last_one_runs(applied: Applied, endp
     assert endpoint.to("/out")[-1].headers["x-key"] == "third"
 
 
+async def test_while_a_version_is_being_opened_the_failure_of_the_one_before_is_not_said_to_be_its_own(
+    applied: Applied, endpoint: Endpoint
+) -> None:
+    running, topic = applied.bus, applied.bus.name("orders")
+    await applied.apply(out=applied.sink("out", topic, config=", headers: {x-key: '${env:NOT_SET}'}"))
+    await applied.until("out", State.FAILED)
+    failed = running.report("out").wanted
+    endpoint.hold = asyncio.Event()
+    await applied.apply(out=applied.sink("out", topic, config=", probe: /health"))
+    await running.until(lambda: endpoint.asked, "the probe of the new version")
+    assert (running.report("out").state, running.report("out").wanted) == (State.FAILED, failed)
+    endpoint.hold.set()
+    endpoint.hold = None
+    await applied.until("out", State.RUNNING)
+    assert running.report("out").version == running.report("out").wanted != failed
+
+
 async def test_a_changed_owner_or_label_restarts_nothing(applied: Applied) -> None:
     running, topic = applied.bus, applied.bus.name("orders")
     text = applied.sink("out", topic)

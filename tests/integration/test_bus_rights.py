@@ -72,7 +72,9 @@ spec:
 """
 
 
-async def test_a_source_that_may_not_join_its_group_says_so(running: Bus, rights: Rights) -> None:
+async def test_a_source_that_may_not_join_its_group_says_so_and_goes_on_once_it_may(
+    running: Bus, rights: Rights
+) -> None:
     await asyncio.to_thread(rights.grant, NAMESPACE, "topics", "transactions")
     topic = running.name("hourly")
     await running.start(topic_manifest(topic, schema=None) + schedule("hourly", topic))
@@ -83,6 +85,12 @@ async def test_a_source_that_may_not_join_its_group_says_so(running: Bus, rights
     assert cause is not None
     assert cause.code == "kafka.denied_group"
     assert "grant its principal READ on the consumer groups" in (cause.hint or "")
+
+    await asyncio.to_thread(rights.grant, NAMESPACE, "groups")
+
+    await running.until(
+        lambda: running.report("hourly").state is State.RUNNING and running.report("hourly").cause is None, "it runs"
+    )
 
 
 async def test_a_webhook_source_that_may_not_write_any_more_fails_instead_of_answering_503_for_ever(

@@ -206,7 +206,7 @@ async def test_what_ended_for_one_pipeline_is_tried_at_once_by_those_that_failed
         await one.begin()
         await one.send()
         await running.until_failed(one.name, failures=2)
-    monkeypatch.setattr(retrying, "SOON_SECONDS", 3600.0)
+    monkeypatch.setattr(states, "SOON_SECONDS", 3600.0)
     first_try = running.report(second.name).restart_at
     await running.until(
         lambda: all(

@@ -35,6 +35,7 @@ FAR = 360.0
         (FatalError("not allowed", code="kafka.denied_topic"), SOON_SECONDS),
         (ConfigurationError("not known there", code="schema.no_subject"), SOON_SECONDS),
         (DefectError("KeyError: 'x'", code="sink.broken"), FAR),
+        (FatalError("a dead letter can't be saved", code="deadletters.failed"), FAR),
         (ConfigurationError("a wrong value"), FAR),
         (ConfigurationError("nothing there", code="secret.missing"), FAR),
         (FatalError("nothing there", code="topic.missing"), None),

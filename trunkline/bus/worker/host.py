@@ -16,6 +16,7 @@ from trunkline.bus.states import Desired, State, restart_delay
 from trunkline.bus.worker.board import Report
 from trunkline.bus.worker.building.bench import Beginning
 from trunkline.bus.worker.opening import Opened, Version
+from trunkline.bus.worker.proving import proven
 from trunkline.bus.worker.retrying import LACKING, MISSING, may_fail_again, mended_outside, next_try, state_after
 from trunkline.bus.worker.said import Said
 from trunkline.bus.worker.standing import WANTED_SO, refused, wanted_so
@@ -32,11 +33,6 @@ PROVEN_SECONDS = 60.0
 """A run that lasted this long was a success: the next failure is the first one again."""
 STAND_BY_SECONDS = 5.0
 """How often a worker that lacks what a pipeline needs looks whether another one has it."""
-PROOF_SECONDS = 3.0
-"""What was refused at its work, and has nothing to do, is taken to work again after so long without being refused."""
-IDLE_SECONDS = 15.0
-"""The same for what gets no partition and no lease: others have them all."""
-PROOF_LOOK_SECONDS = 0.2
 _AT_WORK = frozenset({State.RUNNING, State.PAUSED})
 
 
@@ -93,6 +89,8 @@ class PipelineHost:
         self._renewal: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[Opened] | None = None
         self._error: TrunklineError | None = None
+        self._tried = ""
+        """The identity of the version that was wanted when it failed."""
         self._overtaken: TrunklineError | None = None
         """Why the run that is under way ends."""
         self._failures = 0
@@ -264,7 +262,8 @@ class PipelineHost:
             per_second=said.per_second,
             progress=[asdict(one) for one in found.progress],
             version=self._good.identity if self._good is not None else "",
-            wanted=self._wanted.identity,
+            # A failure says nothing of a version that is wanted since, and not yet opened.
+            wanted=self._tried if self.state is State.FAILED and self._error is not None else self._wanted.identity,
         )
 
     # --- running ---
@@ -299,7 +298,7 @@ class PipelineHost:
         except (Exception, SystemExit) as error:
             log.exception("the pipeline broke", pipeline=self.name)
             found = DefectError(f"{type(error).__name__}: {error}", code="pipeline.broken")
-        last, self._error = self._error, found
+        last, self._error, self._tried = self._error, found, self._wanted.identity
         if self._closing.is_set():
             return
         if last is None and time.monotonic() - begun > PROVEN_SECONDS:
@@ -370,19 +369,11 @@ class PipelineHost:
             await opened.close()
 
     async def _prove(self, runtime: Runtime) -> None:
-        """Takes a failure back when what runs has done a piece of its work, or had nothing to do for PROOF_SECONDS.
+        """Takes a failure back once what runs has shown that it is over.
 
         Until then the pipeline is as it was, FAILED or RESTARTING: else its state would change every few seconds.
         """
-        begun, first = time.monotonic(), runtime.report().counts
-        while True:
-            await asyncio.sleep(PROOF_LOOK_SECONDS)
-            found = runtime.report()
-            if (found.counts and not first) or self.state is State.PAUSED:
-                begun, first = time.monotonic(), found.counts  # it has partitions, or a lease, from now on
-            quiet = time.monotonic() - begun > (PROOF_SECONDS if first else IDLE_SECONDS)
-            if not found.untried and (quiet or found.counts != first) and self.state is not State.PAUSED:
-                break
+        await proven(runtime, paused=lambda: self.state is State.PAUSED)
         self._doubted = False
         self._forget_error()
         self._apply_pause(runtime)

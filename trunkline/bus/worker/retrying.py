@@ -23,6 +23,8 @@ LACKING = ("plugin.", "python.", "secret.")
 """What the codes of errors begin with that may be a matter of this worker alone: another one may have what it lacks."""
 MISSING = "topic.missing"
 """What the watch over topics tells the end of."""
+UNSAVED = "deadletters.failed"
+"""A dead letter can't be saved. Each try delivers the records behind it once more, since no offset passes it: so it is not tried soon."""
 _REGISTERED = ("schema.", "registry.")
 """What the codes of configuration errors begin with that are mended in the registry, not in a manifest."""
 
@@ -31,8 +33,9 @@ def mended_outside(error: TrunklineError) -> bool:
     """Whether what a pipeline failed with is mended where nothing tells us of it, so that only another try shows that it is."""
     if isinstance(error, ConfigurationError):
         return error.code.startswith(_REGISTERED)
-    told = isinstance(error, (HaltError, DefectError)) or error.code == MISSING or error.code.startswith(LACKING)
-    return isinstance(error, FatalError) and not told
+    if isinstance(error, (HaltError, DefectError)) or error.code in {MISSING, UNSAVED}:
+        return False
+    return isinstance(error, FatalError) and not error.code.startswith(LACKING)
 
 
 def may_fail_again(error: TrunklineError) -> bool:
