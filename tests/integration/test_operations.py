@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
 from pathlib import Path
 
 import aiohttp
 import pytest
-from bus_harness import Bus, Endpoint, http_connection, http_sink, order, topic_manifest
+from bus_harness import (
+    Bus,
+    Endpoint,
+    Registry,
+    bus,
+    http_connection,
+    http_sink,
+    long_note,
+    order,
+    topic_manifest,
+)
 from conftest import KafkaUnderTest
 from structlog.testing import capture_logs
 
@@ -144,3 +155,48 @@ async def test_addresses_of_ipv6_serve_as_bootstrap_and_as_api(
                 assert answer.status == 200
         finally:
             await worker.close()
+
+
+async def test_a_row_that_is_larger_than_its_topic_takes_is_in_quarantine_and_the_others_went_on(
+    running: Bus, tmp_path: Path
+) -> None:
+    topic, rows = running.name("narrow"), [order(number) for number in range(30)]
+    rows[7]["note"] = long_note(60_000)
+    (tmp_path / "orders.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    source = f"""---
+apiVersion: trunkline/v1
+kind: Source
+metadata: {{name: wide}}
+spec: {{connector: file, config: {{path: "{tmp_path}", pattern: "*.jsonl", format: jsonl}}, to: "{topic}"}}
+"""
+    await running.add(topic_manifest(topic, extra=", config: {max.message.bytes: 20000}") + source)
+    await running.until(lambda: running.counts("wide").get("read") == 30, "read")
+    assert sorted(one["id"] for one in await running.orders(topic)) == [n for n in range(30) if n != 7]
+    (letter,) = await running.dead_letters("wide")
+    assert letter.header("__connect.errors.exception.class.name") == "record.too_large"
+    assert "20000" in str(letter.header("__connect.errors.exception.message")).replace(",", "")
+
+
+async def test_a_worker_that_starts_without_its_registry_waits_for_it_by_name_and_then_goes_on(
+    kafka: KafkaUnderTest, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    registry = Registry()
+    async with bus(kafka.bootstrap, tmp_path, registry=registry) as made:
+        topic = made.name("unschooled")
+        await made.start(
+            http_connection("peer", endpoint.url)
+            + topic_manifest(topic)
+            + http_sink("patient", topic, connection="peer")
+        )
+        await made.send_orders(topic, [order(number) for number in range(3)])
+        await made.until(lambda: len(endpoint.effects_at("/patient")) == 3, "delivered")
+        await made.send_orders(topic, [order(number) for number in range(3, 6)])
+        await made.stop()
+        await registry.stop()
+        await made.start()
+        report = await made.until_failed("patient")
+        assert (report.state, report.code) == (State.RESTARTING, "registry.refused")
+        assert registry.url in str(report.reason)
+        await registry.start()
+        await made.until(lambda: len(endpoint.effects_at("/patient")) == 6, "delivered once the registry is back")
+        assert [one["id"] for one in endpoint.effects_at("/patient")] == list(range(6))

@@ -16,7 +16,7 @@ from trunkline.core.cause import Cause
 
 ANSWERED_SECONDS = 10.0
 """The broker has answered within this time."""
-AT_ONCE = 20
+AT_ONCE = 5
 """How many pipelines are asked before the event loop gets a turn."""
 
 

@@ -16,7 +16,7 @@ log = get_logger(__name__)
 LOOK_SECONDS = 2.0
 """A cause that begins or ends is told within this time, and a new state at once."""
 
-AT_ONCE = 20
+AT_ONCE = 5
 """How many hosts are asked before the event loop gets a turn."""
 
 

@@ -55,7 +55,8 @@ from trunkline.core.metrics import computed
 from trunkline.core.subjects import Subjects
 from trunkline.registry.client import RegistryClient
 
-GC_THRESHOLDS = (50_000, 20, 50)
+GC_THRESHOLDS = (50_000, 5, 200)
+"""A collection of the middle generation looks at a quarter of a million objects at most: it stands still for so long."""
 
 
 class Worker:
