@@ -13,11 +13,11 @@ from __future__ import annotations
 import os
 import re
 import secrets
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from hashlib import blake2b
-from pathlib import Path
 from typing import Any
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -49,6 +49,8 @@ _NEARLY = re.compile(r"\$\{(?P<inside>[A-Z_][A-Z0-9_]*|[A-Za-z]+:[^}{]*)\}")
 _known_values: set[str] = set()
 _watched = {"file"}
 """The stores that may be read every few seconds."""
+MAX_BYTES = 1 << 20
+"""Of a secret in a file."""
 _MARKING = secrets.token_bytes(32)
 _met: ContextVar[list[str] | None] = ContextVar("trunkline_references_as_written", default=None)
 
@@ -238,21 +240,42 @@ def _remember(value: str) -> None:
 
 def _resolve(match: re.Match[str]) -> str:
     scheme, path, default = match.group("scheme"), match.group("path"), match.group("default")
-    value = _READERS[scheme](path)
-    if value is None:
+    try:
+        return _read(scheme, path)
+    except _AbsentError as error:
         if default is not None:
             return default
         raise ConfigurationError(
-            f"{match.group(0)} can't be resolved", hint=_ADVICE[scheme].format(path=path), code="secret.missing"
-        )
+            f"{match.group(0)} can't be resolved: {error}",
+            hint=_ADVICE[scheme].format(path=path),
+            code="secret.missing",
+        ) from None
+
+
+class _AbsentError(Exception):
+    """A reference has no value. The text says why."""
+
+
+def _read(scheme: str, path: str) -> str:
+    value = _READERS[scheme](path)
+    if value is None:
+        raise _AbsentError("it is not there")
     return value
 
 
-def _from_file(path: str) -> str | None:
+def _from_file(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError):
-        return None
+        # Before it is opened: a pipe would be waited on, and a device has no end.
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
+            raise _AbsentError("it is a directory" if os.path.isdir(path) else "it is no file")  # noqa: PTH112
+        with open(path, "rb") as file:  # noqa: PTH123
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise _AbsentError(f"it is larger than {MAX_BYTES // 1024} KiB")
+        return content.decode("utf-8").rstrip("\r\n")
+    except (OSError, ValueError) as error:
+        reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else getattr(error, "strerror", None)
+        raise _AbsentError(reason or str(error)) from error
 
 
 _READERS: dict[str, Callable[[str], str | None]] = {"env": os.environ.get, "file": _from_file}
@@ -298,6 +321,10 @@ def marks_of(references: Iterable[str]) -> dict[str, str]:
     for reference in references:
         match = REFERENCE.fullmatch(reference)
         assert match is not None, reference
-        value = _READERS[match.group("scheme")](match.group("path"))
-        marks[reference] = "" if value is None else blake2b(value.encode(), key=_MARKING).hexdigest()
+        try:
+            value = _read(match.group("scheme"), match.group("path"))
+        except _AbsentError:
+            marks[reference] = ""
+        else:
+            marks[reference] = blake2b(value.encode(), key=_MARKING).hexdigest()
     return marks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,15 @@ from pydantic import ValidationError
 
 from trunkline.bus.worker.secretwatch import SecretWatch
 from trunkline.core.errors import ConfigurationError
-from trunkline.core.secret import Secret, marks_of, redact, register_store, resolve_references, watched_references
+from trunkline.core.secret import (
+    MAX_BYTES,
+    Secret,
+    marks_of,
+    redact,
+    register_store,
+    resolve_references,
+    watched_references,
+)
 from trunkline.core.settings import Duration, Settings, Size, parse_duration, parse_size, setting
 
 
@@ -51,6 +60,23 @@ def test_a_secret_setting_takes_a_reference_and_nothing_else(value: Any) -> None
 def test_a_secret_of_a_file_is_its_text_without_the_line_end(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("s3cret-value\n")
     assert Secret(f"${{file:{tmp_path}/key}}").reveal() == "s3cret-value"
+
+
+def test_a_secret_that_is_no_file_of_text_is_refused_with_the_reason_and_never_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "odd").write_bytes(b"\xff\xfe")
+    (tmp_path / "large").write_bytes(b"x" * (MAX_BYTES + 1))
+    os.mkfifo(tmp_path / "pipe")
+    for path, reason in {
+        tmp_path: "it is a directory",
+        tmp_path / "pipe": "it is no file",
+        Path("/dev/zero"): "it is no file",
+        tmp_path / "odd": "it is not UTF-8",
+        tmp_path / "large": "it is larger than 1024 KiB",
+        tmp_path / "none": "No such file or directory",
+    }.items():
+        with pytest.raises(ConfigurationError, match=f"can't be resolved: {reason}") as raised:
+            Secret(f"${{file:{path}}}").reveal()
+        assert (raised.value.code, str(path) in str(raised.value.hint)) == ("secret.missing", True)
 
 
 def test_an_unknown_store_is_refused() -> None:
