@@ -245,7 +245,7 @@ class Beginnings:
         ]
         if commits:
             try:
-                consumer.commit(offsets=commits, asynchronous=False)
+                self._settings.commit(consumer, commits)
             except KafkaException as error:
                 raise translate(error, "the first offsets can't be committed") from error
 

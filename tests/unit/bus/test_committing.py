@@ -7,6 +7,8 @@ from typing import Any, cast
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
+from trunkline.bus.kafka import KafkaSettings, KafkaUnusableError
+from trunkline.bus.kafka.refusals import Said
 from trunkline.bus.knownoffsets import KnownOffsets
 from trunkline.bus.sink import committing
 from trunkline.bus.sink.committing import Committing
@@ -57,7 +59,7 @@ def test_commits_that_are_refused_come_later_and_after_half_a_minute_the_client_
     clock, group = Clock(), Group(code)
     monkeypatch.setattr(committing, "time", clock)
     commits = Committing(
-        "p", cast(Any, Due()), cast(Any, None),
+        "p", KafkaSettings("kafka:9092"), cast(Any, Due()), cast(Any, None),
         known=KnownOffsets(), group_member=lambda: cast(Any, group), failed=lambda _error: None, stopped=lambda: False,
     )  # fmt: skip
     for _ in range(3):
@@ -76,3 +78,35 @@ def test_commits_that_are_refused_come_later_and_after_half_a_minute_the_client_
     clock.now += 11
     with pytest.raises(RetriableError, match="no commit was taken for 30 s"):
         commits.commit_if_due()
+
+
+class Watch:
+    """Knows whether the cluster can be used."""
+
+    error: KafkaUnusableError | None = None
+
+    def heard(self, _said: Said) -> None:
+        pass
+
+    def trouble(self) -> KafkaUnusableError | None:
+        return self.error
+
+
+def test_while_kafka_is_known_to_be_away_no_client_is_asked_to_commit_which_it_would_wait_for() -> None:
+    watch, group = Watch(), Group(KafkaError._WAIT_COORD)
+    group.away = False
+    commits = Committing(
+        "p", KafkaSettings("kafka:9092", health=watch), cast(Any, Due()), cast(Any, None),
+        known=KnownOffsets(), group_member=lambda: cast(Any, group), failed=lambda _error: None, stopped=lambda: False,
+    )  # fmt: skip
+    watch.error = KafkaUnusableError("the Kafka broker has gone away", code="kafka.away")
+
+    commits.commit_if_due()
+    with pytest.raises(KafkaException, match="the Kafka broker has gone away"):
+        commits.commit()
+
+    assert group.taken == 0
+    assert commits.cause is not None
+    watch.error = None
+    commits.commit()
+    assert group.taken == 1

@@ -18,7 +18,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from confluent_kafka.admin import AdminClient
 
 from trunkline.bus.kafka.clienterrors import ClientErrors
-from trunkline.bus.kafka.refusals import Said, unusable_options
+from trunkline.bus.kafka.refusals import KafkaUnusableError, Said, unusable_options
 from trunkline.bus.kafka.wakeups import lenient_threads
 from trunkline.bus.memory import LARGEST_RECORD, Shares
 from trunkline.core.errors import ConfigurationError, did_you_mean
@@ -84,10 +84,13 @@ LATE_SECONDS = 0.04
 
 
 class Hearing(Protocol):
-    """Who is told what clients report of themselves."""
+    """Who is told what clients report of themselves, and knows whether their cluster can be used."""
 
     def heard(self, said: Said) -> None:
         """A client reports an error. Called on the thread that polls it, and must not wait."""
+
+    def trouble(self) -> KafkaUnusableError | None:
+        """Why the cluster can't be used now, or None. From any thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +249,18 @@ class KafkaSettings:
             consumer.incremental_unassign(partitions)
         # The client keeps in mind what was paused: a partition that goes so and comes back would never be read again.
         consumer.resume(partitions)
+
+    def commit(self, consumer: Consumer, offsets: list[TopicPartition]) -> list[TopicPartition]:
+        """Commits offsets and waits for the answer. Raises KafkaException, and that at once while the cluster is known not to answer.
+
+        The client would wait for its coordinator for 45 s (its session's time-out, which can't be set in KIP-848), and could not be
+        closed meanwhile: a pipeline could neither stop nor be told of anything.
+        """
+        trouble = self.health.trouble() if self.health is not None else None
+        if trouble is not None:
+            raise KafkaException(KafkaError(KafkaError._WAIT_COORD, trouble.message))  # noqa: SLF001 (it has no other name)
+        committed: list[TopicPartition] = consumer.commit(offsets=offsets, asynchronous=False)
+        return committed
 
     @property
     def _all_at_once(self) -> bool:

@@ -68,6 +68,7 @@ def assembled(plan: SinkPlan, loop: asyncio.AbstractEventLoop, decisions: Decisi
     tickets = Tickets(reading.names, pipeline, reading.worker, producer, plan.threshold, lifecycle.fail)
     committing = Committing(
         pipeline,
+        reading.settings,
         tickets,
         producer,
         known=reading.known,

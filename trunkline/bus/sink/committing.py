@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException
 
 from trunkline.bus.delivery.tickets import Tickets, Work
 from trunkline.bus.intake import Partition
-from trunkline.bus.kafka import LazyProducer, translate
+from trunkline.bus.kafka import KafkaSettings, LazyProducer, translate
 from trunkline.bus.knownoffsets import KnownOffsets
 from trunkline.core.cause import Cause
 from trunkline.core.errors import RetriableError, TrunklineError, UnavailableError
@@ -35,6 +35,7 @@ class Committing:
     def __init__(
         self,
         pipeline: str,
+        settings: KafkaSettings,
         tickets: Tickets,
         producer: LazyProducer,
         *,
@@ -44,6 +45,7 @@ class Committing:
         stopped: Callable[[], bool],
     ) -> None:
         self._pipeline = pipeline
+        self._settings = settings
         self._tickets = tickets
         self._producer = producer
         self._known = known
@@ -79,13 +81,13 @@ class Committing:
                     raise
                 if self._refusal is None:
                     self._refusal = Cause.of(refusal, since=time.time())
+                    log.warning("offsets will be committed later", pipeline=self._pipeline, reason=refusal.message)
                 self._refused_since = self._refused_since if self._refused_since is not None else now
                 if time.monotonic() - self._refused_since > REFUSED_SECONDS:
                     raise RetriableError(
                         f"no commit was taken for {REFUSED_SECONDS:g} s: {error.args[0].str()}",
                         code="kafka.unavailable",
                     ) from error
-                log.warning("offsets will be committed later", pipeline=self._pipeline, reason=error.args[0].str())
             self._last = time.monotonic()
 
     def commit(self, *, all_of_them: bool = True, only: Sequence[Partition] | None = None) -> None:
@@ -96,7 +98,7 @@ class Committing:
         try:
             # I28: each commit is waited for. Of two under way, librdkafka may send the older one again behind the newer one when
             # the broker comes back, and the group would go backwards.
-            done = self._group_member().commit(offsets=commits, asynchronous=False)
+            done = self._settings.commit(self._group_member(), commits)
         except KafkaException as error:
             if not _not_ours(error):
                 raise
@@ -134,7 +136,7 @@ class Committing:
             )
             return False
         try:
-            self._group_member().commit(offsets=[self._tickets.planned(work, last)], asynchronous=False)
+            self._settings.commit(self._group_member(), [self._tickets.planned(work, last)])
         except KafkaException as error:
             if _not_ours(error):
                 return False

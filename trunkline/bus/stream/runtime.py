@@ -324,7 +324,7 @@ class StreamRuntime:
             else:
                 self._flush()
                 if commits:
-                    self._intake.consumer.commit(offsets=commits, asynchronous=False)
+                    self._settings.commit(self._intake.consumer, commits)
         except KafkaException as error:
             self._undo(error)
             return
