@@ -177,6 +177,7 @@ spec: {{connector: file, config: {{path: "{tmp_path}", pattern: "*.jsonl", forma
     assert "20000" in str(letter.header("__connect.errors.exception.message")).replace(",", "")
 
 
+@pytest.mark.slow  # two workers one after the other, and a registry that comes back
 async def test_a_worker_that_starts_without_its_registry_waits_for_it_by_name_and_then_goes_on(
     kafka: KafkaUnderTest, endpoint: Endpoint, tmp_path: Path
 ) -> None:

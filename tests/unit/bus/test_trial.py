@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -67,10 +68,7 @@ async def refused(trials: Trials, project: Project) -> TrunklineError:
     return caught.value
 
 
-async def test_what_broken_plug_ins_do_happens_in_the_trial_and_is_told(
-    installed: Path, trials: Trials, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("trunkline.bus.worker.trial.START_SECONDS", 30.0)
+async def test_what_broken_plug_ins_do_happens_in_the_trial_and_is_told(installed: Path, trials: Trials) -> None:
     await trials.attempt(sink("works"), sink("works").pipelines["out"])
     assert "KeyError: 'account'" in str(await refused(trials, sink("raises_in_open")))
     assert "KeyError: 'account'" in str(await refused(trials, sink("raises_in_close")))
@@ -89,6 +87,20 @@ async def test_what_does_not_come_back_is_ended(installed: Path, trials: Trials,
     await trials.attempt(sink("works"), sink("works").pipelines["out"])
     assert (await refused(trials, sink(name))).code == "plugin.slow"
     await trials.attempt(sink("works"), sink("works").pipelines["out"])
+
+
+@pytest.mark.slow
+async def test_one_that_blocks_has_its_whole_time_after_the_others_had_their_turn(installed: Path) -> None:
+    trials = Trials("test", seconds=600.0)
+    try:
+        blocked = asyncio.create_task(trials.attempt(sink("blocks_in_open"), sink("blocks_in_open").pipelines["out"]))
+        await asyncio.sleep(0)
+        await trials.attempt(sink("works"), sink("works").pipelines["out"])
+        assert not blocked.done()
+        blocked.cancel()
+        await asyncio.wait({blocked})
+    finally:
+        await trials.close()
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from trunkline.bus.worker.trial import Trials, of_others, part_of
-from trunkline.core.errors import TrunklineError
+from trunkline.core.errors import RetriableError, TrunklineError
 from trunkline.core.log import get_logger
 from trunkline.core.manifests import Connection, Manifest, Project, Topic
 from trunkline.core.manifests.findings import PendingError
@@ -24,6 +24,9 @@ from trunkline.core.manifests.identity import pipeline_identity
 log = get_logger(__name__)
 AGAIN_SECONDS = 60.0
 """What was refused is tried again when manifests are judged after so long: a package may have been mended."""
+
+PAUSE_SECONDS = 5.0
+"""Before what could not be tried out at all is tried out again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,12 @@ class Admission:
         error: TrunklineError | None = None
         try:
             await self._trials.attempt(part, manifest, opens=False)
+        except RetriableError as raised:  # it was not tried out at all
+            log.warning("a manifest could not be tried out", manifest=manifest.metadata.name, reason=str(raised))
+            await asyncio.sleep(PAUSE_SECONDS)
+            del self._under_way[key]
+            self._tried()
+            return
         except TrunklineError as raised:
             error = raised
         except Exception as raised:

@@ -9,23 +9,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import pickle
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Iterator
 
-from trunkline.bus.worker.trialprocess import Request, frame
+from trunkline.bus.worker.trialprocess import READY, Request, frame
 from trunkline.core import errors
-from trunkline.core.errors import DefectError, FatalError, TrunklineError
+from trunkline.core.errors import DefectError, FatalError, RetriableError, TrunklineError
 from trunkline.core.manifests import Connection, Manifest, Pipeline, Project, Topic
 from trunkline.core.manifests import Stream as StreamManifest
 from trunkline.core.manifests.build import own_code
 from trunkline.core.plugins import Kind, comes_with_trunkline, plugin_names
 
 TRIAL_SECONDS = 30.0
+SOON_SECONDS = 5.0
+"""After so long others have their turn first: one that blocks holds up none of them for long."""
 START_SECONDS = 60.0
-"""For the first trial of a process, which imports everything first."""
+"""For the process to be ready, which imports everything first."""
 IDLE_SECONDS = 20.0
 """After so long without a trial the process ends: it takes the memory of a small worker."""
 
@@ -89,11 +92,22 @@ class Trials:
 
         nothing is raised for what is found. Raises what its code raises as our error (`plugin.broken` for what is none of ours),
         `DefectError` (`plugin.slow`, `plugin.crashed`) where it does not come to an end, or ends the process.
+
+        What takes long is broken off, and has its whole time after all others that wait had their turn.
         """
+        if self._seconds > SOON_SECONDS:
+            try:
+                return await self._attempt(project, manifest, opens, SOON_SECONDS)
+            except DefectError as error:
+                if error.code != "plugin.slow":
+                    raise
+        return await self._attempt(project, manifest, opens, self._seconds)
+
+    async def _attempt(self, project: Project, manifest: Manifest, opens: bool, seconds: float) -> None:
         self._asked += 1
         asked = self._asked
         async with self._turn:
-            process, seconds = await self._running()
+            process = await self._running()
             assert process.stdin is not None
             assert process.stdout is not None
             key = (manifest.kind, manifest.metadata.name)
@@ -132,20 +146,35 @@ class Trials:
         """Ends the process."""
         await self._end()
 
-    async def _running(self) -> tuple[Process, float]:
-        """The process, and how long a trial may take in it."""
+    async def _running(self) -> Process:
+        """The process, ready for a request."""
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
         if self._process is not None and self._process.returncode is None:
-            return self._process, self._seconds
+            return self._process
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "trunkline.bus.worker.trialprocess"),
             stdin=PIPE,
             stdout=PIPE,
             start_new_session=True,
         )
-        return self._process, max(self._seconds, START_SECONDS)
+        assert self._process.stdout is not None
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                ready = await self._process.stdout.readline()
+        except TimeoutError:
+            ready = b""
+        except asyncio.CancelledError:
+            await self._end()
+            raise
+        if ready != READY:
+            await self._end()
+            raise RetriableError(
+                f"the process in which plug-ins are tried out was not ready in {START_SECONDS:g} s",
+                code="plugin.untried",
+            )
+        return self._process
 
     def _rest(self) -> None:
         self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._dismiss)
@@ -168,7 +197,7 @@ class Trials:
                 return await process.wait()
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)  # with what its code began
             await process.wait()
             return None
 

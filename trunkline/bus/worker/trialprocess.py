@@ -29,6 +29,9 @@ from trunkline.core.manifests.build import build_fallback, build_sink, build_sou
 from trunkline.core.manifests.check import examine
 from trunkline.core.manifests.findings import Key
 
+READY = b"ready\n"
+"""What it says before its first request."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -124,6 +127,8 @@ def main() -> None:
     os.dup2(2, 1)
     configure_logging("warning")
     own = os.getpid()
+    answers.write(READY.decode())
+    answers.flush()
     while (content := read_frame(requests)) is not None:
         request: Request = pickle.loads(content)  # noqa: S301 (from the worker that started this process, through a pipe of its own)
         refusal = try_out(request)
