@@ -160,9 +160,11 @@ async def test_while_a_version_is_being_opened_the_failure_of_the_one_before_is_
     await applied.until("out", State.FAILED)
     failed = running.report("out").wanted
     endpoint.hold = asyncio.Event()
-    await applied.apply(out=applied.sink("out", topic, config=", probe: /health"))
-    await running.until(lambda: endpoint.asked, "the probe of the new version")
-    assert (running.report("out").state, running.report("out").wanted) == (State.FAILED, failed)
+    for probe in ("/second", "/third"):  # the opening of the second version is given up for the third one
+        await applied.apply(out=applied.sink("out", topic, config=f", probe: {probe}"))
+        await running.until(lambda probe=probe: endpoint.to(probe), "the probe of the new version")  # type: ignore[misc]
+        report = running.report("out")
+        assert (report.state, report.code, report.wanted) == (State.FAILED, "secret.missing", failed)
     endpoint.hold.set()
     endpoint.hold = None
     await applied.until("out", State.RUNNING)

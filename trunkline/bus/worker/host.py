@@ -263,7 +263,7 @@ class PipelineHost:
             progress=[asdict(one) for one in found.progress],
             version=self._good.identity if self._good is not None else "",
             # A failure says nothing of a version that is wanted since, and not yet opened.
-            wanted=self._tried if self.state is State.FAILED and self._error is not None else self._wanted.identity,
+            wanted=self._tried if self.state is State.FAILED else self._wanted.identity,
         )
 
     # --- running ---
@@ -287,9 +287,9 @@ class PipelineHost:
     async def _run_and_recover(self) -> None:
         begun = time.monotonic()
         try:
-            await self._run_once()
-            self._error, self._doubted = None, False
-            self._failures = 0
+            if await self._run_once():
+                self._error, self._doubted = None, False
+                self._failures = 0
             return
         except asyncio.CancelledError:
             raise
@@ -338,15 +338,16 @@ class PipelineHost:
             if left <= 0 or await self._wait(left):
                 return
 
-    async def _run_once(self) -> None:
+    async def _run_once(self) -> bool:
+        """Runs until it is told to end. False where nothing was opened, since something else is wanted by now."""
         opened = await self._next()
         if opened is None:
-            return
+            return False
         runtime = opened.runtime
         proof: asyncio.Task[None] | None = None
         try:
             if self._closing.is_set() or self._wish.desired is Desired.STOPPED:
-                return
+                return True
             self._runtime = runtime
             if self._doubted:
                 proof = asyncio.create_task(self._prove(runtime), name=f"prove {self.name}")
@@ -357,6 +358,7 @@ class PipelineHost:
             if self._overtaken is not None:
                 await self._drop_ready()
                 raise self._overtaken
+            return True
         except TrunklineError as error:
             self._doubted = may_fail_again(error)
             raise
