@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +26,7 @@ from bus_harness import (
     order,
     topic_manifest,
 )
-from causes import SECONDS, Told, some, told, told_no_more
+from causes import SECONDS, Told, by, some, told, told_no_more
 from confluent_kafka import TopicPartition
 from conftest import KafkaUnderTest
 
@@ -465,7 +466,7 @@ async def test_a_pipeline_whose_worker_was_killed_has_none_until_another_comes(
     finally:
         killed.kill()
         await killed.wait()
-    found: PipelineStatus = await running.until(orphaned, "no worker has it", SECONDS)
+    found: PipelineStatus = await by(time.monotonic() + SECONDS, orphaned, "no worker has it")
     assert found.cause is not None
     assert found.failing
     assert (found.cause.code, found.cause.reason) == (
@@ -477,7 +478,7 @@ async def test_a_pipeline_whose_worker_was_killed_has_none_until_another_comes(
     assert [one.fresh for one in await _workers(running, killed.pid)] == [False]
     successor = await _another_worker(running, project, tmp_path / "successor")
     try:
-        await running.until(runs, "the pipeline on another worker", SECONDS)
+        await by(time.monotonic() + SECONDS, runs, "the pipeline on another worker")
     finally:
         successor.terminate()
         await successor.wait()
@@ -489,7 +490,7 @@ async def _another_worker(running: Bus, project: Path, home: Path) -> asyncio.su
     arguments = [running.settings.bootstrap, running.names.namespace, home, project, running.registry_url]
     worker = await asyncio.create_subprocess_exec(sys.executable, script, *arguments, stdout=asyncio.subprocess.PIPE)
     assert worker.stdout is not None
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(300):
         async for line in worker.stdout:
             if line.strip() == b"up":
                 return worker
