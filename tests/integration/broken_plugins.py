@@ -163,6 +163,8 @@ print("noise " * 500_000, file=sys.stderr)
 threading.Thread(target=lambda: time.sleep(3600), name="acme").start()
 if "pytest" not in sys.modules and os.fork() == 0:
     time.sleep(0.1)
+    if "trialprocess" not in sys.argv[0]:
+        os._exit(0)  # where it is tried out the child goes on as if it were the parent
 
 
 class Noisy(Working):
