@@ -140,10 +140,12 @@ async def test_of_two_versions_in_a_row_the_last_one_runs(applied: Applied, endp
     await running.send_orders(topic, [order(1)])
     await running.until(lambda: endpoint.ids("/out") == [1], "a call under way")
     await applied.apply(out=applied.sink("out", topic, config=", headers: {x-key: second}"))
-    await running.until(lambda: host._ready is not None, "the second version waits for the call")
-    second = host._ready
+    await running.until(lambda: host._versions._ready is not None, "the second version waits for the call")
+    second = host._versions._ready
     await applied.apply(out=applied.sink("out", topic, config=", headers: {x-key: third}"))
-    await running.until(lambda: host._ready not in {None, second} or host._runtime is None, "the third one is there")
+    await running.until(
+        lambda: host._versions._ready not in {None, second} or host._runtime is None, "the third one is there"
+    )
     endpoint.hold.set()
     endpoint.hold = None
     await running.until(lambda: running.report("out").version == running.report("out").wanted, "renewed")

@@ -1,4 +1,4 @@
-"""A pipeline on a worker: its state, what it should be, its versions and its restarts."""
+"""A pipeline on a worker: its state, what it should be, and its restarts."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from trunkline.bus.accounting.commits import Commits
 from trunkline.bus.kafka import KafkaUnusableError
 from trunkline.bus.knownoffsets import Copy
 from trunkline.bus.runtime import Runtime, RuntimeReport, SplitProgress
-from trunkline.bus.states import Desired, State, restart_delay
+from trunkline.bus.states import Desired, State
 from trunkline.bus.worker.board import Report
 from trunkline.bus.worker.building.bench import Beginning
-from trunkline.bus.worker.opening import Opened, Version
+from trunkline.bus.worker.opening import Version
 from trunkline.bus.worker.proving import proven
 from trunkline.bus.worker.retrying import LACKING, MISSING, may_fail_again, mended_outside, next_try, state_after
 from trunkline.bus.worker.said import Said
-from trunkline.bus.worker.standing import WANTED_SO, refused, wanted_so
+from trunkline.bus.worker.standing import WANTED_SO, wanted_so
 from trunkline.bus.worker.topicwatch import TopicNews
+from trunkline.bus.worker.versions import Versions
 from trunkline.bus.worker.wishes import Wish
 from trunkline.core.cause import Cause
 from trunkline.core.errors import DefectError, HaltError, TrunklineError
 from trunkline.core.log import get_logger
 from trunkline.core.metrics import counter
-from trunkline.core.secret import marks_of
 
 log = get_logger(__name__)
 PROVEN_SECONDS = 60.0
@@ -39,8 +39,7 @@ _AT_WORK = frozenset({State.RUNNING, State.PAUSED})
 class PipelineHost:
     """Keeps one pipeline as it is wished to be. All on the event loop.
 
-    `elsewhere` tells whether another worker runs the pipeline. A new version takes the place of the one that runs once it is open;
-    while it can't be opened, the one before runs on. So it is with the values of secrets.
+    `elsewhere` tells whether another worker runs the pipeline. Which version of it runs is a matter of its `Versions`.
 
     `failed` tells how many pipelines of the worker failed, and `mended` hears the code of a failure that is over.
     """
@@ -66,28 +65,23 @@ class PipelineHost:
         self.state = State.UNASSIGNED
         self.since = time.time()
         self._worker = worker
-        self._beginning = beginning
         self._changed = changed
         self._elsewhere = elsewhere
         self._failed = failed
         self._mended = mended
         self._trouble = trouble
         self._wish = Wish()
-        self._wanted = version
-        self._good: Version | None = None
-        """The version that opened last: what runs, or ran."""
-        self._ready: Opened | None = None
-        """The wanted version, opened while the one before it ran."""
-        self._refused: TrunklineError | None = None
-        """Why the wanted version can't take the place of the one before."""
-        self._refused_at = 0.0
-        self._marks: dict[str, str] = {}
-        """What its secrets held when it was opened last, or could not be."""
+        self._versions = Versions(
+            name,
+            version,
+            beginning,
+            runs=lambda: self._runtime is not None and not self._closing.is_set(),
+            make_room=self._make_room,
+            cautious=lambda: self._error is not None and mended_outside(self._error),
+            changed=lambda: self._changed(self),
+        )
         self._doubted = False
         """Whether it was refused or held up at its work, and nothing that ran since has shown that it is not any more."""
-        self._turn = asyncio.Lock()
-        self._renewal: asyncio.Task[None] | None = None
-        self._opening: asyncio.Task[Opened] | None = None
         self._error: TrunklineError | None = None
         self._tried = ""
         """The identity of the version that was wanted when it failed."""
@@ -114,7 +108,7 @@ class PipelineHost:
             if runtime is not None:
                 runtime.stop()
         elif wish.desired is Desired.STOPPED:
-            self._give_up_opening()
+            self._versions.give_up_opening()
             if runtime is not None:
                 runtime.stop()
         elif runtime is not None:
@@ -137,16 +131,16 @@ class PipelineHost:
     @property
     def secrets(self) -> frozenset[str]:
         """The references that it stands on and whose values may change."""
-        return self._wanted.secrets
+        return self._versions.wanted.secrets
 
     def secrets_seen(self, marks: Mapping[str, str]) -> None:
         """What secrets hold now: where its own hold something else than when it was opened, it is opened anew."""
-        changed = [one for one in self._wanted.secrets & marks.keys() if self._marks.get(one, marks[one]) != marks[one]]
-        if not changed or self._opening is not None or isinstance(self._error, HaltError):
+        changed = self._versions.outdated(marks)
+        if not changed or isinstance(self._error, HaltError):
             return
         if self._runtime is not None:
             log.info("a secret holds another value: the pipeline is opened anew", pipeline=self.name, secrets=changed)
-            self.renew(replace(self._wanted), self.inputs)
+            self.renew(replace(self._versions.wanted), self.inputs)
         elif self.state is not State.STOPPED:
             self._wake.set()
 
@@ -164,18 +158,14 @@ class PipelineHost:
     @property
     def identity(self) -> str:
         """That of the version that is wanted."""
-        return self._wanted.identity
+        return self._versions.wanted.identity
 
     def renew(self, version: Version, inputs: Sequence[str]) -> None:
         """Another version is wanted from now on."""
-        self._wanted, self.inputs = version, inputs
-        self._refused = None
+        self.inputs = inputs
         self._failures = 0
         self._doubted = False
-        self._give_up_opening()
-        if self._renewal is not None:
-            self._renewal.cancel()
-        self._renewal = asyncio.create_task(self._renew(version), name=f"renew {self.name}")
+        self._versions.renew(version)
         self._wake.set()
 
     def fail(self, error: TrunklineError) -> None:
@@ -187,7 +177,7 @@ class PipelineHost:
     def close(self) -> None:
         """The worker ends: stop and stay stopped."""
         self._closing.set()
-        self._give_up_opening()
+        self._versions.give_up_opening()
         if self._runtime is not None:
             self._runtime.stop()
         self._wake.set()
@@ -232,7 +222,7 @@ class PipelineHost:
     @property
     def known(self) -> Copy:
         """How far it is known to have come, apart from its commits."""
-        return self._beginning.known.copy
+        return self._versions.beginning.known.copy
 
     def report(self) -> Report:
         """How it stands now."""
@@ -261,9 +251,9 @@ class PipelineHost:
             parked_keys=found.parked_keys,
             per_second=said.per_second,
             progress=[asdict(one) for one in found.progress],
-            version=self._good.identity if self._good is not None else "",
+            version=self._versions.good.identity if self._versions.good is not None else "",
             # A failure says nothing of a version that is wanted since, and not yet opened.
-            wanted=self._tried if self.state is State.FAILED else self._wanted.identity,
+            wanted=self._tried if self.state is State.FAILED else self.identity,
         )
 
     # --- running ---
@@ -273,15 +263,13 @@ class PipelineHost:
         try:
             while not self._closing.is_set():
                 if self._wish.desired is Desired.STOPPED:
-                    await self._drop_ready()
+                    await self._versions.drop_ready()
                     self._become(State.STOPPED)
                     await self._wait(None)
                     continue
                 await self._run_and_recover()
         finally:
-            if self._renewal is not None:
-                self._renewal.cancel()
-            await self._drop_ready()
+            await self._versions.close()
         self._become(State.STOPPED if self._wish.desired is Desired.STOPPED else State.UNASSIGNED)
 
     async def _run_and_recover(self) -> None:
@@ -298,7 +286,7 @@ class PipelineHost:
         except (Exception, SystemExit) as error:
             log.exception("the pipeline broke", pipeline=self.name)
             found = DefectError(f"{type(error).__name__}: {error}", code="pipeline.broken")
-        last, self._error, self._tried = self._error, found, self._wanted.identity
+        last, self._error, self._tried = self._error, found, self.identity
         if self._closing.is_set():
             return
         if last is None and time.monotonic() - begun > PROVEN_SECONDS:
@@ -340,7 +328,7 @@ class PipelineHost:
 
     async def _run_once(self) -> bool:
         """Runs until it is told to end. False where nothing was opened, since something else is wanted by now."""
-        opened = await self._next()
+        opened = await self._versions.next()
         if opened is None:
             return False
         runtime = opened.runtime
@@ -356,7 +344,7 @@ class PipelineHost:
             self._apply_pause(runtime)
             await runtime.run()
             if self._overtaken is not None:
-                await self._drop_ready()
+                await self._versions.drop_ready()
                 raise self._overtaken
             return True
         except TrunklineError as error:
@@ -386,102 +374,6 @@ class PipelineHost:
         if error is not None:
             self._mended(error.code)
 
-    # --- versions ---
-
-    async def _next(self) -> Opened | None:
-        """The version to run now: the wanted one, and where that can't be opened, the one before. None when it was told to end."""
-        async with self._turn:
-            if self._ready is not None and self._good is self._wanted:
-                opened, self._ready = self._ready, None
-                return opened
-            await self._drop_ready()
-            before = self._good
-            try:
-                return await self._open(self._wanted)
-            except TrunklineError as error:
-                if before is None or before is self._wanted:
-                    raise
-                self._refuse(error)
-                self._renewal = asyncio.create_task(self._renew(self._wanted, after=self._next_opening(error, 2)))
-            return await self._open(before)
-
-    async def _open(self, version: Version) -> Opened | None:
-        """Opens a version. None when that was given up, because something else is wanted now."""
-        self._opening = asyncio.ensure_future(self._attempt(version))
-        try:
-            opened = await self._opening
-        except asyncio.CancelledError:
-            host = asyncio.current_task()
-            if host is None or host.cancelling():
-                raise
-            return None
-        finally:
-            self._opening = None
-        self._good = version
-        if version is self._wanted:
-            self._refused = None
-        # A restart is not the first run again: what appears after this moment is read whole, also with `start: latest`.
-        if self._beginning.started_at is None:
-            self._beginning = replace(self._beginning, started_at=time.time())
-        return opened
-
-    async def _attempt(self, version: Version) -> Opened:
-        """Opens a version with what its secrets hold now."""
-        if version.secrets:
-            # Before they are read for use: what changes meanwhile is noticed, at worst without need.
-            self._marks |= await asyncio.get_running_loop().run_in_executor(None, marks_of, version.secrets)
-        cautious = self._error is not None and mended_outside(self._error)
-        return await version.open(replace(self._beginning, cautious=cautious))
-
-    def _give_up_opening(self) -> None:
-        if self._opening is not None:
-            self._opening.cancel()
-
-    async def _renew(self, version: Version, after: float = 0.0) -> None:
-        """Opens a version beside the one that runs; when it is ready, that one ends and makes room."""
-        failures = 0
-        await asyncio.sleep(after)
-        while self._runtime is not None and not self._closing.is_set():
-            async with self._turn:
-                if self._good is version:
-                    break
-                await self._drop_ready()  # one that was wanted before this one
-                try:
-                    opened = await self._attempt(version)
-                except TrunklineError as error:
-                    self._refuse(error)
-                    failures += 1
-                    wait = self._next_opening(error, failures)
-                else:
-                    self._ready, self._good, self._refused = opened, version, None
-                    break
-            await asyncio.sleep(wait)
-        if self._ready is not None and self._runtime is not None:
-            self._runtime.stop()
-
-    def _next_opening(self, error: TrunklineError, failures: int) -> float:
-        """Seconds until a version that could not take the place of the one before is tried again."""
-        _, wait = next_try(error, failures, lasting=time.time() - self._refused_at)
-        return max(restart_delay(failures) if wait is None else wait, 1.0)
-
-    def _refuse(self, error: TrunklineError) -> None:
-        last, self._refused = self._refused, error
-        if last is None:
-            self._refused_at = time.time()
-        if last is None or last.code != error.code:
-            log.error(
-                "the new version can't run; the one before runs on",
-                pipeline=self.name,
-                reason=str(error),
-                code=error.code,
-            )
-            self._changed(self)
-
-    async def _drop_ready(self) -> None:
-        if self._ready is not None:
-            opened, self._ready = self._ready, None
-            await opened.close()
-
     # --- its state ---
 
     def _apply_pause(self, runtime: Runtime) -> None:
@@ -494,6 +386,11 @@ class PipelineHost:
                 self._become(State.RUNNING)
             elif self.state not in {State.FAILED, State.RESTARTING} and self._error is not None:
                 self._become(state_after(self._error))
+
+    def _make_room(self) -> None:
+        """A newer version is open and waits for what runs to end."""
+        if self._runtime is not None:
+            self._runtime.stop()
 
     def _become(self, state: State) -> None:
         if state is self.state:
@@ -524,10 +421,7 @@ class PipelineHost:
             return Cause.of(
                 self._error, since=self._failed_at, attempt=self._failures or None, next_try=self._restart_at
             )
-        if found.cause is not None or self._refused is None:
-            return found.cause
-        anew = self._good is not None and self._good.identity == self._wanted.identity
-        return refused(self._refused, self._refused_at, "secret" if anew else "manifest")
+        return found.cause or self._versions.cause
 
     def _shown_state(self) -> State:
         """Without Kafka nothing runs, whatever was begun; its clients begin again by themselves when it is back."""
