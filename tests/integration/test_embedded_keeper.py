@@ -279,6 +279,14 @@ def test_what_keeps_it_down_is_named_and_the_keeper_goes_on(
     assert down.keeper.state == "down"
 
 
+def test_others_are_told_what_keeps_it_down_now_and_not_what_it_was_at_first(down: Kept) -> None:
+    down.keeper.retry_at_once()
+    with taken_port(down):
+        assert down.look() == "embedded.port"
+    with damaged_metadata(down):
+        assert down.look() == "embedded.damaged"
+
+
 async def test_the_keeper_survives_whatever_is_raised_and_ends_when_it_is_told(
     down: Kept, monkeypatch: pytest.MonkeyPatch
 ) -> None:

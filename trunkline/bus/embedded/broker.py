@@ -348,11 +348,18 @@ class EmbeddedKafka:
     def _cause(self) -> str:
         return for_people(cause_of([(self._console, 0), (self.log_file, self._log_begins)]), self._kafka)
 
+    def _has_no_room(self) -> bool:
+        """Whether the disk is full, which the last words of a log on it may be cut too short to say."""
+        try:
+            return not self.room().least
+        except OSError:
+            return False
+
     def _failure(self, code: int | None) -> UnavailableError:
         """What became of the broker, with the cause in one line; no `code` where it did not come up. Java's traces are in its log."""
         what = f"was not healthy in {self.options.start_timeout:g} s" if code is None else how_it_ended(code)
         cause = "" if code is not None and explains_itself(code) else self._cause()
-        if any(sign in cause for sign in FULL):
+        if cause and (any(sign in cause for sign in FULL) or self._has_no_room()):
             return ended_full(cause, self.home)
         return UnavailableError(
             f"the embedded broker {what}" + (f": {cause}" if cause else ""),

@@ -170,6 +170,8 @@ class BrokerKeeper:
         news = state != self.state
         if news and {state, self.state} != {"down", "starting"}:
             self._since = time.time()
+        # Whoever asks is told what keeps it down now, not what it was at first.
+        news = news or _code(trouble) != _code(self.trouble)
         self.state, self.trouble = state, trouble
         self._log(state, trouble)
         if news or time.time() - self._said_at >= SAY_SECONDS:
@@ -186,7 +188,7 @@ class BrokerKeeper:
             since=self._since,
             at=time.time(),
             free=self._free,
-            code=trouble.code if trouble is not None else None,
+            code=_code(trouble),
             message=trouble.message if trouble is not None else None,
             where=trouble.where if trouble is not None else None,
             hint=trouble.hint if trouble is not None else None,
@@ -209,3 +211,7 @@ class BrokerKeeper:
         )
         level = log.warning if state == "running" else log.error
         level(event, reason=trouble.message, where=trouble.where, hint=trouble.hint, code=trouble.code, **free)
+
+
+def _code(trouble: TrunklineError | None) -> str | None:
+    return trouble.code if trouble is not None else None
