@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -490,11 +491,16 @@ async def _another_worker(running: Bus, project: Path, home: Path) -> asyncio.su
     arguments = [running.settings.bootstrap, running.names.namespace, home, project, running.registry_url]
     worker = await asyncio.create_subprocess_exec(sys.executable, script, *arguments, stdout=asyncio.subprocess.PIPE)
     assert worker.stdout is not None
-    async with asyncio.timeout(300):
-        async for line in worker.stdout:
-            if line.strip() == b"up":
-                return worker
-    raise AssertionError("the worker ended")
+    try:
+        async with asyncio.timeout(300):
+            async for line in worker.stdout:
+                if line.strip() == b"up":
+                    return worker
+        raise AssertionError("the worker ended")
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            worker.kill()
+        raise
 
 
 async def _workers(running: Bus, pid: int) -> list[Heartbeat]:
