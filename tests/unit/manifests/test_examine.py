@@ -10,7 +10,8 @@ import pytest
 from trunkline.core.manifests.check import examine
 from trunkline.core.manifests.findings import DEPENDS, Findings
 from trunkline.core.manifests.identity import pipeline_identity
-from trunkline.core.manifests.load import gather, gather_text
+from trunkline.core.manifests.load import gather, gather_text, load_text
+from trunkline.core.manifests.problems import ManifestError
 from trunkline.core.manifests.yaml import read_documents
 
 GOOD = """\
@@ -207,6 +208,23 @@ def calls_of(count: int, first: int) -> int:
 def test_four_times_as_many_manifests_are_four_times_the_work_and_not_the_square_of_it() -> None:
     calls_of(2, 10_000)  # imports
     assert calls_of(80, 11_000) < 5 * calls_of(20, 12_000)
+
+
+def calls_of_faults(count: int) -> int:
+    """The same for a manifest in which one key stands so many times."""
+    text = "apiVersion: trunkline/v1\nkind: Topic\nmetadata: {name: t}\nspec:\n" + "  a: 1\n" * count
+    profile = cProfile.Profile()
+    profile.enable()
+    with pytest.raises(ManifestError) as caught:
+        load_text(text, "many.yaml")
+    profile.disable()
+    assert len(caught.value.problems) >= count - 1
+    return int(pstats.Stats(profile).total_calls)  # type: ignore[attr-defined]
+
+
+def test_four_times_as_many_faults_of_one_manifest_are_four_times_the_work() -> None:
+    calls_of_faults(10)  # imports
+    assert calls_of_faults(800) < 5 * calls_of_faults(200)
 
 
 def test_what_was_judged_before_is_judged_again_with_a_fraction_of_the_work() -> None:

@@ -44,6 +44,8 @@ class Findings:
     """Manifests that could not be judged yet, and those that build upon them: they are in no project, and nothing is wrong with them."""
     not_run: list[Problem] = field(default_factory=list)
     """Code of `python` steps that was looked at and not executed: no faults, but what people should know."""
+    _noted: dict[Key, tuple[list[Problem], set[Problem]]] = field(default_factory=dict, init=False, repr=False)
+    """The problems of each, and the same as a set: a manifest can have twenty thousand."""
 
     @property
     def problems(self) -> list[Problem]:
@@ -56,7 +58,12 @@ class Findings:
         if self.incomplete and problem.code in MISSED:
             problem = replace(problem, hint="see what could not be read", code=DEPENDS)
         problems = self.bad.setdefault(key, [])
-        if problem not in problems:
+        noted, seen = self._noted.get(key, (None, set()))
+        if noted is not problems:
+            seen = set(problems)
+            self._noted[key] = problems, seen
+        if problem not in seen:
+            seen.add(problem)
             problems.append(problem)
 
     def depends(self, key: Key, origin: Origin, path: Path_, upon: Key) -> None:

@@ -85,12 +85,8 @@ def problems_of(
     if as_written():
         # The form of a reference is judged at any rate.
         items = [one for one in items if one.kind in _FORMS or not _rests_on_reference(one, origin, model)]
-    found: list[Problem] = []
-    for group in _by_place(_likeliest(items, origin, model)):
-        problem = _said(group, origin, model)
-        if problem not in found:
-            found.append(problem)
-    return found
+    said = (_said(group, origin, model) for group in _by_place(_likeliest(items, origin, model)))
+    return list(dict.fromkeys(said))
 
 
 def describe(value: Any, written: str | None = None) -> str:
