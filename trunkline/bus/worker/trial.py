@@ -29,6 +29,7 @@ SOON_SECONDS = 5.0
 """After so long others have their turn first: one that blocks holds up none of them for long."""
 START_SECONDS = 60.0
 """For the process to be ready, which imports everything first."""
+END_SECONDS = 0.5
 IDLE_SECONDS = 20.0
 """After so long without a trial the process ends: it takes the memory of a small worker."""
 
@@ -86,14 +87,15 @@ class Trials:
         self._process: Process | None = None
         self._asked = 0
         self._idle: asyncio.TimerHandle | None = None
+        self._leaving: asyncio.Task[int | None] | None = None
+        """The end of a process that was not needed for a while."""
 
     async def attempt(self, project: Project, manifest: Manifest, *, opens: bool = True) -> None:
-        """Tries a pipeline out: its plug-in is made, opened and closed. Without `opens` a pipeline or connection is only judged, and
+        """Tries a pipeline out: its plug-in is made, opened and closed.
 
-        nothing is raised for what is found. Raises what its code raises as our error (`plugin.broken` for what is none of ours),
-        `DefectError` (`plugin.slow`, `plugin.crashed`) where it does not come to an end, or ends the process.
-
-        What takes long is broken off, and has its whole time after all others that wait had their turn.
+        Without `opens` a pipeline or connection is only judged, and nothing is raised for what is found. Raises what its code raises
+        as our error (`plugin.broken` for what is none of ours), `DefectError` (`plugin.slow`, `plugin.crashed`) where it does not come
+        to an end, or ends the process. What takes long is broken off, and has its whole time after all others that wait had their turn.
         """
         if self._seconds > SOON_SECONDS:
             try:
@@ -145,6 +147,8 @@ class Trials:
     async def close(self) -> None:
         """Ends the process."""
         await self._end()
+        if self._leaving is not None:
+            await self._leaving
 
     async def _running(self) -> Process:
         """The process, ready for a request."""
@@ -153,6 +157,7 @@ class Trials:
             self._idle = None
         if self._process is not None and self._process.returncode is None:
             return self._process
+        await self._end()
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "trunkline.bus.worker.trialprocess"),
             stdin=PIPE,
@@ -180,9 +185,10 @@ class Trials:
         self._idle = asyncio.get_running_loop().call_later(IDLE_SECONDS, self._dismiss)
 
     def _dismiss(self) -> None:
-        if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()  # it ends with its input
-        self._process = None
+        process, self._process = self._process, None
+        if process is not None and process.stdin is not None:
+            process.stdin.close()  # it ends with its input
+            self._leaving = asyncio.create_task(_ended(process), name="dismiss the trial process")
 
     async def _end(self) -> int | None:
         """Ends the process at once. Its exit code, negative for a signal."""
@@ -190,16 +196,22 @@ class Trials:
             self._idle.cancel()
             self._idle = None
         process, self._process = self._process, None
-        if process is None:
-            return None
-        try:
-            async with asyncio.timeout(0.5):
-                return await process.wait()
-        except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # with what its code began
-            await process.wait()
-            return None
+        return await _ended(process) if process is not None else None
+
+
+async def _ended(process: Process) -> int | None:
+    """Waits for the end of a process, and makes one soon. Its exit code; None where it was killed."""
+    try:
+        async with asyncio.timeout(END_SECONDS):
+            return await process.wait()
+    except TimeoutError:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # with what its code began
+        await process.wait()
+        return None
+    finally:
+        # What its code forked, and is not in its group, may hold its output for ever. Asyncio has no public name for this.
+        process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 def _answers(line: bytes, asked: int) -> bool:

@@ -66,7 +66,9 @@ async def play(stage: Stage, flights: Flights, view: View) -> Played:
     airline = Airline(f"{stage.worker.ingress.url}/hooks/departures", stage.secret)
     client = local_client()
     try:
-        await until(lambda: state_of(stage, "departures-webhook") is State.RUNNING, 30.0)
+        await until(
+            lambda: state_of(stage, "departures-webhook") is State.RUNNING and stage.worker.ingress.url != "", 30.0
+        )
         airline.url = f"{stage.worker.ingress.url}/hooks/departures"
         view.say(f"the airline posts {len(flights.posts)} signed departures to {airline.url}")
         await airline.post_all(client, flights.posts)
