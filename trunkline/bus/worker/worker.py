@@ -55,8 +55,8 @@ from trunkline.core.metrics import computed
 from trunkline.core.subjects import Subjects
 from trunkline.registry.client import RegistryClient
 
-GC_THRESHOLDS = (50_000, 5, 200)
-"""A collection of the middle generation looks at a quarter of a million objects at most: it stands still for so long."""
+GC_THRESHOLDS = (10_000, 5, 1_000)
+"""A collection of the middle generation looks at some sixty thousand objects at most: the loop stands still for as long, 50 ms."""
 
 
 class Worker:
