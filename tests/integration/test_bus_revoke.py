@@ -108,7 +108,8 @@ def patient_session(settings: KafkaSettings, group: str) -> None:
     """Gives the group the session of a real one: on a busy machine a member of a short one loses its partitions without being asked."""
     patient = ConfigEntry("consumer.session.timeout.ms", "45000", incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ResourceType.GROUP, group, incremental_configs=[patient])
-    settings.admin().incremental_alter_configs([resource])[resource].result(20)
+    admin = settings.admin()  # its answers come only as long as it is referenced
+    admin.incremental_alter_configs([resource])[resource].result(20)
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from tests.remaking import make_anew
 from trunkline.bus.kafka import KafkaSettings, produce
 from trunkline.bus.state import Changelog, Changes, Entry, StateStore, changelog, changelog_config
-from trunkline.bus.topics import TopicPlan, ensure_topics, topic_states
+from trunkline.bus.topics import TopicPlan, ensure_topics, remove_topic, topic_states
 from trunkline.core.errors import RetriableError
 
 pytestmark = pytest.mark.kafka
@@ -182,7 +182,7 @@ def test_the_copy_of_a_changelog_that_is_deleted_or_made_anew_meanwhile_is_not_t
     assert _content(again) == {"a": "1"}
     again.close()
     deleted = remembering.changelog()
-    remembering.settings.admin().delete_topics([remembering.topic], operation_timeout=20)[remembering.topic].result(20)
+    remove_topic(remembering.settings, remembering.topic)
     with pytest.raises(RetriableError, match="was deleted while its stores were opened"):
         deleted.open([0])
     assert (remembering.home / "a" / "0").exists()

@@ -363,7 +363,12 @@ class StreamRuntime:
         self._aborted.inc()
         self._tell(cause)
         log.warning("transaction undone", pipeline=self._pipeline, error=cause.str())
-        self._producers.current.poll(0)
+        try:
+            self._producers.current.poll(0)
+        except KafkaException:
+            # A producer that can't go on may say so here too: in exactly-once another one takes its place.
+            if not self._exactly_once:
+                raise
         failure = self._delivery_failure
         if self._exactly_once and not self._aborts(cause):
             # The outcome is unknown or the producer is unusable: a new one with the same id settles it either way.
