@@ -12,7 +12,7 @@ from unittest.mock import Mock
 
 import pytest
 import pytest_asyncio
-from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Message, TopicPartition
 
 from trunkline.bus.deadletters import Failure, dead_letter_headers, idempotency_key
 from trunkline.bus.delivery.tickets import SinkTicket, Tickets
