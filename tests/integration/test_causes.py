@@ -49,14 +49,6 @@ NEWER = {**ORDER, "fields": [*ORDER["fields"], {"name": "colour", "type": "strin
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def endpoint() -> AsyncIterator[Endpoint]:
-    made = Endpoint()
-    await made.start()
-    yield made
-    await made.stop()
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def registry() -> Registry:
     return Registry()
 
