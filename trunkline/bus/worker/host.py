@@ -31,6 +31,8 @@ from trunkline.core.metrics import counter
 log = get_logger(__name__)
 PROVEN_SECONDS = 60.0
 """A run that lasted this long was a success: the next failure is the first one again."""
+SAY_SECONDS = 60.0
+"""A failure that lasts is in the log again after so long."""
 STAND_BY_SECONDS = 5.0
 """How often a worker that lacks what a pipeline needs looks whether another one has it."""
 _AT_WORK = frozenset({State.RUNNING, State.PAUSED})
@@ -87,6 +89,8 @@ class PipelineHost:
         """The identity of the version that was wanted when it failed."""
         self._overtaken: TrunklineError | None = None
         """Why the run that is under way ends."""
+        self._logged = ("", 0.0)
+        """The code of the failure that the log has, and when that was written."""
         self._failures = 0
         self._failed_at = 0.0
         """When the first of the failures in a row was."""
@@ -144,11 +148,13 @@ class PipelineHost:
         elif self.state is not State.STOPPED:
             self._wake.set()
 
-    def mended(self, code: str) -> None:
-        """What another pipeline had failed with is over."""
+    def mended(self, code: str) -> bool:
+        """What another pipeline had failed with is over. Whether this one waits for the same, and is tried now."""
         error = self._error
-        if self._runtime is None and error is not None and error.code == code and mended_outside(error):
+        waits = self._runtime is None and error is not None and error.code == code and mended_outside(error)
+        if waits:
             self._wake.set()
+        return waits
 
     @property
     def topic_ids(self) -> dict[str, str]:
@@ -305,8 +311,7 @@ class PipelineHost:
         self._restart_at = time.time() + wait if wait is not None else None
         if not lasts:
             counter("trunkline_pipeline_restarts_total").labels(self.name).inc()
-            say = log.warning if state is State.RESTARTING else log.error
-            say("the pipeline failed", pipeline=self.name, next_try_in=wait, reason=str(error), code=error.code)
+            self._log_failure(error, state, wait)
         if error.code.startswith(LACKING):
             await self._stand_by(wait)
         else:
@@ -315,6 +320,15 @@ class PipelineHost:
             self._become(state)
             await self._wait(wait)
         self._restart_at = None
+
+    def _log_failure(self, error: TrunklineError, state: State, wait: float | None) -> None:
+        """In the log once, and once a minute while it lasts: a thousand pipelines may fail with the same every few seconds."""
+        code, at = self._logged
+        if self._failures > 1 and error.code == code and time.monotonic() - at < SAY_SECONDS:
+            return
+        self._logged = (error.code, time.monotonic())
+        say = log.warning if state is State.RESTARTING else log.error
+        say("the pipeline failed", pipeline=self.name, next_try_in=wait, reason=str(error), code=error.code)
 
     async def _stand_by(self, seconds: float | None) -> None:
         """What this worker lacks another one may have: the pipeline failed only where none runs it."""

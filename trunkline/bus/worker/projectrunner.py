@@ -17,6 +17,7 @@ from trunkline.bus.source.deliveries import AcceptedDeliveries
 from trunkline.bus.source.ingress import Ingress
 from trunkline.bus.states import State
 from trunkline.bus.topics import Difference
+from trunkline.bus.worker import retrying
 from trunkline.bus.worker.board import Board, Report
 from trunkline.bus.worker.building.bench import Beginning, Bench
 from trunkline.bus.worker.building.builder import Builder
@@ -94,6 +95,8 @@ class ProjectRunner:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._leaving: dict[str, tuple[str, asyncio.Task[None]]] = {}
         """Kind and end of pipelines that are closed and settle what is under way."""
+        self._waking: dict[str, asyncio.Task[None]] = {}
+        """Who tries again what failed with a code that is over for one of them."""
         self._partings = asyncio.Lock()
         """Where hundreds end at once, their last words come in turns with everything else."""
         self._changes = asyncio.Lock()
@@ -205,6 +208,8 @@ class ProjectRunner:
 
     async def close(self) -> None:
         """Ends every pipeline gracefully."""
+        for task in self._waking.values():
+            task.cancel()
         for name in list(self._hosts):
             self._leave(name)
         leaving = [task for _, task in self._leaving.values()]
@@ -296,8 +301,17 @@ class ProjectRunner:
 
     def _mended(self, code: str) -> None:
         """What a pipeline had failed with is over: others that failed with it need not wait for their next try."""
-        for host in list(self._hosts.values()):
-            host.mended(code)
+        if code not in self._waking:
+            self._waking[code] = asyncio.create_task(self._wake(code), name=f"wake {code}")
+
+    async def _wake(self, code: str) -> None:
+        """One after the other: the others may be a thousand, each with a system of its own, and still be refused."""
+        try:
+            for host in list(self._hosts.values()):
+                if host.mended(code):
+                    await asyncio.sleep(retrying.CROWD_SECONDS)
+        finally:
+            del self._waking[code]
 
     async def _run(self, host: PipelineHost) -> None:
         """Runs a host, after what was called so before has ended; a source after all sources that leave: they may share an address."""
