@@ -127,6 +127,8 @@ class KafkaStore:
         """Writes what waits, in one transaction, and answers each on its own."""
         asked = [self._asked.popleft() for _ in range(min(TOGETHER, len(self._asked)))]
         asked = [one for one in asked if one.answer.set_running_or_notify_cancel()]
+        if not asked:
+            return  # those before took it along
         try:
             if self._refusal is not None:
                 raise self._refusal
