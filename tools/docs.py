@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from tools.editorschema import manifest_schema
+from tools.licences import licences_page
 from tools.reference import cli_page, connectors_page, manifests_page, metrics_page
 from trunkline.core.docs import markdown
 from trunkline.core.plugins import GROUPS, load_plugin, plugin_names
@@ -30,6 +31,7 @@ def pages() -> dict[str, str]:
     found["reference/manifests.md"] = manifests_page()
     found["reference/manifest.schema.json"] = json.dumps(manifest_schema(), indent=2, ensure_ascii=False) + "\n"
     found["reference/cli.md"] = cli_page()
+    found["reference/licences.md"] = licences_page()
     return found
 
 
