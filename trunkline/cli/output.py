@@ -6,19 +6,24 @@ Results go to standard output, everything else (notes, progress, errors) to stan
 from __future__ import annotations
 
 import json
+import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from trunkline.cli.printable import printable
 from trunkline.core.errors import TrunklineError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 WIDE = 240
-"""The width of tables that no terminal shows: nothing is cut for a program that reads them."""
+"""The width of what is not a table where no terminal shows it."""
+
+_LINES = "\n\t"
+"""What texts of several lines may have."""
 
 
 class Format(StrEnum):
@@ -54,15 +59,11 @@ class Output:
         if not rows:
             self.note(empty)
             return
-        from rich.table import Table
-        from rich.text import Text
+        from trunkline.cli.tables import laid_out
 
-        table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False, padding=(0, 2, 0, 0))
-        for column in columns:
-            table.add_column(column, overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(shown(cell), style=_STYLES.get(shown(cell), "")) for cell in row))
-        console(sys.stdout).print(table)
+        screen = console(sys.stdout)
+        for line in laid_out(columns, [[shown(cell) for cell in row] for row in rows], width_of(sys.stdout), STYLES):
+            screen.print(line, soft_wrap=True)
 
     def fields(self, pairs: Mapping[str, Any], data: Any) -> None:
         """Prints names and values, one a line, or `data` where a program reads."""
@@ -71,17 +72,17 @@ class Output:
             return
         width = max((len(name) for name in pairs), default=0)
         for name, value in pairs.items():
-            sys.stdout.write(f"{name.ljust(width)}  {shown(value)}\n")
+            sys.stdout.write(f"{name.ljust(width)}  {printable(shown(value), _LINES)}\n")
 
     def line(self, text: str) -> None:
         """A line of the result for people; nothing where a program reads."""
         if self.for_people:
-            sys.stdout.write(f"{text}\n")
+            sys.stdout.write(printable(text, _LINES) + "\n")
             sys.stdout.flush()
 
     def note(self, text: str) -> None:
         """A line beside the result, on standard error."""
-        sys.stderr.write(f"{text}\n")
+        sys.stderr.write(printable(text, _LINES) + "\n")
         sys.stderr.flush()
 
     def error(self, error: BaseException) -> int:
@@ -91,8 +92,16 @@ class Output:
         if self.form is Format.JSON:
             sys.stderr.write(json.dumps({"error": error_data(error)}) + "\n")
         else:
-            sys.stderr.write(error_text(error) + "\n")
+            sys.stderr.write(printable(error_text(error), _LINES) + "\n")
         return error.exit_code if isinstance(error, TrunklineError) else 3
+
+
+def width_of(stream: Any) -> int | None:
+    """How many columns the terminal behind a stream has; None where no terminal is there. `COLUMNS` says otherwise."""
+    if not stream.isatty():
+        return None
+    said = os.environ.get("COLUMNS", "")
+    return int(said) if said.isdecimal() and int(said) else os.get_terminal_size(stream.fileno()).columns or None
 
 
 def console(stream: Any) -> Console:
@@ -156,7 +165,8 @@ def _error_lines(code: str, where: str | None, error: Any) -> str:
     return f"{text}\n  hint: {error.hint}" if error.hint else text
 
 
-_STYLES = {
+STYLES = {
+    "BREAKER OPEN": "yellow",
     "RUNNING": "green",
     "OK": "green",
     "PAUSED": "yellow",

@@ -104,6 +104,7 @@ def _print(out: Output, record: TopicRecord, form: str | None) -> None:
     import sys
 
     from trunkline.cli.kcat import formatted
+    from trunkline.cli.printable import printable
 
     if form is not None:
         line = formatted(record.as_dict(), form)
@@ -113,7 +114,7 @@ def _print(out: Output, record: TopicRecord, form: str | None) -> None:
         key = f" {record.key}" if record.key is not None else ""
         broken = f"  ({record.undecodable})" if record.undecodable is not None else ""
         place = f"{record.topic}[{record.partition}]@{record.offset}"
-        sys.stdout.write(f"{record.time or '-'} {place}{key} {value}{broken}\n")
+        sys.stdout.write(printable(f"{record.time or '-'} {place}{key} {value}{broken}") + "\n")
     elif out.form.value == "json":
         sys.stdout.write(json.dumps(record.as_dict(), ensure_ascii=False) + "\n")
     else:

@@ -57,7 +57,7 @@ def _dead_letters(out: Output, played: Played) -> None:
         for letter in letters:
             topic, partition, offset = letter.origin
             place = letter.header(deadletters.PLACE) or f"{topic}[{partition}]@{offset}"
-            rows.append((pipeline, _last(place), letter.header(deadletters.MESSAGE)[:110]))
+            rows.append((pipeline, _last(place), letter.header(deadletters.MESSAGE)))
     _table(out, ("PIPELINE", "WHERE", "REASON"), rows)
 
 

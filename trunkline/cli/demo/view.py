@@ -10,20 +10,19 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from prometheus_client import REGISTRY
+from rich.console import Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from trunkline.bus.embedded import Progress
-from trunkline.bus.states import State
 from trunkline.bus.worker.board import Report
 from trunkline.bus.worker.worker import Worker
-from trunkline.cli.output import console
+from trunkline.cli.output import STYLES, console
+from trunkline.cli.tables import laid_out
 
 LIVE_SECONDS = 0.25
 PLAIN_SECONDS = 3.0
 COLUMNS = ("PIPELINE", "STATE", "READ", "DELIVERED", "FILTERED", "DEAD", "RETRIES")
-_STYLES = {State.RUNNING: "green", State.FAILED: "bold red", State.RESTARTING: "yellow", State.UNASSIGNED: "yellow"}
 
 
 class View:
@@ -77,7 +76,7 @@ class View:
         with Live(console=self._screen, auto_refresh=False, transient=True) as live:
             while True:
                 if self._worker is not None:
-                    live.update(table_of(self._worker.reports), refresh=True)
+                    live.update(table_of(self._worker.reports, self._screen.width), refresh=True)
                 await asyncio.sleep(LIVE_SECONDS)
 
     def _plain(self) -> None:
@@ -96,18 +95,14 @@ def _held_back(report: Report) -> bool:
     return report.breaker in {"open", "half-open"}
 
 
-def table_of(reports: list[Report]) -> Table:
-    """The pipelines and their counts."""
-    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for column in COLUMNS:
-        table.add_column(column, justify="left" if column in {"PIPELINE", "STATE"} else "right")
+def table_of(reports: list[Report], width: int) -> Group:
+    """The pipelines and their counts, for a terminal of this width."""
+    rows = []
     for one in reports:
         counts = [str(one.counts.get(name, 0)) for name in ("read", "delivered", "filtered", "dead")]
-        state = Text(one.state.value, _STYLES.get(one.state, ""))
-        if _held_back(one):
-            state = Text("BREAKER OPEN", "yellow")
-        table.add_row(one.pipeline, state, *counts, str(retries(one.pipeline) or ""))
-    return table
+        state = "BREAKER OPEN" if _held_back(one) else one.state.value
+        rows.append([one.pipeline, state, *counts, str(retries(one.pipeline) or "")])
+    return Group(*laid_out(COLUMNS, rows, width, STYLES))
 
 
 def retries(pipeline: str) -> int:
