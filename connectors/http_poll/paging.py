@@ -10,6 +10,7 @@ from yarl import URL
 from connectors.http_poll.answer import at_path
 from connectors.http_poll.settings import CursorPaging, LinkPaging, NoPaging, OffsetPaging, PagePaging
 from trunkline.core.errors import FatalError, RetriableError
+from trunkline.core.redaction import excerpt
 
 AnyPaging = NoPaging | PagePaging | OffsetPaging | CursorPaging | LinkPaging
 
@@ -65,7 +66,9 @@ def next_page(
         target = next_link(link)
         following = None if target is None else _resolved(target, page, base, secret_param)
     if following is not None and following == page:
-        raise RetriableError(f"the answer names the same page again: {str(following)[:100]}", code="http_poll.loop")
+        raise RetriableError(
+            f"the answer names the same page again: {excerpt(str(following), 100)}", code="http_poll.loop"
+        )
     return following
 
 

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from trunkline.core.errors import ConfigurationError, FatalError, RetriableError
 from trunkline.core.http import HttpClient, NotSentError, Token, token_from_response
+from trunkline.core.redaction import learn
 from trunkline.core.settings import Secret
 
 SCOPE = "https://www.googleapis.com/auth/spreadsheets"
@@ -54,7 +55,7 @@ class ServiceAccount:
             raise ConfigurationError(
                 f"{secret.reference} lacks {', '.join(missing)}", hint=hint, code="google_sheets.key"
             )
-        Secret.of(found["private_key"])
+        learn(found["private_key"])
         return cls(found["client_email"], found["token_uri"], found["private_key"], found.get("private_key_id"))
 
     def assertion(self, now: float) -> str:
@@ -67,7 +68,9 @@ class ServiceAccount:
             "exp": int(now) + _LIFETIME,
         }
         headers = {"kid": self.private_key_id} if self.private_key_id else None
-        return jwt.encode(claims, _rsa_key(self.private_key), algorithm="RS256", headers=headers)
+        assertion = jwt.encode(claims, _rsa_key(self.private_key), algorithm="RS256", headers=headers)
+        learn(assertion, issued=True)
+        return assertion
 
 
 @lru_cache(maxsize=16)
@@ -106,5 +109,4 @@ async def fetch_token(account: ServiceAccount, http: HttpClient) -> Token:
             hint="check that its key is not deleted and that this machine's clock is right",
             code="google_sheets.credentials",
         ) from None
-    Secret.of(token.value)
     return token

@@ -148,7 +148,7 @@ class HttpSink(Sink):
         path = self.settings.reference
         if path is not None:
             try:
-                return str(field_at(response.json(), path))[:500]
+                return str(field_at(response.json(), path))
             except (KeyError, RetriableError):
                 # The record was delivered; an answer of another form takes nothing from that.
                 return None

@@ -20,7 +20,8 @@ import orjson
 
 from sinks.salesforce.settings import ClientCredentials, SalesforceConnection, is_safe_address
 from trunkline.core.errors import ConfigurationError, FatalError, RetriableError
-from trunkline.core.http import HttpClient, HttpResponse, NoAnswerError
+from trunkline.core.http import HttpClient, HttpResponse, NoAnswerError, learn_tokens
+from trunkline.core.redaction import excerpt, learn
 
 _USAGE = re.compile(r"(?:^|[;,\s])api-usage=(\d+)/(\d+)")
 _ASSERTION_LIFE = 180
@@ -181,6 +182,7 @@ class SalesforceClient:
             raise RetriableError(
                 f"no answer to the request for a token: {error}", where=url, code="salesforce.sign_in_later"
             ) from error
+        learn_tokens(response)
         if response.status == 429 or response.status >= 500:
             raise RetriableError(
                 f"Salesforce gives no token now: status {response.status}",
@@ -238,6 +240,7 @@ class SalesforceClient:
                 hint="it begins with -----BEGIN PRIVATE KEY----- and has no passphrase",
                 code="salesforce.private_key",
             ) from None
+        learn(assertion, issued=True)
         return {"grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer", "assertion": assertion}
 
 
@@ -260,7 +263,7 @@ def refusals(response: HttpResponse) -> list[tuple[str, str]]:
     body = json_of(response)
     found = body if isinstance(body, list) else [body]
     return [
-        (str(error.get("errorCode", "")), str(error.get("message", ""))[:500])
+        (str(error.get("errorCode", "")), excerpt(str(error.get("message", "")), 500))
         for error in found
         if isinstance(error, dict) and error.get("errorCode")
     ]

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from sinks.salesforce.outcomes import Refused, Scattered
-from trunkline.core.errors import FatalError
+from trunkline.core.errors import FatalError, code_from
 from trunkline.core.verdicts import Dead, Ok, Retry, Unknown, Verdict
 
 
@@ -89,7 +89,9 @@ async def deliver(rows: Sequence[Row], send: Send, *, most: int) -> dict[int, Ve
                 middle = len(part) // 2
                 pending.extendleft([part[middle:], part[:middle]])
             else:
-                verdicts[part[0].place] = Dead(outcomes.reason, code=f"salesforce.{outcomes.code.lower()}")
+                verdicts[part[0].place] = Dead(
+                    outcomes.reason, code=f"salesforce.{code_from(outcomes.code, 'refused')}"
+                )
             continue
         for row, outcome in zip(part, outcomes, strict=True):
             if isinstance(outcome, Refused):

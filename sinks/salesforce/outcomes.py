@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from trunkline.core.errors import FatalError
-from trunkline.core.secret import redact
+from trunkline.core.errors import FatalError, code_from
+from trunkline.core.redaction import excerpt
 from trunkline.core.verdicts import Dead, Ok, Retry, Verdict
 
 Kind = Literal["transient", "limit", "fatal", "access", "data"]
@@ -142,7 +142,7 @@ def row_outcome(row: Any, *, limit_pause: float) -> Verdict | Refused | None:
     if not failures:
         return None
     worst = max(failures, key=lambda failure: _RANK[failure.kind])
-    reason = redact("; ".join(str(failure) for failure in failures))[:1000]
+    reason = excerpt("; ".join(str(failure) for failure in failures), 1000)
     return outcome(worst, reason, limit_pause=limit_pause)
 
 
@@ -162,7 +162,7 @@ def outcome(failure: Failure, reason: str, *, limit_pause: float, after: float |
 
 
 def _code(failure: Failure) -> str:
-    return f"salesforce.{failure.code.lower()}"
+    return f"salesforce.{code_from(failure.code, 'refused')}"
 
 
 def request_outcome(
@@ -175,7 +175,7 @@ def request_outcome(
     """
     failures = [Failure(code, message) for code, message in errors]
     first = failures[0] if failures else Failure("", "")
-    reason = redact("; ".join(str(failure) for failure in failures) or "no reason given")[:1000]
+    reason = excerpt("; ".join(str(failure) for failure in failures) or "no reason given", 1000)
     text = f"status {status}, {reason}"
     if first.code in TABLE and first.kind in {"limit", "fatal", "transient"}:
         return outcome(first, text, limit_pause=limit_pause, after=after)

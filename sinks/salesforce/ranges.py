@@ -29,7 +29,7 @@ from sinks.salesforce.table import MAX_UPLOAD, Cells, Result, failure_of, writte
 from trunkline.core.contracts import Batch
 from trunkline.core.errors import FatalError, RejectedError, RetriableError
 from trunkline.core.event import Event
-from trunkline.core.secret import redact
+from trunkline.core.redaction import excerpt
 from trunkline.core.verdicts import Dead, Ok, Retry, Unknown, Verdict
 
 _Judge = Callable[[Result], Verdict]
@@ -264,7 +264,7 @@ class Ranges:
 
     def _refusal(self, result: Result) -> Verdict:
         failure = failure_of(result.error or "")
-        found = outcome(failure, redact(str(failure))[:1000], limit_pause=self._settings.limit_pause)
+        found = outcome(failure, excerpt(str(failure), 1000), limit_pause=self._settings.limit_pause)
         if isinstance(found, Refused):
             raise _RefusedJobError(
                 f"Salesforce refuses the records of a job: {found.reason}",
@@ -275,7 +275,7 @@ class Ranges:
 
     def _unprocessed(self, job: str, state: JobState) -> Retry:
         """Rows that a job did not come to. Raises `FatalError` where no job would: its table is refused as a whole."""
-        reason = f"the job {job} ended as {state.state} before it came to this record: {redact(state.error)[:500]}"
+        reason = f"the job {job} ended as {state.state} before it came to this record: {excerpt(state.error, 500)}"
         if state.state == "Failed" and state.error.replace(" ", "").startswith("InvalidBatch:"):
             raise _RefusedJobError(reason, hint="check the fields of the sink", code="salesforce.job")
         failure = Failure(state.error.partition(":")[0].strip(), state.error)

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from trunkline.core.errors import FatalError, RetriableError
+from trunkline.core.errors import FatalError, RetriableError, code_from
 from trunkline.core.http import HttpResponse
+from trunkline.core.redaction import excerpt
 from trunkline.core.verdicts import Dead, Ok, Retry, Unknown, Verdict
 
 _ACCOUNT = frozenset(
@@ -81,7 +82,7 @@ def webhook_verdict(response: HttpResponse) -> Verdict:
     early = _status_verdict(response)
     if early is not None:
         return early
-    code = response.text.strip()[:200]
+    code = excerpt(response.text.strip(), 200)
     if response.ok:
         # A proxy's page with status 200 is no receipt.
         return Ok() if code == "ok" else Unknown("what answered for Slack's webhook did not say ok")
@@ -124,9 +125,7 @@ def _code_verdict(code: str, details: str, after: float | None, *, fatal: frozen
     if code in _DOUBTFUL:
         return Unknown(reason, f"slack.{code}")
     access = code in _CHANNEL or code.startswith(_CHANNEL_PREFIXES)
-    # What stands in the code goes into headers and statistics; a page of a proxy must not.
-    known = code.isascii() and code.replace("_", "").isalnum()
-    return Dead(reason, code=f"slack.{code}" if known else "slack.refused", access=access)
+    return Dead(reason, code=f"slack.{code_from(code, 'refused')}", access=access)
 
 
 def _refused(code: str, details: str) -> FatalError:
@@ -144,4 +143,4 @@ def _details(answer: dict[str, Any]) -> str:
     parts = [str(each) for each in messages[:3]] if isinstance(messages, list) else []
     if answer.get("needed"):
         parts.append(f"needs the scope {answer['needed']}")
-    return f" ({'; '.join(parts)[:500]})" if parts else ""
+    return f" ({excerpt('; '.join(parts), 500)})" if parts else ""

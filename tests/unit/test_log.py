@@ -10,6 +10,7 @@ import pytest
 import structlog
 
 from trunkline.core.log import KafkaClientLog, configure_logging, get_logger
+from trunkline.core.redaction import MARK, learn
 
 
 @pytest.fixture
@@ -35,3 +36,40 @@ def test_a_line_of_the_kafka_client_is_one_text(
     said = json.loads(line)
     assert said["event"] == "METADATAUPDATE [rdkafka#producer-1] 100% of it %s"
     assert "positional_args" not in said
+
+
+@pytest.mark.parametrize("style", ["json", "text"])
+def test_no_secret_stands_in_a_line_whatever_was_put_into_it(
+    capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest, style: str
+) -> None:
+    request.getfixturevalue("as_json")
+    configure_logging("debug", style=style)
+    secret = 'log"canary\\of the log'
+    learn(secret)
+
+    class Shown:
+        def __repr__(self) -> str:
+            return f"Shown({secret!r})"
+
+    def broken(local: str) -> None:
+        raise ValueError(f"can't use {local}")
+
+    try:
+        broken(secret)
+    except ValueError:
+        get_logger("a").exception("broke", headers={"Authorization": secret}, deep=[{"x": (Shown(),)}], **{secret: 1})
+    get_logger("a").debug(secret, bytes=secret.encode(), object=Shown())
+    logging.getLogger("b").warning("of the library: %s %r", secret, secret)
+    said = capsys.readouterr().err
+    assert "canary" not in said
+    assert said.count(MARK) >= 9
+
+
+def test_a_line_that_can_not_be_made_is_told_without_what_was_in_it(
+    capsys: pytest.CaptureFixture[str], request: pytest.FixtureRequest
+) -> None:
+    request.getfixturevalue("as_json")
+    logging.getLogger("b").warning("%d", "canary-that-is-no-number")
+    said = capsys.readouterr().err
+    assert "could not be written: TypeError" in said
+    assert "canary" not in said

@@ -18,7 +18,7 @@ from confluent_kafka import Message
 from trunkline.bus.kafka import wire_headers_of
 from trunkline.core.envelope import CE_ID, CE_SOURCE, WireHeaders, foreign_event_id
 from trunkline.core.event import Event
-from trunkline.core.secret import redact
+from trunkline.core.redaction import redact
 
 CONNECT = "__connect.errors."
 TOPIC = CONNECT + "topic"
@@ -56,7 +56,10 @@ _PLACE_FORM = re.compile(r"([^/]+)/([^/]*)/([0-9]{1,9})/([0-9]{1,18})")
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a record can't go on: the stage (`DECODE`, `STEP filter`, `ROUTE`, `ENCODE`, `SINK`, `SOURCE`), the code and the reason."""
+    """Why a record can't go on: the stage (`DECODE`, `STEP filter`, `ROUTE`, `ENCODE`, `SINK`, `SOURCE`), the code and the reason.
+
+    Secrets in what it says are blanked: it goes into dead letters, parked records and the trace.
+    """
 
     stage: str
     code: str
@@ -67,6 +70,13 @@ class Failure:
     place: str | None = None
     last: tuple[str, str] | None = None
     """Code and reason of the last attempt, where the attempts are used up."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", redact(self.reason))
+        if self.place is not None:
+            object.__setattr__(self, "place", redact(self.place))
+        if self.last is not None:
+            object.__setattr__(self, "last", (self.last[0], redact(self.last[1])))
 
     @classmethod
     def exhausted(cls, attempts: int, last: tuple[str, str], first_failed_at: float | None) -> Failure:
@@ -92,7 +102,7 @@ def dead_letter_headers(
     topic_id: str = "",
 ) -> list[tuple[str, bytes | None]]:
     """The headers of a dead letter: the original's, without those of an earlier failure, and this failure's."""
-    reason = redact(failure.reason)[:MAX_REASON]
+    reason = failure.reason[:MAX_REASON]
     failed_at = failure.first_failed_at if failure.first_failed_at is not None else time.time()
     headers: list[tuple[str, bytes | None]] = [pair for pair in original if not is_error_header(pair[0])]
     found: dict[str, Any] = {
@@ -111,7 +121,7 @@ def dead_letter_headers(
     if topic_id:
         found[TOPIC_ID] = topic_id
     if failure.place is not None:
-        found[PLACE] = redact(failure.place)
+        found[PLACE] = failure.place
     headers += [(name, str(value).encode()) for name, value in found.items()]
     return headers
 

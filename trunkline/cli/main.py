@@ -39,6 +39,7 @@ from trunkline.cli.commands import (
     schema,
     topic,
 )
+from trunkline.core.uncaught import redact_what_nobody_catches
 
 app = typer.Typer(
     name="trunkline",
@@ -102,6 +103,7 @@ def main() -> None:
     """Runs the command line. Exit codes: 0 fine, 1 a check found something, 2 wrong input, 3 the environment failed."""
     _open_standard_streams()
     _write_anything()
+    redact_what_nobody_catches()
     code: str | int | None = 1
     try:
         app()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from trunkline.cli.printable import printable
 from trunkline.core.errors import TrunklineError
+from trunkline.core.redaction import redact
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -88,7 +89,7 @@ class Output:
     def error(self, error: BaseException) -> int:
         """Prints an error on standard error and returns the exit code that its class asks for (3 for a defect of ours)."""
         if self.debug:
-            traceback.print_exception(error, file=sys.stderr)
+            sys.stderr.write(redact("".join(traceback.format_exception(error))))
         if self.form is Format.JSON:
             sys.stderr.write(json.dumps({"error": error_data(error)}) + "\n")
         else:
@@ -144,9 +145,7 @@ def error_text(error: BaseException) -> str:
         return "\n".join([*lines, f"{count}; nothing was applied"])
     if isinstance(error, TrunklineError):
         return _error_lines(error.code, error.where, error)
-    return (
-        f"error[internal]: {type(error).__name__}: {error}\n  hint: this is a defect of Trunkline; --debug shows where"
-    )
+    return f"error[internal]: {_named(error)}\n  hint: this is a defect of Trunkline; --debug shows where"
 
 
 def error_data(error: BaseException) -> dict[str, Any]:
@@ -156,7 +155,12 @@ def error_data(error: BaseException) -> dict[str, Any]:
         if problems:
             return {"code": error.code, "problems": [one.as_dict() for one in problems]}
         return dict(error.as_dict())
-    return {"code": "internal", "message": f"{type(error).__name__}: {error}"}
+    return {"code": "internal", "message": _named(error)}
+
+
+def _named(error: BaseException) -> str:
+    """An error that is none of ours. Ours are redacted as they are made."""
+    return redact(f"{type(error).__name__}: {error}")
 
 
 def _error_lines(code: str, where: str | None, error: Any) -> str:

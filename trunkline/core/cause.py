@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from trunkline.core.errors import TrunklineError
-from trunkline.core.secret import redact
+from trunkline.core.redaction import redact
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +16,7 @@ class Cause:
 
     `code` is stable and dotted, and a runbook explains it. `since` and `next_try` are Unix seconds. What does not apply is None or
     empty: a call that is tried again has `attempt` of `attempts`, a key that is held back has counts, a budget has an account.
+    Secrets in reason and hint are blanked.
     """
 
     code: str
@@ -41,13 +42,18 @@ class Cause:
     by: str | None = None
     """Who wanted it so, where a person did."""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", redact(self.reason))
+        if self.hint:
+            object.__setattr__(self, "hint", redact(self.hint))
+
     @classmethod
     def of(
         cls, error: TrunklineError, *, since: float, attempt: int | None = None, next_try: float | None = None
     ) -> Cause:
-        """The cause that an error is. Known secrets are blanked."""
+        """The cause that an error is."""
         reason = f"{error.where}: {error.message}" if error.where else error.message
-        return cls(error.code, redact(reason), error.hint, since, attempt, next_try=next_try)
+        return cls(error.code, reason, error.hint, since, attempt, next_try=next_try)
 
     def as_dict(self) -> dict[str, Any]:
         """The cause as data, without what does not apply."""

@@ -19,6 +19,7 @@ import structlog.stdlib
 from trunkline.core.event import Event
 from trunkline.core.plain import PlainWork
 from trunkline.core.quota import NO_QUOTA, Quota
+from trunkline.core.redaction import redact
 from trunkline.core.settings import Settings
 from trunkline.core.uses import Columns, Use
 from trunkline.core.verdicts import Verdict
@@ -96,12 +97,18 @@ class SourceEvent:
 
 @dataclass(frozen=True, slots=True)
 class RejectedInput:
-    """Input that can't become an event: kept raw in quarantine (the source's dead-letter topic) with the reason and the place."""
+    """Input that can't become an event: kept raw in quarantine (the source's dead-letter topic) with the reason and the place.
+
+    Secrets in the reason are blanked.
+    """
 
     raw: bytes
     reason: str
     place: str
     correlation_id: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", redact(self.reason))
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +215,7 @@ class Reception:
     becomes a 503. Without, `status` is the answer as it stands (401, 413, 400). `dedupe_key` names the delivery for
     `dedupe_window` seconds: a known one gets 200 with `duplicate: true` and makes no new event. `reply` is a body of the
     plug-in's own (a challenge);
-    `reason` goes to the log and the answer.
+    `reason` goes to the log and the answer; secrets in it are blanked.
     """
 
     status: int
@@ -220,6 +227,10 @@ class Reception:
     reply_type: str = "application/json"
     reason: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.reason:
+            object.__setattr__(self, "reason", redact(self.reason))
 
 
 class PushSource(Producer, ABC):

@@ -21,11 +21,14 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from trunkline.core.redaction import redact
+
 
 class TrunklineError(Exception):
     """Base of all errors raised on purpose.
 
-    `message` says what was wrong, `where` points at the place, `hint` says what to do, `code` is stable and dotted.
+    `message` says what was wrong, `where` points at the place, `hint` says what to do, `code` is stable and dotted. The texts hold no
+    secret that this process knows: they are redacted here, so that whoever shows an error need not think of it.
     """
 
     code = "internal"
@@ -34,10 +37,11 @@ class TrunklineError(Exception):
     def __init__(
         self, message: str, *, where: str | None = None, hint: str | None = None, code: str | None = None
     ) -> None:
+        message = redact(message)
         super().__init__(message)
         self.message = message
-        self.where = where
-        self.hint = hint
+        self.where = redact(where) if where else where
+        self.hint = redact(hint) if hint else hint
         if code is not None:
             self.code = code
 
@@ -146,6 +150,16 @@ class ConflictError(TrunklineError):
     def as_dict(self) -> dict[str, Any]:
         """The error as data, with what moved."""
         return {**super().as_dict(), "moved": self.moved}
+
+
+def code_from(told: str, otherwise: str) -> str:
+    """What another system calls an error, as a part of a code; `otherwise` for what is no name, or holds a secret.
+
+    Codes stand in headers and metrics, and are never redacted.
+    """
+    name = told.lower()
+    plain = len(name) <= 60 and name.isascii() and name.replace("_", "").isalnum()
+    return name if plain and redact(told) is told else otherwise
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from collections.abc import MutableMapping
@@ -9,22 +10,33 @@ from typing import Any
 
 import structlog
 
-from trunkline.core.secret import redact
+from trunkline.core.redaction import redact, redact_all
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 
 
 def _redacted(_logger: Any, _method: str, fields: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """No secret leaves through a log line, wherever it was put (DESIGN: secrets appear in no log)."""
-    for name, value in fields.items():
-        if isinstance(value, str):
-            fields[name] = redact(value)
-        elif not isinstance(value, (int, float, bool, type(None), tuple)):
-            text = str(value)
-            clean = redact(text)
-            if clean != text:
-                fields[name] = clean
-    return fields
+    return {
+        name if name in _OURS else redact(name): value if name in _OURS else redact_all(value)
+        for name, value in fields.items()
+    }
+
+
+_OURS = frozenset({"level", "timestamp", "slot"})
+
+
+class _Handler(logging.StreamHandler[Any]):
+    """Writes lines; one that can't be made is told without what was in it, since that has not been redacted."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the library's name)
+        kind = sys.exc_info()[0]
+        if self.stream is not None:
+            with contextlib.suppress(OSError, ValueError):
+                self.stream.write(
+                    f"a log line of {record.name} (line {record.lineno} of {record.pathname}) could not be written: "
+                    f"{kind.__name__ if kind is not None else 'unknown'}\n"
+                )
 
 
 def configure_logging(level: str = "info", *, style: str = "auto", slot: str | None = None) -> None:
@@ -48,7 +60,6 @@ def configure_logging(level: str = "info", *, style: str = "auto", slot: str | N
         structlog.processors.StackInfoRenderer(),
     ]
     last: Any = structlog.dev.ConsoleRenderer() if as_text else structlog.processors.JSONRenderer()
-    exceptions: list[Any] = [] if as_text else [structlog.processors.format_exc_info]
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
@@ -61,11 +72,17 @@ def configure_logging(level: str = "info", *, style: str = "auto", slot: str | N
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *exceptions, _redacted, last],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                # Here for text too: the console's own rendering comes after redaction, and shows the local variables.
+                structlog.processors.format_exc_info,
+                _redacted,
+                last,
+            ],
         )
     )
     root = logging.getLogger()

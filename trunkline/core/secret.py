@@ -25,6 +25,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from trunkline.core.errors import ConfigurationError, did_you_mean, nearest
+from trunkline.core.redaction import learn, redact
 
 REFERENCE = re.compile(r"\$\{(?P<scheme>[a-z]+):(?P<path>[^}:#]+(?:#[^}:]+)?)(?::-(?P<default>[^}]*))?\}")
 _PASSWORD_IN_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^/\s:@]*:)[^/\s@]+@", re.IGNORECASE)
@@ -46,7 +47,6 @@ _SECRET_PAIRS = {
 }
 _NEARLY = re.compile(r"\$\{(?P<inside>[A-Z_][A-Z0-9_]*|[A-Za-z]+:[^}{]*)\}")
 """What was probably meant as a reference: `${PASSWORD}`, `${ENV:X}`, `${env:}`."""
-_known_values: set[str] = set()
 _watched = {"file"}
 """The stores that may be read every few seconds."""
 MAX_BYTES = 1 << 20
@@ -88,7 +88,7 @@ class Secret:
     @classmethod
     def of(cls, value: str) -> Secret:
         """A secret from a value that is already in memory: for tests and programs, never for manifests."""
-        _remember(value)
+        learn(value)
         return cls("${literal}", literal=value)
 
     def reveal(self) -> str:
@@ -160,7 +160,7 @@ def resolve_references(text: str, *, secret: bool = False) -> str:
     def replaced(match: re.Match[str]) -> str:
         value = _resolve(match)
         if secret:
-            _remember(value)
+            learn(value)
         return value
 
     return REFERENCE.sub(replaced, text)
@@ -222,20 +222,6 @@ def _check_scheme(match: re.Match[str]) -> None:
 def _wrong_form(message: str, hint: str | None = None) -> PydanticCustomError:
     hint = hint or "write ${env:NAME} for a variable of the environment, or ${file:path} for the content of a file"
     return PydanticCustomError("secret", "{message}", {"message": message, "hint": hint})
-
-
-def redact(text: str) -> str:
-    """`text` with every secret value that was resolved in this process replaced by asterisks."""
-    for value in sorted(_known_values, key=len, reverse=True):
-        if value in text:
-            text = text.replace(value, "********")
-    return text
-
-
-def _remember(value: str) -> None:
-    # Shorter ones would blank out ordinary words.
-    if len(value) >= 6:
-        _known_values.add(value)
 
 
 def _resolve(match: re.Match[str]) -> str:

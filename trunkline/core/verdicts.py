@@ -1,10 +1,14 @@
-"""Verdicts: what a sink says of one record it was given. Exactly one for each record, in the order of the records."""
+"""Verdicts: what a sink says of one record it was given. Exactly one for each record, in the order of the records.
+
+A reason often repeats what another system answered, and so may hold a secret of ours. Secrets are blanked as a verdict is made.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from trunkline.core.errors import RetriableError
+from trunkline.core.redaction import redact
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,9 @@ class Retry:
     code: str = field(default="sink.retry", compare=False)
     limit: str | None = field(default=None, compare=False)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", redact(self.reason))
+
     @classmethod
     def of(cls, error: RetriableError) -> Retry:
         """What an error means that left no effect."""
@@ -46,6 +53,9 @@ class Dead:
     code: str = "sink.rejected"
     access: bool = False
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", redact(self.reason))
+
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
@@ -53,6 +63,9 @@ class Unknown:
 
     reason: str
     code: str = field(default="sink.no_answer", compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", redact(self.reason))
 
     @classmethod
     def of(cls, error: RetriableError) -> Unknown:

@@ -19,7 +19,7 @@ from trunkline.bus.kafka import KafkaSettings, produce, produce_and_wait, read_a
 from trunkline.bus.names import Names
 from trunkline.core.errors import ConfigurationError
 from trunkline.core.jsonable import note_bytes
-from trunkline.core.secret import redact
+from trunkline.core.redaction import redact
 
 VERSION = 1
 LONGEST_SHOWN = 100

@@ -7,7 +7,7 @@ A record says who did it (pipeline, kind, worker), when, and for one partition o
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,11 @@ from confluent_kafka import TIMESTAMP_NOT_AVAILABLE, Consumer, Message, TopicPar
 
 from trunkline.bus.kafka import KafkaSettings, read_all
 from trunkline.core.jsonable import note_bytes
-from trunkline.core.secret import redact
+from trunkline.core.redaction import excerpt, redact
 
 VERSION = 1
+LONGEST = 500
+"""Characters of a detail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ class TraceBatch:
         """Notes one record."""
         offsets, ids, outcomes, details = self.part(topic, partition)
         if detail is not None:
-            details[str(len(offsets))] = redact(detail)[:500]
+            details[str(len(offsets))] = detail
         offsets.append(offset)
         ids.append(correlation_id)
         outcomes.append(outcome)
@@ -89,12 +91,21 @@ class TraceBatch:
                         "offsets": offsets,
                         "ids": ids,
                         "outcomes": same if same is not None else outcomes,
-                        "details": details,
+                        "details": _shown(details),
                     }
                 )
             )
         self._parts.clear()
         return records
+
+
+def _shown(details: Mapping[str, str]) -> Mapping[str, str]:
+    """Details as they may be kept: without secrets, which are looked for in all of them at once, since there is seldom one."""
+    texts = details.values()
+    together = "\n".join(texts)
+    if all(len(text) <= LONGEST for text in texts) and redact(together) is together:
+        return details
+    return {index: excerpt(text, LONGEST) for index, text in details.items()}
 
 
 def find_hops(settings: KafkaSettings, topic: str, correlation_id: str, *, since_ms: int | None = None) -> list[Hop]:

@@ -12,7 +12,6 @@ from trunkline.bus.delivery.gates import HOLD_LIMIT, clock_time
 from trunkline.core.cause import Cause
 from trunkline.core.event import Event
 from trunkline.core.quota import Notice
-from trunkline.core.secret import redact
 from trunkline.core.verdicts import Retry, Verdict
 
 WORTH_SAYING = 1.0
@@ -66,7 +65,7 @@ class BudgetGate:
         self._since = self._since if self._since is not None else now
         return Cause(
             why.code,
-            redact(f"waiting for the budget of {self.account.name} until {clock_time(now + wait)}: {why.reason}"),
+            f"waiting for the budget of {self.account.name} until {clock_time(now + wait)}: {why.reason}",
             hint="nothing is lost, and it goes on by itself: `trunkline budget list` shows who uses what of it",
             since=self._since,
             next_try=now + wait,

@@ -16,7 +16,6 @@ from trunkline.core.event import Event
 from trunkline.core.log import get_logger
 from trunkline.core.manifests.models import BreakerSpec
 from trunkline.core.metrics import gauge
-from trunkline.core.secret import redact
 from trunkline.core.verdicts import Dead, Ok, Retry, Unknown, Verdict
 
 log = get_logger(__name__)
@@ -115,7 +114,7 @@ class Breaker:
         """See `Gate`."""
         if self.state is BreakerState.CLOSED:
             return None
-        last = redact(self._last.reason) if self._last is not None else "no call was answered"
+        last = self._last.reason if self._last is not None else "no call was answered"
         return Cause(
             "breaker.open",
             f"the breaker of {self._account} is {self.state.word}, since too many calls failed; the last: {last}",
@@ -162,7 +161,7 @@ class Breaker:
         self.state = state
         self._gauge.set(state)
         say = log.info if state is BreakerState.CLOSED else log.warning
-        last = redact(self._last.reason) if self._last is not None and state is not BreakerState.CLOSED else None
+        last = self._last.reason if self._last is not None and state is not BreakerState.CLOSED else None
         say("breaker", connection=self._account, state=state.word, wait=self._wait, failed=self._failed, last=last)
 
 

@@ -24,7 +24,6 @@ from trunkline.core.errors import DefectError, TrunklineError
 from trunkline.core.log import get_logger
 from trunkline.core.manifests.models import DeliverySpec
 from trunkline.core.metrics import counter, gauge, histogram
-from trunkline.core.secret import redact
 from trunkline.core.verdicts import Dead, Ok, Retry, Unknown, Verdict
 
 log = get_logger(__name__)
@@ -297,7 +296,7 @@ class Delivering:
             delivery.ticket.settle("delivered", detail=verdict.reference)
             self._lanes.release(delivery)
             return
-        reason = redact(verdict.reason)
+        reason = verdict.reason
         if delivery.first_failed_at is None:
             delivery.first_failed_at = time.time()
         if isinstance(verdict, Dead):
@@ -395,7 +394,7 @@ class Delivering:
         if self._closing:
             return  # nothing is buried after the verdict that our access is wrong; what is unsettled is read again
         for delivery, verdict in self._suspects.clear():
-            self._bury(delivery, verdict.code, redact(verdict.reason))
+            self._bury(delivery, verdict.code, verdict.reason)
 
 
 def _says_nothing(batch: Sequence[Delivery], verdicts: Sequence[Verdict]) -> bool:

@@ -13,7 +13,6 @@ from typing import Protocol
 
 from trunkline.core.cause import Cause
 from trunkline.core.event import Event
-from trunkline.core.secret import redact
 from trunkline.core.verdicts import Dead, Retry, Verdict
 
 HOLD_LIMIT = 300.0
@@ -106,7 +105,7 @@ class NamedWait:
         until = time.time() + left
         return Cause(
             self._named.code,
-            redact(f"{self._account} asks for a pause until {clock_time(until)}: {self._named.reason}"),
+            f"{self._account} asks for a pause until {clock_time(until)}: {self._named.reason}",
             hint="nothing is lost, and it goes on by itself then; fewer or larger calls (`limits` of its Connection, `batch`) avoid it",
             since=self._since,
             next_try=until,

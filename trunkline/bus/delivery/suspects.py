@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 from trunkline.bus.delivery.outgoing import Delivery, Ticket
 from trunkline.core.errors import FatalError
-from trunkline.core.secret import redact
 from trunkline.core.verdicts import Dead
 
 PATIENCE = 3.0
@@ -35,7 +34,7 @@ class Suspects:
         if len(keys) < 2:
             return None
         return FatalError(
-            f"{len(self._held)} records in a row were refused; the last: {redact(verdict.reason)}",
+            f"{len(self._held)} records in a row were refused; the last: {verdict.reason}",
             hint="check the account's rights and the address; nothing was dead-lettered",
             code="sink.access",
         )

@@ -23,7 +23,6 @@ from trunkline.core.cause import Cause
 from trunkline.core.log import get_logger
 from trunkline.core.manifests.models import DeliverySpec
 from trunkline.core.metrics import counter, gauge
-from trunkline.core.secret import redact
 
 log = get_logger(__name__)
 AHEAD = 32
@@ -130,7 +129,7 @@ class Parking:
         assert key is not None
         held, failure = self._keys[key], self._keys[key].failure
         name = key[1].decode("utf-8", "backslashreplace")
-        last = f"; of {name!r} {redact(failure.reason)}" if failure is not None else ""
+        last = f"; of {name!r} {failure.reason}" if failure is not None else ""
         oldest = next(iter(self._keys.values()))
         return Cause(
             "parked.keys",

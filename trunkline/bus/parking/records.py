@@ -13,7 +13,6 @@ from trunkline.bus.state import Entry
 from trunkline.core.envelope import Headers
 from trunkline.core.errors import ConfigurationError
 from trunkline.core.event import Event
-from trunkline.core.secret import redact
 
 VERSION = 1
 PREFIX = "trunkline.parked."
@@ -92,7 +91,7 @@ class ParkedRecord:
         """The record of an event that is parked now; `headers` are those it was read with."""
         assert event.raw is not None
         assert event.raw_key is not None
-        now, reason = time.time(), redact(failure.reason)[:MAX_REASON]
+        now, reason = time.time(), failure.reason[:MAX_REASON]
         return cls(
             event.raw_key,
             sequence,
@@ -113,7 +112,7 @@ class ParkedRecord:
         """The same record after one more try; `failure` has the attempts in all."""
         return replace(
             self,
-            reason=redact(failure.reason)[:MAX_REASON],
+            reason=failure.reason[:MAX_REASON],
             code=failure.code,
             attempts=failure.attempts,
             first_failed_at=self.first_failed_at or failure.first_failed_at,

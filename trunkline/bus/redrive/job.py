@@ -24,7 +24,6 @@ from trunkline.bus.redrive.resend import SourceWay, Way
 from trunkline.bus.redrive.transactions import BATCH, Sender, retry_way
 from trunkline.bus.source.publish import Publisher
 from trunkline.core.errors import ConfigurationError, FatalError, TrunklineError
-from trunkline.core.secret import redact
 from trunkline.core.subjects import Subjects
 from trunkline.registry.client import RegistryClient
 from trunkline.registry.decoders import Decoders, SubjectsOf
@@ -204,7 +203,7 @@ class RedriveExecution:
             JobState.FAILED,
             audited="redrive.failed",
             code=error.code,
-            reason=redact(error.message),
+            reason=error.message,
             hint=error.hint,
             rate=None,
         )

@@ -26,7 +26,6 @@ from trunkline.core.errors import DefectError, FatalError, TrunklineError
 from trunkline.core.log import get_logger
 from trunkline.core.manifests.models import DeliverySpec
 from trunkline.core.metrics import counter, histogram
-from trunkline.core.secret import redact
 from trunkline.core.verdicts import Dead, Retry, Unknown, Verdict
 
 log = get_logger(__name__)
@@ -268,7 +267,7 @@ class ContiguousDelivering:
                 self._trouble.settled(batch[0])
                 self._settle(lane, batch, verdicts, attempt)
                 return
-            reason = redact(waits[0].reason)
+            reason = waits[0].reason
             if counted >= self._spec.retry.attempts:
                 # A range is never a dead letter: the place that takes it is down, not the records bad.
                 raise FatalError(
@@ -327,7 +326,7 @@ class ContiguousDelivering:
             lane.waiting.popleft()
             lane.size -= delivery.size
             if isinstance(verdict, Dead):
-                delivery.ticket.save_dead(Failure("SINK", verdict.code, redact(verdict.reason), attempts=attempt))
+                delivery.ticket.save_dead(Failure("SINK", verdict.code, verdict.reason, attempts=attempt))
             else:
                 delivery.ticket.settle("delivered", detail=getattr(verdict, "reference", None))
         lane.planned = None

@@ -25,7 +25,6 @@ from trunkline.core.envelope import CE_CORRELATION_ID, CE_SPECVERSION
 from trunkline.core.errors import FatalError, HaltError, RetriableError
 from trunkline.core.event import Event
 from trunkline.core.log import get_logger
-from trunkline.core.secret import redact
 from trunkline.registry.wire import PREFIX_SIZE
 
 log = get_logger(__name__)
@@ -121,7 +120,7 @@ class HotLoop:
                             correlation = found.encode()
                         except FailedRecordError as failed:
                             self._save(message, failed.failure, producer, topic_id)
-                            details[str(len(done) + len(ids))] = redact(failed.failure.told)[:500]
+                            details[str(len(done) + len(ids))] = failed.failure.told
                             found, guess = correlation_of(headers or (), guess)
                             ids.append(found.encode())
                             outcomes.append("dead")

@@ -28,6 +28,8 @@ from trunkline.core.manifests import Stream as StreamManifest
 from trunkline.core.manifests.build import build_fallback, build_sink, build_source, prepare_steps
 from trunkline.core.manifests.check import examine
 from trunkline.core.manifests.findings import Key
+from trunkline.core.redaction import redact
+from trunkline.core.uncaught import redact_what_nobody_catches
 
 READY = b"ready\n"
 """What it says before its first request."""
@@ -82,7 +84,8 @@ def try_out(request: Request) -> Refusal | None:
     except TrunklineError as error:
         return Refusal(type(error).__name__, error.message, error.where, error.hint, error.code)
     except BaseException as error:  # noqa: BLE001 (also SystemExit: it is told to the worker, not obeyed)
-        return Refusal("DefectError", f"{type(error).__name__}: {error}", None, None, "plugin.broken")
+        # Redacted here, as errors of ours are: the worker may not know the secrets yet.
+        return Refusal("DefectError", redact(f"{type(error).__name__}: {error}"), None, None, "plugin.broken")
     return None
 
 
@@ -126,6 +129,7 @@ def main() -> None:
         os.dup2(nothing.fileno(), 0)
     os.dup2(2, 1)
     configure_logging("warning")
+    redact_what_nobody_catches()
     own = os.getpid()
     answers.write(READY.decode())
     answers.flush()

@@ -17,7 +17,7 @@ from trunkline.core.http.auth import (
 )
 from trunkline.core.http.client import HttpClient
 from trunkline.core.http.errors import AddressRefusedError, AnswerTooLargeError, NoAnswerError, NotSentError
-from trunkline.core.http.oauth2 import token_from_response
+from trunkline.core.http.oauth2 import learn_tokens, token_from_response
 from trunkline.core.http.options import HttpOptions
 from trunkline.core.http.response import HttpResponse, classify_status
 from trunkline.core.http.url import check_header, check_url
@@ -44,5 +44,6 @@ __all__ = [
     "check_header",
     "check_url",
     "classify_status",
+    "learn_tokens",
     "token_from_response",
 ]

@@ -28,7 +28,7 @@ from trunkline.core.http.response import HttpResponse
 from trunkline.core.http.session import Session
 from trunkline.core.http.url import check_header, check_headers, check_parsed, check_url, checked_text, place_of
 from trunkline.core.jsonable import to_json_bytes
-from trunkline.core.secret import redact
+from trunkline.core.redaction import redact
 
 MAX_REDIRECTS = 5
 DIRECT = frozenset({"POST", "PUT", "PATCH", "DELETE", "HEAD"})

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from trunkline.core.errors import FatalError, RetriableError
-from trunkline.core.secret import redact
+from trunkline.core.redaction import excerpt, redact
 from trunkline.core.verdicts import Dead, Ok, Retry, Verdict
 
 EXCERPT = 300
@@ -75,7 +75,7 @@ class HttpResponse:
     @property
     def summary(self) -> str:
         """One line for reasons and messages: what was asked, the status, the body's beginning. Known secrets are blanked."""
-        body = " ".join(redact(self.text[: EXCERPT * 8]).split())
+        body = " ".join(excerpt(self.text, EXCERPT * 8).split())
         if len(body) > EXCERPT:
             body = body[: EXCERPT - 1] + "…"
         line = f"{self.request} answered {self.status}"

@@ -9,7 +9,7 @@ from yarl import URL
 
 from trunkline.core.http.address import odd_number
 from trunkline.core.http.errors import AddressRefusedError
-from trunkline.core.secret import redact
+from trunkline.core.redaction import excerpt, redact
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NOT_IN_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -83,7 +83,7 @@ def place_of(url: URL) -> str:
 
 def _without_query(text: str) -> str:
     """The beginning of text that is no URL: nothing of a query, nothing before an `@`."""
-    return redact(text.split("?", maxsplit=1)[0].rpartition("@")[2][:100])
+    return excerpt(text.split("?", maxsplit=1)[0].rpartition("@")[2], 100)
 
 
 def _encodable(text: str) -> bool:

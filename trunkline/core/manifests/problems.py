@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from trunkline.core.errors import ConfigurationError
+from trunkline.core.redaction import redact
 
 Path_ = tuple[str | int, ...]
 """Where a value stands in a document: `("spec", "to", 0, "when")`."""
@@ -21,6 +22,7 @@ class Problem:
     """One thing that is wrong: where (file, line, field), what, and what to do.
 
     Messages repeat what a manifest says: what is long in it is cut, and signs that nobody sees are shown by their numbers.
+    Secrets are blanked, as in errors.
     """
 
     file: str
@@ -33,8 +35,11 @@ class Problem:
     def __post_init__(self) -> None:
         for name in ("field", "message", "hint"):
             text = getattr(self, name)
-            if text is not None and (len(text) > LONGEST or not text.isprintable()):
-                object.__setattr__(self, name, _readable(text))
+            if text is None:
+                continue
+            told = redact(text)
+            if told is not text or len(told) > LONGEST or not told.isprintable():
+                object.__setattr__(self, name, _readable(told))
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" + (f": {self.field}" if self.field else "")
