@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trunkline.cli.output import Output
 from trunkline.core.errors import UnavailableError
@@ -43,8 +43,11 @@ class Session:
     out: Output = field(default_factory=Output)
     home_option: str | None = None
     bootstrap_option: str | None = None
-    registry_option: str | None = None
+    registry_option: str | None = field(default=None, repr=False)
+    """It may hold a password."""
     namespace_option: str | None = None
+    told: KafkaSettings | None = None
+    """What a worker's supervisor told it of Kafka."""
 
     @property
     def home(self) -> Path:
@@ -93,6 +96,8 @@ class Session:
         from trunkline.bus.embedded import broker_trouble, find_running
         from trunkline.bus.kafka import KafkaSettings
 
+        if self.told is not None:
+            return self.told
         if self.bootstrap is not None:
             return KafkaSettings.from_environment(self.bootstrap)
         running = find_running(self.home.resolve())
@@ -127,14 +132,19 @@ class Session:
         endpoint = self.endpoint()
         return endpoint.registry if endpoint is not None else None
 
-    def registry_options(self) -> dict[str, str]:
-        """Options of the registry's client: `TRUNKLINE_REGISTRY_BASIC_AUTH_USER_INFO` sets `basic.auth.user.info`."""
+    def registry_options(self) -> dict[str, Any]:
+        """Options of the registry's client: `TRUNKLINE_REGISTRY_BASIC_AUTH_USER_INFO` sets `basic.auth.user.info`.
+
+        Secrets among them are `Secret`s.
+        """
+        from trunkline.core.secret import guarded
+
         found = {}
         for name, value in os.environ.items():
             option = name.removeprefix(REGISTRY_PREFIX).lower().replace("_", ".")
             if name.startswith(REGISTRY_PREFIX) and option in _REGISTRY_OPTIONS:
                 found[option] = value
-        return found
+        return guarded(found)
 
     @contextlib.contextmanager
     def registry(self, kafka: KafkaSettings | None = None) -> Iterator[RegistryClient]:

@@ -52,7 +52,7 @@ class Machine:
     """Whether the broker is the embedded one of the home folder."""
     connect: Callable[[], KafkaSettings]
     registry: Callable[[], str | None]
-    registry_options: Mapping[str, str]
+    registry_options: Mapping[str, Any]
     addresses: Mapping[str, str | None]
     """Where a worker is to listen, by option; None for a free port."""
 

@@ -223,6 +223,12 @@ def learn(value: str, *, issued: bool = False) -> None:
         _REDACTOR.learn(value, issued=issued)
 
 
+def learn_parts(value: str) -> None:
+    """Takes what in an address is a secret by itself for one: its password, and what of its path nobody can guess."""
+    for part in parts_of(value):
+        learn(part)
+
+
 redact = _REDACTOR.redact
 """`text` with asterisks for every secret of this process, in whatever way it is written there."""
 

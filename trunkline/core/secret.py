@@ -105,6 +105,10 @@ class Secret:
     def __str__(self) -> str:
         return "********"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # In another process it has to be learned again.
+        return (Secret, (self.reference,)) if self._literal is None else (Secret.of, (self._literal,))
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Secret) and (self.reference, self._literal) == (other.reference, other._literal)
 
@@ -164,6 +168,36 @@ def resolve_references(text: str, *, secret: bool = False) -> str:
         return value
 
     return REFERENCE.sub(replaced, text)
+
+
+SECRET_OPTIONS = frozenset(
+    {
+        "basic.auth.user.info",
+        "bearer.auth.client.secret",
+        "bearer.auth.token",
+        "sasl.jaas.config",
+        "sasl.oauthbearer.client.secret",
+        "sasl.oauthbearer.config",
+        "sasl.password",
+        "ssl.key.password",
+        "ssl.key.pem",
+        "ssl.keystore.password",
+    }
+)
+"""The options of Kafka's and the registry's clients that are secrets."""
+
+
+def guarded(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a client with those that are secrets as `Secret`: no representation of them shows one."""
+    return {
+        name: Secret.of(value) if isinstance(value, str) and name in SECRET_OPTIONS else value
+        for name, value in options.items()
+    }
+
+
+def revealed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as the client itself takes them. They belong into the call that makes it, and into no variable."""
+    return {name: value.reveal() if isinstance(value, Secret) else value for name, value in options.items()}
 
 
 def without_secrets(data: Any, name: str = "") -> Any:

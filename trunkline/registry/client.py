@@ -12,6 +12,8 @@ from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from trunkline.core.errors import ConfigurationError, RejectedError, RetriableError, UnavailableError
+from trunkline.core.redaction import learn_parts
+from trunkline.core.secret import guarded
 from trunkline.registry import errors
 from trunkline.registry.compatibility import LEVELS, Incompatibility, Level, breaks
 from trunkline.registry.model import SchemaError
@@ -45,7 +47,8 @@ class RegistryClient:
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
         self._url = _without_password(url)
-        self._remote = _remote(url, options or {})
+        learn_parts(url)
+        self._remote = _remote(url, guarded(options or {}))
         self._by_id: dict[int, Schema] = {}
         self._by_fingerprint: dict[tuple[str, str], Schema] = {}
         self._unknown: dict[int, tuple[float, RejectedError]] = {}

@@ -10,6 +10,7 @@ from confluent_kafka.schema_registry import SchemaReference, SchemaRegistryClien
 from confluent_kafka.schema_registry.common._httpx_compat import httpx
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 
+from trunkline.core.secret import revealed
 from trunkline.registry.remote import (
     TIMEOUT_SECONDS,
     OptionsError,
@@ -28,7 +29,7 @@ class ConfluentRegistry:
     def __init__(self, url: str, options: Mapping[str, Any]) -> None:
         conf = {"timeout": TIMEOUT_SECONDS, "max.retries": 2, "retries.wait.ms": 100, "retries.max.wait.ms": 1000}
         try:
-            self._client = SchemaRegistryClient({**conf, **options, "url": url})
+            self._client = SchemaRegistryClient(revealed({**conf, **options, "url": url}))
         except (ValueError, TypeError, OSError) as error:
             raise OptionsError(str(error)) from error
 

@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from trunkline.core.errors import UnavailableError
+from trunkline.core.secret import revealed
 from trunkline.registry import errors
 from trunkline.registry.errors import RegistryError
 from trunkline.registry.remade import OtherSchemasError, records_missing
@@ -266,7 +267,7 @@ class KafkaStore:
         if self._producer is None:
             producer = Producer(
                 {
-                    **self._options,
+                    **revealed(self._options),
                     "transactional.id": self._topic,
                     "transaction.timeout.ms": 10_000,
                     "acks": "all",

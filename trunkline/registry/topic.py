@@ -20,6 +20,7 @@ from confluent_kafka.admin import (
 
 from trunkline.core.errors import ConfigurationError, UnavailableError
 from trunkline.core.log import KafkaClientLog
+from trunkline.core.secret import revealed
 from trunkline.registry.state import State
 
 T = TypeVar("T")
@@ -106,10 +107,10 @@ class Follower:
 
     def __init__(self, options: Mapping[str, Any], topic: str) -> None:
         self._partition = TopicPartition(topic, 0, 0)
-        self.admin = AdminClient(dict(options), logger=KafkaClientLog(log))
+        self.admin = AdminClient(revealed(options), logger=KafkaClientLog(log))
         self._consumer = Consumer(
             {
-                **options,
+                **revealed(options),
                 # No group is joined and no offset committed: librdkafka asks for a name all the same.
                 "group.id": f"{topic}.reader.{uuid.uuid4().hex}",
                 "enable.auto.commit": False,

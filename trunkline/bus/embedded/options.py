@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from trunkline.core.errors import ConfigurationError
+from trunkline.core.redaction import learn
 
 KAFKA_VERSION = "4.3.1"
 
@@ -34,6 +35,7 @@ class ScramOptions:
                 hint="use letters, digits, '.', '_', '-' or '@', at most 63, and not the broker's own user",
                 code="embedded.scram",
             )
+        learn(self.password)
         if not self.password:
             raise ConfigurationError("the embedded broker's administrator has an empty password", code="embedded.scram")
 

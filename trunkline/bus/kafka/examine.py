@@ -11,7 +11,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from trunkline.bus.kafka.refusals import Refusal, refusal
 from trunkline.core.tls import speaks_tls, tls_fault, tls_refusal, untrusting_context
@@ -24,7 +24,7 @@ _UNRESOLVED: Final = {"kafka.tls_ca", "kafka.disconnected"}
 """What may have several reasons, as far as librdkafka's words go."""
 
 
-def examined(found: Refusal, options: Mapping[str, str]) -> Refusal:
+def examined(found: Refusal, options: Mapping[str, Any]) -> Refusal:
     """The same refusal, or the one that a look at its listener shows it to be. `options` are those of the client."""
     if found.kind.code == "kafka.tls_client_certificate" and not any("certificate" in name for name in options):
         return refusal(found.kind.code, found.address, "it asks for one, and none is set")
@@ -54,7 +54,7 @@ def examined(found: Refusal, options: Mapping[str, str]) -> Refusal:
     return found
 
 
-def _certificate(place: tuple[str, int], found: Refusal, options: Mapping[str, str]) -> Refusal:
+def _certificate(place: tuple[str, int], found: Refusal, options: Mapping[str, Any]) -> Refusal:
     """What is wrong with a certificate that the client did not accept."""
     context = ssl.create_default_context(cafile=options.get("ssl.ca.location"), cadata=options.get("ssl.ca.pem"))
     context.check_hostname = options.get("ssl.endpoint.identification.algorithm") != "none"

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from confluent_kafka import KafkaError
 
@@ -243,7 +243,7 @@ def refusal(code: str, address: str, detail: str) -> Refusal:
     return Refusal(KINDS[code], address, detail)
 
 
-def unusable_options(error: KafkaError, options: Mapping[str, str]) -> TrunklineError:
+def unusable_options(error: KafkaError, options: Mapping[str, Any]) -> TrunklineError:
     """Our error where no client can be made: a file that can't be read is missing around us, anything else is a wrong setting."""
     text = error.str()
     for option, code in _FILES.items():

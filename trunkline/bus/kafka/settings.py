@@ -23,6 +23,7 @@ from trunkline.bus.kafka.wakeups import lenient_threads
 from trunkline.bus.memory import LARGEST_RECORD, Shares
 from trunkline.core.errors import ConfigurationError, did_you_mean
 from trunkline.core.log import KafkaClientLog, get_logger
+from trunkline.core.secret import guarded, revealed
 
 log = get_logger(__name__)
 C = TypeVar("C")
@@ -98,7 +99,8 @@ class KafkaSettings:
     """Where the cluster is and how to reach it."""
 
     bootstrap: str
-    options: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """By their names in librdkafka. What is a secret among them becomes a `Secret`."""
     consumer_protocol: bool = True
     """Whether the brokers speak KIP-848 (Kafka 4.0 and later)."""
     classic_assignor: Literal["range", "cooperative-sticky"] = "range"
@@ -120,6 +122,7 @@ class KafkaSettings:
                     hint=did_you_mean(name, ALLOWED_OPTIONS),
                     code="kafka.option",
                 )
+        object.__setattr__(self, "options", guarded(self.options))
 
     @classmethod
     def from_environment(cls, bootstrap: str) -> KafkaSettings:
@@ -153,7 +156,10 @@ class KafkaSettings:
         return replace(self, pipeline=pipeline)
 
     def for_others(self) -> dict[str, Any]:
-        """The options of clients that another room makes, as the registry does for its topic: they report like ours."""
+        """The options of clients that another room makes, as the registry does for its topic: they report like ours.
+
+        Secrets among them are to be `revealed` where a client is made.
+        """
         return {name: value for name, value in self._base().items() if name != "logger"}
 
     def client(self, kind: Callable[[dict[str, Any]], C], more: Mapping[str, Any]) -> C:
@@ -162,7 +168,7 @@ class KafkaSettings:
         Raises our error where it can't be made: for a file that is not there, or options that exclude each other.
         """
         try:
-            return kind({**self._base(), **more})
+            return kind(revealed({**self._base(), **more}))
         except KafkaException as error:
             raise unusable_options(error.args[0], self.options) from error
 

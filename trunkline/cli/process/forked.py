@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from trunkline.bus.kafka import KafkaSettings
+from trunkline.core.secret import revealed
 
 
 def possible() -> bool:
@@ -40,9 +41,8 @@ class ForkedWorker:
 
     def begin(self, kafka: KafkaSettings) -> None:
         """Has it work. Options go this way, because a command line with a password can be read by everybody."""
-        told = json.dumps({"bootstrap": kafka.bootstrap, "options": dict(kafka.options)})
         try:
-            os.write(self._life, told.encode() + b"\n")
+            os.write(self._life, told(kafka))
         except BrokenPipeError:
             return  # it died meanwhile: who waits for it is told
 
@@ -101,14 +101,32 @@ def _live(told: int, slot: int, work: Callable[[int, KafkaSettings], int]) -> No
         if told != 0:  # it is where the supervisor was started without a standard input
             os.dup2(told, 0)
             os.close(told)
-        line = _line(0)
-        code = work(slot, KafkaSettings(**json.loads(line))) if line else 0
+        heard = hear(0)
+        code = work(slot, heard[0]) if heard is not None else 0
     except SystemExit as asked:
         code = asked.code if isinstance(asked.code, int) else 0
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def told(kafka: KafkaSettings, registry_url: str | None = None) -> bytes:
+    """What a supervisor tells a worker: how to reach Kafka, and the registry where it is one of its own.
+
+    Through a pipe, because a command line can be read by everybody on the machine, and an environment by what the worker starts.
+    """
+    what = {"bootstrap": kafka.bootstrap, "options": revealed(kafka.options), "registry": registry_url}
+    return json.dumps(what).encode() + b"\n"
+
+
+def hear(handle: int) -> tuple[KafkaSettings, str | None] | None:
+    """What a worker is told; None where nobody is left to tell it."""
+    line = _line(handle)
+    if not line:
+        return None
+    found = json.loads(line)
+    return KafkaSettings(found["bootstrap"], found["options"]), found["registry"]
 
 
 def _line(handle: int) -> bytes:

@@ -19,7 +19,7 @@ from trunkline.bus.memory import LEAST_MEMORY, few_arenas
 from trunkline.bus.states import reconnect_delay
 from trunkline.cli.process import forked
 from trunkline.cli.process.serveoptions import ServeOptions
-from trunkline.cli.process.workers import PROVEN_SECONDS, SLOT, WorkerProcess, of_one, supervise
+from trunkline.cli.process.workers import PROVEN_SECONDS, SLOT, TOLD, WorkerProcess, of_one, supervise
 from trunkline.cli.session import Session
 from trunkline.core.errors import ConfigurationError, TrunklineError, did_you_mean
 from trunkline.core.log import LEVELS, configure_logging, get_logger
@@ -59,6 +59,11 @@ def serve(session: Session, options: ServeOptions) -> int:
     if options.log_style not in {"json", "text", "auto"}:
         raise ConfigurationError(f"unknown style {options.log_style!r}", where="--log-style", hint="json, text or auto")
     configure_logging(options.log_level, style=options.log_style, slot=os.environ.get(SLOT))
+    if os.environ.pop(TOLD, None) is not None:
+        heard = forked.hear(0)
+        if heard is None:
+            return 0  # its supervisor is gone
+        session.told, session.registry_option = heard
     if options.memory < LEAST_MEMORY:
         raise ConfigurationError(
             f"{options.memory} bytes are too little",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.states import reconnect_delay
+from trunkline.cli.process.forked import told
 from trunkline.core.errors import ConfigurationError
 from trunkline.core.log import get_logger
 from trunkline.core.manifests import load_files
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 log = get_logger(__name__)
 SLOT = "TRUNKLINE_WORKER_SLOT"
 """Which worker of its supervisor a process is, from 0; not set in a worker that runs alone."""
+TOLD = "TRUNKLINE_WORKER_TOLD"
+"""Set where a supervisor tells a worker on its standard input how to reach Kafka and the registry."""
 GRACE_SECONDS = 60.0
 PROVEN_SECONDS = 60.0
 WRONG_INPUT = 2
@@ -134,12 +137,15 @@ async def _keep(
 
 
 async def _started(slot: int, session: Session, options: ServeOptions, kafka: KafkaSettings) -> WorkerProcess:
-    return await asyncio.create_subprocess_exec(
+    process = await asyncio.create_subprocess_exec(
         *_command(of_one(slot, options), session, kafka),
-        env=_environment(slot, session, kafka),
+        env={**os.environ, SLOT: str(slot), TOLD: "1", "TRUNKLINE_NAMESPACE": session.names().namespace},
         stdin=asyncio.subprocess.PIPE,
         start_new_session=True,  # Ctrl-C is for the supervisor, which then asks its workers once
     )
+    assert process.stdin is not None
+    process.stdin.write(told(kafka, session.registry_url))
+    return process
 
 
 async def _wait(process: WorkerProcess, stop: asyncio.Event) -> int:
@@ -178,12 +184,4 @@ def _command(options: ServeOptions, session: Session, kafka: KafkaSettings) -> l
     command += ["--bootstrap", kafka.bootstrap, "--home", str(session.home)]
     command += ["--log-level", options.log_level, "--log-style", options.log_style]
     command += ["--memory", str(options.memory)]
-    if session.registry_url is not None:
-        command += ["--registry", session.registry_url]
     return command
-
-
-def _environment(slot: int, session: Session, kafka: KafkaSettings) -> dict[str, str]:
-    """Kafka's options go by environment, because a command line with a password can be read by everybody."""
-    own = {f"TRUNKLINE_KAFKA_{name.upper().replace('.', '_')}": value for name, value in kafka.options.items()}
-    return {**os.environ, **own, SLOT: str(slot), "TRUNKLINE_NAMESPACE": session.names().namespace}
