@@ -259,6 +259,28 @@ def test_an_expression_of_the_docs_gives_what_the_docs_say(text: str, result: st
     assert compile_expression(text, schema=schema)(EVENT, Event(EVENT)) == json.loads(result)
 
 
+def _amounts_cut_off(text: str) -> list[str]:
+    """Where `int` is asked of a product or a quotient: it cuts off what a double lacks to the number that was meant."""
+    return re.findall(r"\bint\((?!math\.)[^()]*[*/][^()]*\)", text)
+
+
+def test_getting_started_loses_no_cent() -> None:
+    page = ROOT / "docs" / "getting-started.md"
+    manifest = "\n---\n".join(_blocks(page.read_text(encoding="utf-8"), "yaml"))
+    (text,) = re.findall(r"cents: \"(.+?)\"", manifest)
+    expression = compile_expression(
+        text, schema={"type": "record", "name": "O", "fields": [{"name": "total", "type": "double"}]}
+    )
+    for cents in range(10_000, 40_000):
+        assert expression({"total": cents / 100}, Event({})) == cents
+
+
+@pytest.mark.parametrize("page", [*PAGES, *PLUGIN_READMES, *sorted((ROOT / "examples").rglob("*.y*ml"))], ids=_name)
+def test_no_example_cuts_an_amount_off(page: Path) -> None:
+    assert _amounts_cut_off("cents: int(event.total * 100.0)"), "what is looked for"
+    assert not _amounts_cut_off(page.read_text(encoding="utf-8"))
+
+
 # --- names ---
 
 
