@@ -16,6 +16,8 @@ from trunkline.bus.names import Names
 from trunkline.bus.topics import ensure_topics, pipeline_topics
 from trunkline.bus.worker.applied import gather_applied, read_applied
 from trunkline.cli.main import app
+from trunkline.control.cluster import Cluster
+from trunkline.control.redrives import create, order_of
 
 pytestmark = pytest.mark.kafka
 FAILURES = [
@@ -75,6 +77,12 @@ spec:
         assert result.exit_code == 0, result.stderr
         return json.loads(result.stdout)
 
+    def cluster(self) -> Cluster:
+        def registry() -> Any:
+            raise AssertionError("a job that is only asked for needs no registry")
+
+        return Cluster(self.kafka, self.names, "a test", registry)
+
     def retried(self) -> list[DeadLetter]:
         return [DeadLetter.from_message(message) for message in read_all(self.kafka, self.names.retry("out"))]
 
@@ -113,7 +121,7 @@ def test_a_redrive_is_counted_first_filtered_and_sends_nothing_twice(letters: Le
         "capped": 0,
         "refused": 0,
         "unjudged": 0,
-        "sent_before": [],
+        "settled_before": [],
         "sent": 0,
         "dry_run": True,
         "job": None,
@@ -137,9 +145,9 @@ def test_letters_that_were_named_and_are_not_sent_are_accounted_for(letters: Let
     assert letters.data("redrive", "out", "0@0")["sent"] == 1
     again = letters("dlq", "redrive", "out", "0@0", "0@1", "--dry-run")
     assert again.exit_code == 0
-    assert "sent again already, and not once more: 0@0" in again.stderr
+    assert "sent again or dropped already: 0@0" in again.stderr
     assert "0@1" not in again.stderr
-    assert letters.data("redrive", "out", "0@0", "0@1", "--dry-run")["sent_before"] == ["0@0"]
+    assert letters.data("redrive", "out", "0@0", "0@1", "--dry-run")["settled_before"] == ["0@0"]
     nowhere = letters("dlq", "redrive", "out", "0@1", "0@77")
     assert nowhere.exit_code == 2
     assert "error[dlq.unknown]" in nowhere.stderr
@@ -216,3 +224,62 @@ def test_an_edit_that_can_not_be_is_wrong_input_and_makes_no_job(letters: Letter
     assert letters("dlq", "redrive", "out", "--set", "id").exit_code == 2
     assert "error[expression.syntax] --set id" in letters("dlq", "redrive", "out", "--set", "id=1 +").stderr
     assert json.loads(letters("-o", "json", "job", "list").stdout) == []
+
+
+def test_letters_are_dropped_with_a_reason_counted_first_and_audited(letters: Letters) -> None:
+    only = ["--filter", "letter.code == 'sink.rejected'", "--reason", "addresses of a test"]
+    assert letters.data("drop", "out", *only, "--dry-run") == {
+        "pipeline": "out",
+        "letters": 2,
+        "unjudged": 0,
+        "settled_before": [],
+        "reason": "addresses of a test",
+        "dropped": 0,
+        "dry_run": True,
+    }
+    assert len(letters.data("ls")) == 2
+    asked = letters("dlq", "drop", "out", *only)
+    assert (asked.exit_code, len(letters.data("ls"))) == (2, 2), "nobody was there to confirm it"
+    assert letters.data("drop", "out", *only, "--yes")["dropped"] == 2
+    assert [one["code"] for one in letters.data("ls")] == ["record.undecodable"]
+    assert letters.data("redrive", "out")["sent"] == 1, "what was dropped is not sent again"
+    assert [one.header("ce_id") for one in letters.retried()] == ["event-2"]
+    result = letters("-o", "json", "audit", "ls", "--pipeline", "out")
+    (entry,) = [one for one in json.loads(result.stdout) if one["action"] == "dlq.drop"]
+    assert (entry["details"]["letters"], entry["details"]["reason"]) == (2, "addresses of a test")
+
+
+def test_a_dropped_letter_stays_and_says_what_became_of_it(letters: Letters) -> None:
+    assert letters.data("show", "out", "0@0")["settled"] is None
+    assert letters.data("drop", "out", "0@0", "--reason", "a test order", "--yes")["dropped"] == 1
+    shown = letters.data("show", "out", "0@0")
+    assert shown["value"] == "value-0"
+    assert (shown["settled"]["became"], shown["settled"]["reason"]) == ("dropped", "a test order")
+    again = letters("dlq", "drop", "out", "0@0", "--reason", "once more", "--yes")
+    assert "sent again or dropped already: 0@0" in again.stderr
+    assert letters.data("redrive", "out", "0@1")["sent"] == 1
+    assert letters.data("show", "out", "0@1")["settled"]["became"] == "sent again"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--reason", " "], "option.reason"),
+        (["--reason", "r", "0@77"], "dlq.unknown"),
+        (["--reason", "r", "--filter", "letter.cod == 'x'"], "expression"),
+    ],
+)
+def test_a_drop_that_is_asked_wrongly_drops_nothing(letters: Letters, arguments: list[str], code: str) -> None:
+    refused = letters("dlq", "drop", "out", *arguments, "--yes")
+    assert refused.exit_code == 2
+    assert f"error[{code}" in refused.stderr
+    assert sum(one["count"] for one in letters.data("ls")) == 3
+
+
+def test_while_a_job_sends_letters_none_is_dropped(letters: Letters) -> None:
+    cluster = letters.cluster()
+    order = order_of(cluster, "out", where=None, limit=None, rate=None, cap=10, edit=None)
+    job = create(cluster, "out", order, 3)
+    refused = letters("dlq", "drop", "out", "--reason", "r", "--yes")
+    assert (refused.exit_code, job.id in refused.stderr) == (2, True)
+    assert "error[dlq.redriving]" in refused.stderr

@@ -14,12 +14,15 @@ from conftest import KafkaUnderTest
 
 from trunkline.bus.accounting.outcomes import CLASSES, Outcomes
 from trunkline.bus.ledger import Ledger
-from trunkline.bus.redrive import waiting
+from trunkline.bus.redrive import dropping, waiting
+from trunkline.bus.redrive.dropping import DropOrder
 from trunkline.bus.redrive.transactions import Redrive
 from trunkline.bus.states import Desired, State
+from trunkline.bus.worker.remains import remains_of
 from trunkline.cli.statustable import sum_of
 from trunkline.control import reconcile
 from trunkline.control.cluster import Cluster
+from trunkline.control.redrives import order_of
 from trunkline.control.status import statuses
 from trunkline.core.errors import CheckFailedError
 
@@ -86,6 +89,15 @@ async def redrive(running: Bus, pipeline: str) -> int:
     return await asyncio.to_thread(send)
 
 
+async def drop(running: Bus, pipeline: str, limit: int | None) -> int:
+    def settle() -> int:
+        letters = order_of(cluster(running), pipeline, where=None, limit=limit, rate=None, cap=100, edit=None)
+        order = DropOrder(letters, "of a test", "a test", lambda: None)
+        return dropping.drop(running.settings, running.names, pipeline, order)
+
+    return await asyncio.to_thread(settle)
+
+
 async def in_the_topic(running: Bus, pipeline: str) -> int:
     """How many letters wait, as `dlq ls` lists them."""
     letters = await asyncio.to_thread(Redrive(running.settings, running.names, pipeline).waiting)
@@ -109,6 +121,23 @@ async def test_dead_letters_that_were_redriven_and_delivered_are_delivered_and_d
     await running.wish("redriven", Desired.RUNNING)
     after = await until_counted(running, "redriven", read=30, delivered=30, dead=0, redriving=0)
     assert all(map(adds_up, (before, between, after)))
+
+
+async def test_dead_letters_that_were_dropped_are_dropped_and_wait_no_more(running: Bus, endpoint: Endpoint) -> None:
+    await sink(running, endpoint, "given-up")
+    await until_counted(running, "given-up", read=30, delivered=18, dead=BAD)
+    assert await drop(running, "given-up", limit=5) == 5
+    found = await until_counted(running, "given-up", read=30, delivered=18, dead=BAD - 5, dropped=5)
+    assert adds_up(found)
+    assert found.carried == 0
+    assert await in_the_topic(running, "given-up") == BAD - 5
+    assert await redrive(running, "given-up") == BAD - 5
+    again = await until_counted(running, "given-up", read=30, delivered=18, dead=BAD - 5, dropped=5, redriving=0)
+    assert adds_up(again), "what failed again is another letter than the one that was sent"
+    assert await drop(running, "given-up", limit=None) == BAD - 5
+    assert adds_up(await until_counted(running, "given-up", read=30, delivered=18, dead=0, dropped=BAD))
+    left = await asyncio.to_thread(remains_of, running.settings, running.names, {"given-up": "Sink"})
+    assert [(one.dropped, one.redriven) for one in left] == [(BAD, BAD - 5)]
 
 
 async def test_what_fails_again_after_a_redrive_is_dead_once(running: Bus, endpoint: Endpoint) -> None:

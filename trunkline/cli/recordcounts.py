@@ -33,8 +33,9 @@ def leaving_lines(leaves: Iterable[Remains]) -> Iterator[str]:
     for one in leaves:
         parts = []
         if one.dead:
-            again = f" ({one.redriven} of them sent again)" if one.redriven else ""
-            parts.append(counted(one.dead, "dead letter", exact=one.exact) + again)
+            settled = {"sent again": one.redriven, "dropped": one.dropped}
+            told = ", ".join(f"{number} of them {fate}" for fate, number in settled.items() if number)
+            parts.append(counted(one.dead, "dead letter", exact=one.exact) + (f" ({told})" if told else ""))
         if one.parked:
             parts.append(counted(one.parked, "parked record"))
         if one.retry:

@@ -10,6 +10,7 @@ from typing import Any
 from trunkline.bus.deadletters import ATTEMPTS, EXCEPTION, FINGERPRINT, MESSAGE, PLACE, STAGE, DeadLetter
 from trunkline.bus.kafka import read_all
 from trunkline.bus.redrive.letters import compile_filter, decoded_value, text_of
+from trunkline.bus.redrive.marks import settled
 from trunkline.bus.redrive.transactions import Redrive
 from trunkline.bus.worker.applied import read_applied
 from trunkline.control import pipelines
@@ -72,7 +73,7 @@ def _owners(cluster: Cluster) -> dict[str, str | None]:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Dead letters that were not sent again and that a filter chose. On `unjudged` letters it could not be evaluated, for the reason
+    """Dead letters that wait and that a filter chose. On `unjudged` letters it could not be evaluated, for the reason
     `first_unjudged` on the first of them: they are not chosen."""
 
     letters: list[DeadLetter]
@@ -83,7 +84,7 @@ class Waiting:
 def waiting(
     cluster: Cluster, registry: RegistryClient, pipeline: str, *, where: str | None, limit: int | None
 ) -> Waiting:
-    """The oldest `limit` dead letters of one pipeline that were not sent again and for which `where`, an expression, is true.
+    """The oldest `limit` dead letters of one pipeline that wait and for which `where`, an expression, is true.
 
     Raises `ConfigurationError` for a wrong expression, also one with a field that no schema of the pipeline's inputs has.
     """
@@ -108,6 +109,19 @@ def at_place(cluster: Cluster, pipeline: str, place: str) -> DeadLetter:
     raise ConfigurationError(
         f"{topic} has no record at {place}", hint=f"`trunkline dlq show {pipeline}` lists them", code="dlq.unknown"
     )
+
+
+def fate(cluster: Cluster, pipeline: str, letter: DeadLetter) -> dict[str, Any] | None:
+    """What became of a letter that waits no longer: who sent it again or dropped it, when and why. None while it waits."""
+    found = settled(cluster.kafka, cluster.names, pipeline, letter)
+    if found is None:
+        return None
+    told = {
+        "became": "sent again" if found.dropped is None else "dropped",
+        "by": found.by,
+        "at": utc(int(found.at * 1000)),
+    }
+    return {**told, "job": found.run} if found.dropped is None else {**told, "reason": found.dropped}
 
 
 def parsed_place(place: str) -> tuple[int, int]:

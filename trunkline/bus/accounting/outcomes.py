@@ -1,7 +1,8 @@
 """What became of the records of a pipeline, as a person counts: each record that was read is in one class, the last that it reached.
 
 A ledger counts a record as dead for ever. A person does not count it so any more once it was sent again: then it is on its way,
-and after that delivered, filtered, or dead once more. Sent again means read from the retry topic, which has a ledger of its own.
+and after that delivered, filtered, or dead once more. Sent again means read from the retry topic, which has a ledger of its own. Nor
+does he once somebody has dropped its letter.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ CLASSES = ("delivered", "absorbed", "filtered", "parked", "dead", "dropped", "re
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Dead letters that were not sent again: `letters` of committed records, and `ahead` of records behind the commit, which will be
-    read again after a crash."""
+    """Dead letters that were neither sent again nor dropped: `letters` of committed records, and `ahead` of records behind the commit,
+    which will be read again after a crash."""
 
     letters: int = 0
     ahead: int = 0
@@ -58,13 +59,16 @@ class Outcomes:
         return {**asdict(self), "carried": self.carried}
 
 
-def of_reader(first: Iterable[Ledger], again: Iterable[Ledger], redriving: int, waiting: Waiting | None) -> Outcomes:
+def of_reader(
+    first: Iterable[Ledger], again: Iterable[Ledger], redriving: int, dropped: int, waiting: Waiting | None
+) -> Outcomes:
     """Of a pipeline with these ledgers of its inputs and of its retry topic, in which so many records are still to be read.
 
-    `waiting` is None where the letters were not counted: then they are those that died and were not sent again.
+    `dropped` are the letters that were dropped. `waiting` is None where the letters were not counted: then they are those that died and
+    were neither sent again nor dropped.
     """
     once, more = total(first), total(again)
-    dead = once.dead + more.dead - more.read - redriving
+    dead = once.dead + more.dead - more.read - redriving - dropped
     return Outcomes(
         read=once.read,
         delivered=once.delivered + more.delivered,
@@ -72,7 +76,7 @@ def of_reader(first: Iterable[Ledger], again: Iterable[Ledger], redriving: int, 
         filtered=once.filtered + more.filtered,
         parked=once.parked + more.parked,
         dead=waiting.letters if waiting is not None else max(0, dead),
-        dropped=once.dropped + more.dropped,
+        dropped=once.dropped + more.dropped + dropped,
         redriving=redriving,
         open=once.open + more.open,
         outputs=once.outputs + more.outputs,
@@ -81,15 +85,16 @@ def of_reader(first: Iterable[Ledger], again: Iterable[Ledger], redriving: int, 
     )
 
 
-def of_source(counts: Mapping[str, int], sent: int, waiting: Waiting | None) -> Outcomes:
-    """Of a source: of what it has in quarantine, `sent` were sent again, straight to its topics."""
+def of_source(counts: Mapping[str, int], sent: int, dropped: int, waiting: Waiting | None) -> Outcomes:
+    """Of a source: of what it has in quarantine, `sent` were sent again, straight to its topics, and `dropped` were dropped."""
     read, delivered, filtered, dead = (counts.get(name, 0) for name in ("read", "delivered", "filtered", "dead"))
-    left = waiting.letters if waiting is not None else max(0, dead - sent)
+    left = waiting.letters if waiting is not None else max(0, dead - sent - dropped)
     return Outcomes(
         read=read,
-        delivered=delivered + min(sent, max(0, dead - left)),
+        delivered=delivered + min(sent, max(0, dead - left - dropped)),
         filtered=filtered,
         dead=left,
+        dropped=dropped,
         open=read - delivered - filtered - dead,
         outputs=counts.get("outputs", 0),
         exact=waiting is not None,

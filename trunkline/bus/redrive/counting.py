@@ -60,20 +60,25 @@ def _count(
 ) -> Counted:
     commits = all_committed(settings, names, [name for name, kind in kinds.items() if kind != "Source"])
     lags = lags_behind(settings, names, commits, reads, known)
-    redriven = JobLog.read(settings, names, patient=False).redriven
+    jobs = JobLog.read(settings, names, patient=False)
+    redriven, dropped = jobs.redriven, jobs.dropped
     readers = {name: _Read.of(names, name, own, lags[name], redriven.get(name, 0)) for name, own in commits.items()}
     sources = {name: found for name, found in _source_counts(settings, names).items() if kinds.get(name) == "Source"}
-    died = {name: read.died(commits[name], atomic=kinds[name] == "Stream") for name, read in readers.items()}
+    died = {
+        name: read.died(commits[name], dropped.get(name, 0), atomic=kinds[name] == "Stream")
+        for name, read in readers.items()
+    }
     for name, counts in sources.items():
-        died[name] = Died(counts["dead"], redriven.get(name, 0), whole=True, atomic=True, commits={})
+        settled = redriven.get(name, 0) + dropped.get(name, 0)
+        died[name] = Died(counts["dead"], settled, whole=True, atomic=True, commits={})
     waiting = waiting_letters(settings, names, died, letters)
     outcomes = {
-        name: of_reader(read.first, read.again, read.redriving, waiting.get(name))
+        name: of_reader(read.first, read.again, read.redriving, dropped.get(name, 0), waiting.get(name))
         for name, read in readers.items()
         if commits[name] or read.redriving or waiting.get(name) != Waiting()  # else nothing has happened
     }
     for name, counts in sources.items():
-        outcomes[name] = of_source(counts, redriven.get(name, 0), waiting.get(name))
+        outcomes[name] = of_source(counts, redriven.get(name, 0), dropped.get(name, 0), waiting.get(name))
     return Counted(outcomes, lags, redriven)
 
 
@@ -96,11 +101,11 @@ class _Read:
         known = [count for count in counts if count is not None]
         return cls(first, again, sum(known) if len(known) == len(counts) > 0 else max(0, left))
 
-    def died(self, commits: Commits, *, atomic: bool) -> Died:
-        """What the ledgers say of dead letters."""
+    def died(self, commits: Commits, dropped: int, *, atomic: bool) -> Died:
+        """What the ledgers say of dead letters, of which so many were dropped."""
         ledgers = [*self.first, *self.again]
         letters, sent = sum(ledger.dead for ledger in ledgers), sum(ledger.read for ledger in self.again)
-        return Died(letters, sent + self.redriving, all(one.epoch == 1 for one in ledgers), atomic, commits)
+        return Died(letters, sent + self.redriving + dropped, all(one.epoch == 1 for one in ledgers), atomic, commits)
 
 
 def _source_counts(settings: KafkaSettings, names: Names) -> dict[str, dict[str, int]]:

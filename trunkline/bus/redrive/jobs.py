@@ -31,7 +31,7 @@ STILL_LETTERS = 3
 """A job that noted nothing for so long, and for so many letters at its rate, does not move."""
 KEPT_SECONDS = 30 * 24 * 3600.0
 """How long a job that ended stays in the list."""
-_COUNT = "redriven"
+_REDRIVEN, _DROPPED = "redriven", "dropped"
 
 
 class JobState(StrEnum):
@@ -165,6 +165,8 @@ class JobLog:
         self.jobs: dict[str, Job] = {}
         self.redriven: dict[str, int] = {}
         """How many letters of each pipeline were sent again, all in all."""
+        self.dropped: dict[str, int] = {}
+        """How many letters of each pipeline somebody decided not to send again, all in all."""
         self._parts: dict[tuple[str, str], dict[str, Any]] = {}
         self._offsets: dict[bytes, int] = {}
 
@@ -189,8 +191,9 @@ class JobLog:
         data = None if value is None else orjson.loads(value)
         if data is not None and data.pop("v") > VERSION:
             raise ConfigurationError("a job is of a newer Trunkline", hint="run that version", code="job.version")
-        if part == _COUNT:
-            self.redriven[pipeline] = data["count"] if data is not None else 0
+        if part in {_REDRIVEN, _DROPPED}:
+            counts = self.redriven if part == _REDRIVEN else self.dropped
+            counts[pipeline] = data["count"] if data is not None else 0
             return
         if data is None:
             self._parts.pop((identity, part), None)
@@ -298,10 +301,15 @@ class JobRecords:
 
     def write_redriven(self, producer: Producer, pipeline: str, count: int) -> None:
         """Hands the count of all letters of a pipeline that were sent again to the producer, as a part of its open transaction."""
+        self._write_count(producer, pipeline, _REDRIVEN, count)
+
+    def write_dropped(self, producer: Producer, pipeline: str, count: int) -> None:
+        """The same of those that were dropped."""
+        self._write_count(producer, pipeline, _DROPPED, count)
+
+    def _write_count(self, producer: Producer, pipeline: str, part: str, count: int) -> None:
         value = orjson.dumps({"v": VERSION, "count": count})
-        produce(
-            producer, self._names.jobs, value, f"{pipeline}//{_COUNT}".encode(), [], partition=partition_of(pipeline)
-        )
+        produce(producer, self._names.jobs, value, _key(pipeline, "", part), [], partition=partition_of(pipeline))
 
     def _command(self, settings: KafkaSettings, job: Job, decide: Callable[[JobLog], Effect[T]], by: str) -> T:
         def of_jobs(latest: Latest) -> Effect[T]:

@@ -1,4 +1,4 @@
-"""Marks: which failures were sent again, in `_trunkline.redriven`, compacted by pipeline and place.
+"""Marks: which failures were sent again or dropped, in `_trunkline.redriven`, compacted by pipeline and place.
 
 A mark names the record that failed, not the dead letter: a record that was saved twice around a crash is sent again once. It covers
 the letters below an end of the dead-letter topic: when offsets are set back and the record fails anew, that is another letter. Of both
@@ -7,10 +7,11 @@ topics it has the ids, since a topic that was made anew has other records and le
 
 from __future__ import annotations
 
-import time
 from array import array
 from bisect import bisect_right
 from collections import defaultdict
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import orjson
 from confluent_kafka import Producer
@@ -65,7 +66,7 @@ class Marks:
         return index >= 0 and offsets[index] == offset and letter.offset < untils[index]
 
     def add(self, letter: DeadLetter) -> None:
-        """The letter was sent again."""
+        """The letter was settled."""
         group, offset = failure_of(letter)
         self._fresh[group].add(offset)
 
@@ -85,18 +86,49 @@ def id_of_letters(settings: KafkaSettings, names: Names, pipeline: str) -> str:
     return found.id if found is not None else ""
 
 
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of a letter that waits no longer: it was sent again by the job `run`, or dropped for a reason. `at` is Unix seconds."""
+
+    run: str
+    by: str
+    at: float
+    dropped: str | None = None
+    """Why it was dropped; None of one that was sent again."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as data."""
+        return asdict(self)
+
+
 def write_mark(
-    producer: Producer, names: Names, pipeline: str, letter: DeadLetter, end: int, run: str, by: str, *, letters: str
+    producer: Producer, names: Names, pipeline: str, letter: DeadLetter, end: int, settled: Settled, *, letters: str
 ) -> None:
-    """Hands the mark of a letter to the producer, whose open transaction sends the letter again.
+    """Hands the mark of a letter to the producer, whose open transaction sends the letter again or counts it as dropped.
 
     It covers letters below `end` in the dead-letter topic with the id `letters`.
     """
-    (topic, topic_id, partition), offset = failure_of(letter)
     until = max(end, letter.offset + 1)
-    mark = orjson.dumps({"v": VERSION, "run": run, "by": by, "at": time.time(), "until": until, "letters": letters})
-    place = f"{topic}/{topic_id}/{partition}/{offset}"
-    produce(producer, names.redriven, mark, f"{pipeline}/{place}".encode(), [])
+    told = {name: value for name, value in settled.as_dict().items() if value is not None}
+    mark = orjson.dumps({"v": VERSION, **told, "until": until, "letters": letters})
+    produce(producer, names.redriven, mark, _key(pipeline, letter), [])
+
+
+def settled(settings: KafkaSettings, names: Names, pipeline: str, letter: DeadLetter) -> Settled | None:
+    """What became of a letter; None while it waits. Reads the marks of all pipelines."""
+    key, letters, found = _key(pipeline, letter), id_of_letters(settings, names, pipeline), None
+    for message in read_all(settings, names.redriven):
+        value = message.value()
+        if message.key() == key and value is not None:
+            mark = orjson.loads(value)
+            if mark.get("letters", letters) == letters and letter.offset < mark.get("until", _ALL):
+                found = Settled(mark["run"], mark["by"], mark["at"], mark.get("dropped"))
+    return found
+
+
+def _key(pipeline: str, letter: DeadLetter) -> bytes:
+    (topic, topic_id, partition), offset = failure_of(letter)
+    return f"{pipeline}/{topic}/{topic_id}/{partition}/{offset}".encode()
 
 
 def _parsed(text: str) -> tuple[Group, int]:

@@ -35,8 +35,8 @@ class Plan:
         self.refused = 0
         self.refusals: list[str] = []
         """Of the first refused letters: place and reason."""
-        self.sent_before: list[str] = []
-        """Of the letters that were named by their places: those that were sent again already."""
+        self.settled_before: list[str] = []
+        """Of the letters that were named by their places: those that were sent again or dropped already."""
         self.unjudged = 0
         """On how many letters the filter could not be evaluated; they are not chosen."""
         self.first_unjudged = ""
@@ -113,12 +113,12 @@ def make_plan(
     topic: str,
     order: RedriveOrder,
     marks: Marks,
-    way: Way,
+    way: Way | None,
     *,
     matches: LetterFilter | None = None,
     sent: int = 0,
 ) -> Plan:
-    """Chooses the letters of the dead-letter topic that `order` asks for and that were not sent again yet.
+    """Chooses the letters of the dead-letter topic that `order` asks for and that wait; without a `way` nothing can refuse one.
 
     `sent` were sent already and count towards the limit. Raises `ConfigurationError` (`edit.refused`) with places, fields and reasons
     where an edit does not fit a letter, before anything is sent.
@@ -127,14 +127,14 @@ def make_plan(
     for letter in _letters(settings, topic, order):
         if letter in marks:
             if order.places:
-                plan.sent_before.append(letter.place)
+                plan.settled_before.append(letter.place)
             continue
         if matches is not None and not matches(letter):
             continue
         if letter.redrives >= order.cap:
             plan.capped += 1
             continue
-        if way.may_refuse:
+        if way is not None and way.may_refuse:
             try:
                 way.records(letter, "")
             except RejectedError as error:

@@ -18,7 +18,7 @@ from trunkline.bus.kafka import KafkaSettings, end_offsets, produce, read_all, t
 from trunkline.bus.names import Names
 from trunkline.bus.redrive.edits import Editor
 from trunkline.bus.redrive.jobs import JobLog, JobRecords
-from trunkline.bus.redrive.marks import Marks, id_of_letters, write_mark
+from trunkline.bus.redrive.marks import Marks, Settled, id_of_letters, write_mark
 from trunkline.bus.redrive.resend import Resent, RetryWay
 from trunkline.bus.topics import topic_states
 from trunkline.core.errors import ConfigurationError
@@ -38,7 +38,7 @@ class Sender:
         self._names = names
         self._pipeline = pipeline
         self._producer: Producer | None = None
-        self._redriven = 0
+        self._redriven = self._dropped = 0
         self.letters = ""
         """The id of the dead-letter topic, when this was opened."""
 
@@ -50,6 +50,7 @@ class Sender:
         self._producer = transactional_producer(self._settings, transactional_id, what, linger_ms=0)
         jobs = JobLog.read(self._settings, self._names, pipeline=self._pipeline)
         self._redriven = jobs.redriven.get(self._pipeline, 0)
+        self._dropped = jobs.dropped.get(self._pipeline, 0)
         self.letters = id_of_letters(self._settings, self._names, self._pipeline)
         return jobs
 
@@ -67,25 +68,54 @@ class Sender:
         `ends` are those of the dead-letter topic's partitions up to which letters of the same failures are taken to be sent too.
         Raises our error for Kafka's; then nothing of it was sent, or nobody knows, and the sender must be opened again.
         """
-        producer = self._producer
-        assert producer is not None, "open the sender first"
-        try:
-            producer.begin_transaction()
+        settled = Settled(run, by, time.time())
+
+        def write(producer: Producer) -> None:
             for letter, records in letters:
                 for one in records:
                     produce(producer, one.topic, one.value, one.key, one.headers, partition=one.partition)
                 # I12: a letter that is sent again and the mark that says so are one transaction.
-                end = (ends or {}).get(letter.partition, 0)
-                write_mark(producer, self._names, self._pipeline, letter, end, run, by, letters=self.letters)
-            redriven = self._redriven + len(letters)
+                self._mark(producer, letter, ends, settled)
             if letters:
-                JobRecords(self._names).write_redriven(producer, self._pipeline, redriven)
+                JobRecords(self._names).write_redriven(producer, self._pipeline, self._redriven + len(letters))
             if beside is not None:
                 beside(producer)
+
+        self._commit(write, "sent again")
+        self._redriven += len(letters)
+
+    def drop(
+        self,
+        letters: Sequence[DeadLetter],
+        settled: Settled,
+        *,
+        ends: Mapping[int, int] | None = None,
+        beside: Callable[[Producer], None],
+    ) -> None:
+        """Marks letters as dropped in one transaction, with the pipeline's count of them and what `beside` writes. As `send` otherwise."""
+
+        def write(producer: Producer) -> None:
+            for letter in letters:
+                self._mark(producer, letter, ends, settled)
+            JobRecords(self._names).write_dropped(producer, self._pipeline, self._dropped + len(letters))
+            beside(producer)
+
+        self._commit(write, "dropped")
+        self._dropped += len(letters)
+
+    def _mark(self, producer: Producer, letter: DeadLetter, ends: Mapping[int, int] | None, settled: Settled) -> None:
+        end = (ends or {}).get(letter.partition, 0)
+        write_mark(producer, self._names, self._pipeline, letter, end, settled, letters=self.letters)
+
+    def _commit(self, write: Callable[[Producer], None], what: str) -> None:
+        producer = self._producer
+        assert producer is not None, "open the sender first"
+        try:
+            producer.begin_transaction()
+            write(producer)
             producer.commit_transaction(TIMEOUT)
         except KafkaException as error:
-            raise translate(error, f"the dead letters of {self._pipeline} can't be sent again") from error
-        self._redriven = redriven
+            raise translate(error, f"the dead letters of {self._pipeline} can't be {what}") from error
 
 
 class Redrive:
@@ -104,7 +134,7 @@ class Redrive:
         return self._unlike(Marks())
 
     def still_waiting(self) -> Iterator[DeadLetter]:
-        """The dead letters that were not sent again yet."""
+        """The dead letters that wait: those that were neither sent again nor dropped."""
         return self._unlike(Marks.read(self._settings, self._names, self._pipeline))
 
     def _unlike(self, marks: Marks) -> Iterator[DeadLetter]:
@@ -117,7 +147,7 @@ class Redrive:
                 yield letter
 
     def waiting(self, matches: Callable[[DeadLetter], bool] | None = None) -> list[DeadLetter]:
-        """The dead letters that were not sent again yet and, where given, match."""
+        """The dead letters that wait and, where given, match."""
         return [letter for letter in self.still_waiting() if matches is None or matches(letter)]
 
     def send(

@@ -29,14 +29,14 @@ AT_ONCE = 8
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """What ledgers say of a pipeline: how many records became dead letters, and how many of those were `sent` again.
+    """What ledgers say of a pipeline: how many records became dead letters, and how many of those were `settled`: sent again or dropped.
 
     `whole` says that the ledgers know of all that ever were, `atomic` that letters and commits are one transaction, as of a stream or a
     source.
     """
 
     letters: int
-    sent: int
+    settled: int
     whole: bool
     atomic: bool
     commits: Commits
@@ -57,8 +57,8 @@ def waiting_letters(
         died = pipelines[name]
         if not size:
             found[name] = Waiting()
-        elif died.whole and died.letters >= died.sent and (died.atomic or size == died.letters):
-            found[name] = Waiting(died.letters - died.sent)
+        elif died.whole and died.letters >= died.settled and (died.atomic or size == died.letters):
+            found[name] = Waiting(died.letters - died.settled)
         elif size + marks <= most:
             most -= size + marks
             asked.append(name)

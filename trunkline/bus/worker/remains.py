@@ -30,14 +30,15 @@ TIMEOUT = 15.0
 class Remains:
     """What is left of one pipeline: records of its topics, about so many where they are not `exact`, and how far it had come.
 
-    `dead` are all its dead letters, of which `redriven` were sent again; `retry` were sent again and not read yet. `partitions` have a
-    committed offset, `splits` a position.
+    `dead` are all its dead letters, of which `redriven` were sent again and `dropped` dropped; `retry` were sent again and not read yet.
+    `partitions` have a committed offset, `splits` a position.
     """
 
     pipeline: str
     topics: tuple[str, ...] = ()
     dead: int = 0
     redriven: int = 0
+    dropped: int = 0
     parked: int = 0
     retry: int = 0
     exact: bool = True
@@ -62,7 +63,7 @@ def remains_of(settings: KafkaSettings, names: Names, pipelines: Mapping[str, st
     there = topic_identities(settings, {topic for topics in own.values() for topic in topics})
     commits = all_committed(settings, names, [name for name, kind in pipelines.items() if kind != "Source"])
     positions = read_positions(settings, names) if "Source" in pipelines.values() else {}
-    redriven = JobLog.read(settings, names, patient=False).redriven
+    jobs = JobLog.read(settings, names, patient=False)
     counted = _counted(
         settings,
         {
@@ -82,7 +83,8 @@ def remains_of(settings: KafkaSettings, names: Names, pipelines: Mapping[str, st
                 name,
                 tuple(topic for topic in own[name] if topic in there),
                 dead=letters,
-                redriven=min(letters, redriven.get(name, 0)),
+                redriven=min(letters, jobs.redriven.get(name, 0)),
+                dropped=min(letters, jobs.dropped.get(name, 0)),
                 parked=parked_now(settings, parked) if parked in there else 0,
                 retry=unread,
                 exact=exact_letters and exact_unread,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from trunkline.cli.command import command, group
+from trunkline.cli.confirming import DryRunOption, YesOption, confirmed
 from trunkline.cli.session import Session
 
 if TYPE_CHECKING:
@@ -24,14 +25,20 @@ FilterOption = Annotated[
     ),
 ]
 
+PlacesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(help="Only these, as PARTITION@OFFSET of the dead-letter topic.", metavar="[PLACE]..."),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Adds the noun."""
-    noun = group(app, "dlq", "Dead letters: what failed, why, and sending it again.")
+    noun = group(app, "dlq", "Dead letters: what failed, why, sending it again, and dropping it.")
     command(noun, "ls")(ls)
     command(noun, "list", hidden=True)(ls)
     command(noun, "show")(show)
     command(noun, "redrive")(redrive)
+    command(noun, "drop")(drop)
 
 
 def ls(
@@ -58,13 +65,14 @@ def show(
     where: FilterOption = None,
 ) -> None:
     """Show dead letters with their reasons, and one with its headers and value."""
-    from trunkline.control.deadletters import at_place, details, waiting
+    from trunkline.control.deadletters import at_place, details, fate, waiting
     from trunkline.control.filters import raise_unjudged
 
     cluster = session.cluster()
     with cluster.registry() as registry:
         if place is not None:
-            found = details(at_place(cluster, pipeline, place), cluster.decoders(registry)).as_dict()
+            letter = at_place(cluster, pipeline, place)
+            found = details(letter, cluster.decoders(registry)).as_dict() | {"settled": fate(cluster, pipeline, letter)}
             session.out.fields({name: _text(value) for name, value in found.items()}, found)
             return
         chosen = waiting(cluster, registry, pipeline, where=where, limit=limit)
@@ -92,10 +100,7 @@ def show(
 def redrive(
     session: Session,
     pipeline: PipelineArgument,
-    places: Annotated[
-        list[str] | None,
-        typer.Argument(help="Only these, as PARTITION@OFFSET of the dead-letter topic.", metavar="[PLACE]..."),
-    ] = None,
+    places: PlacesArgument = None,
     where: FilterOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be sent.")] = False,
     rate: Annotated[float | None, typer.Option("--rate", min=0.001, help="Send at most so many a second.")] = None,
@@ -137,13 +142,46 @@ def redrive(
     }
     for refusal in plan.refusals:
         session.out.note(f"refused {refusal}")
-    if plan.sent_before:
-        session.out.note(f"sent again already, and not once more: {', '.join(plan.sent_before)}")
+    if plan.settled_before:
+        session.out.note(f"sent again or dropped already: {', '.join(plan.settled_before)}")
     _say_unjudged(session, plan.unjudged, plan.first_unjudged)
-    left_out = {"unjudged": plan.unjudged, "sent_before": plan.sent_before}
+    left_out = {"unjudged": plan.unjudged, "settled_before": plan.settled_before}
     data = {"pipeline": pipeline, **counts, **left_out, "sent": sent, "dry_run": dry_run}
     session.out.fields(shown, {**data, "job": job.id if job is not None else None, "state": state})
     judge(plan, None if detach else job)
+
+
+def drop(
+    session: Session,
+    pipeline: PipelineArgument,
+    reason: Annotated[str, typer.Option("--reason", help="Why, for the audit trail.")],
+    places: PlacesArgument = None,
+    where: FilterOption = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", min=1, help="Drop at most so many, the oldest first.")
+    ] = None,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Decide that dead letters are not sent again: they wait no longer, and `status` counts them as dropped. They stay in their topic."""
+    from trunkline.cli.recordcounts import counted
+    from trunkline.control.drops import carry_out, judge, proposed
+
+    cluster, dropped = session.cluster(), 0
+    with proposed(cluster, pipeline, places or [], where=where, limit=limit, reason=reason) as proposal:
+        plan = proposal.plan
+        letters = counted(plan.total, "dead letter")
+        session.out.line(f"- {pipeline}: {letters}")
+        if plan.settled_before:
+            session.out.note(f"sent again or dropped already: {', '.join(plan.settled_before)}")
+        _say_unjudged(session, plan.unjudged, plan.first_unjudged)
+        judge(proposal)
+        if plan.total and not dry_run:
+            confirmed(session, f"Drop {letters} of {pipeline}?", yes=yes)
+            dropped = carry_out(cluster, proposal)
+            session.out.line(f"dropped {counted(dropped, 'dead letter')}")
+    if not session.out.for_people:
+        session.out.data({**proposal.as_dict(), "dropped": dropped, "dry_run": dry_run})
 
 
 def _edit_of(file: str | None, assignments: Sequence[str], places: Sequence[str]) -> dict[str, Any] | None:
