@@ -46,11 +46,11 @@ async def on_a_cluster(measure: Callable[[Cluster], T]) -> T:
         bootstrap = kafka.running.bootstrap
         store = KafkaStore({"bootstrap.servers": bootstrap})
         await store.start()
-        runner, url = await serve_registry(store)
+        listener = await serve_registry(store)
         try:
-            return await asyncio.to_thread(measure, Cluster(Path(folder), bootstrap, url))
+            return await asyncio.to_thread(measure, Cluster(Path(folder), bootstrap, listener.url))
         finally:
-            await runner.cleanup()
+            await listener.stop()
             await store.close()
 
 

@@ -219,12 +219,12 @@ def _registry() -> Iterator[str]:
     """A registry on a loop of its own, beside measurements that block."""
     with asyncio.Runner() as runner:
         loop = runner.get_loop()
-        app, url = runner.run(serve_registry(MemoryStore()))
+        listener = runner.run(serve_registry(MemoryStore()))
         serving = threading.Thread(target=loop.run_forever, name="registry", daemon=True)
         serving.start()
         try:
-            yield url
+            yield listener.url
         finally:
             loop.call_soon_threadsafe(loop.stop)
             serving.join()
-            runner.run(app.cleanup())
+            runner.run(listener.stop())

@@ -136,11 +136,11 @@ async def run(count: int, rounds: int, only: Collection[str] = ()) -> list[str]:
         bootstrap = kafka.running.bootstrap
         store = KafkaStore({"bootstrap.servers": bootstrap})
         await store.start()
-        runner, url = await serve_registry(store)
+        listener = await serve_registry(store)
         try:
-            return await asyncio.to_thread(_measure_all, Path(folder), bootstrap, url, count, rounds, only)
+            return await asyncio.to_thread(_measure_all, Path(folder), bootstrap, listener.url, count, rounds, only)
         finally:
-            await runner.cleanup()
+            await listener.stop()
             await store.close()
 
 

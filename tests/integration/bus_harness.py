@@ -41,6 +41,7 @@ from trunkline.control.cluster import Cluster
 from trunkline.control.offsets import OffsetsPlan
 from trunkline.core.envelope import Headers
 from trunkline.core.manifests import load_text
+from trunkline.core.serving.listener import Listener
 from trunkline.registry.client import RegistryClient
 from trunkline.registry.codec import Encoder
 from trunkline.registry.schema import Schema
@@ -402,7 +403,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._store = MemoryStore()
-        self._runner: web.AppRunner | None = None
+        self._listener: Listener | None = None
         self._port = 0
         self.url = ""
 
@@ -413,14 +414,15 @@ class Registry:
 
     async def start(self) -> None:
         """Serves, at the same address as before."""
-        self._runner, self.url = await serve_registry(self._store, port=self._port)
+        self._listener = await serve_registry(self._store, port=self._port)
+        self.url = self._listener.url
         self._port = int(self.url.rsplit(":", 1)[1])
 
     async def stop(self) -> None:
         """Serves no more."""
-        if self._runner is not None:
-            runner, self._runner = self._runner, None
-            await runner.cleanup()
+        if self._listener is not None:
+            listener, self._listener = self._listener, None
+            await listener.stop()
 
 
 @asynccontextmanager

@@ -24,7 +24,6 @@ from trunkline.bus.records import Output
 from trunkline.bus.redrive.transactions import Redrive
 from trunkline.bus.source.deliveries import AcceptedDeliveries
 from trunkline.bus.source.ingress import Ingress
-from trunkline.bus.source.listen import Ports
 from trunkline.bus.source.positions import read_positions
 from trunkline.bus.source.publish import Publisher
 from trunkline.bus.source.push import PushRuntime
@@ -44,6 +43,8 @@ from trunkline.core.errors import FatalError, HaltError, RetriableError, Trunkli
 from trunkline.core.event import Event
 from trunkline.core.manifests.models import DeadLetterSpec
 from trunkline.core.routing import Route
+from trunkline.core.serving.doors import Doors
+from trunkline.core.serving.listener import Ports
 from trunkline.core.settings import Settings
 from trunkline.registry.codec import Encoder
 from trunkline.registry.schema import Schema
@@ -65,7 +66,7 @@ def names(settings: KafkaSettings, namespace: str) -> Names:
 
 @pytest_asyncio.fixture
 async def ingress(tmp_path: Path) -> AsyncIterator[Ingress]:
-    made = Ingress(("127.0.0.1", 0), Ports(tmp_path / "ports"))
+    made = Ingress(Doors().ingress(("127.0.0.1", 0), Ports(tmp_path / "ports")))
     yield made
     await made.stop()
 

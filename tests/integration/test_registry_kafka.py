@@ -48,11 +48,11 @@ async def serving(bootstrap: str, topic: str) -> AsyncIterator[str]:
     """A registry of its own on that topic; its URL."""
     store = KafkaStore({"bootstrap.servers": bootstrap}, topic)
     await store.start()
-    runner, url = await serve_registry(store)
+    listener = await serve_registry(store)
     try:
-        yield url
+        yield listener.url
     finally:
-        await runner.cleanup()
+        await listener.stop()
         await store.close()
 
 
@@ -373,13 +373,13 @@ async def remembering(bootstrap: str, topic: str) -> AsyncIterator[tuple[KafkaSt
     """A registry whose store is at hand, and a client of it."""
     store = KafkaStore({"bootstrap.servers": bootstrap}, topic)
     await store.start()
-    runner, url = await serve_registry(store)
-    client = RegistryClient(url)
+    listener = await serve_registry(store)
+    client = RegistryClient(listener.url)
     try:
         yield store, client
     finally:
         client.close()
-        await runner.cleanup()
+        await listener.stop()
         await store.close()
 
 

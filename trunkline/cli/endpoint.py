@@ -13,7 +13,10 @@ FILE = "endpoint.json"
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A running worker. `ingress` is empty as long as no push source listens; `files` are those that it runs, none for the applied."""
+    """A running worker. `ingress` is empty as long as no push source listens; `files` are those that it runs, none for the applied.
+
+    `local` is where programs of this machine reach the API; `registry` is its registry as they reach it.
+    """
 
     pid: int
     bootstrap: str
@@ -22,6 +25,7 @@ class Endpoint:
     registry: str
     ingress: str = ""
     files: tuple[str, ...] = ()
+    local: str = ""
 
 
 def write_endpoint(home: Path, endpoint: Endpoint) -> None:

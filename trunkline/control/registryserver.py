@@ -27,9 +27,9 @@ def serving_registry(kafka: KafkaSettings, names: Names) -> Iterator[str]:
         store = KafkaStore(kafka.for_others(), names.schemas)
         stack.push_async_callback(store.close)
         await store.start()
-        runner, url = await serve_registry(store)
-        stack.push_async_callback(runner.cleanup)
-        return url
+        listener = await serve_registry(store)
+        stack.push_async_callback(listener.stop)
+        return listener.url
 
     try:
         yield asyncio.run_coroutine_threadsafe(begin(), loop).result(_TIMEOUT)

@@ -7,6 +7,7 @@ from typing import Any, Final, TypeVar
 
 from aiohttp import web
 
+from trunkline.core.serving.bodies import TooLargeError, UnreadableBodyError, UnsupportedEncodingError, read_body
 from trunkline.registry import errors
 from trunkline.registry.errors import RegistryError
 
@@ -15,16 +16,17 @@ MAX_BODY: Final = 2 * 1024 * 1024
 
 
 async def json_body(request: web.Request) -> dict[str, Any]:
-    """The JSON object of the body. Raises RegistryError 400, 413."""
-    # Mounted in another application its limit would count, so this one keeps its own.
-    too_large = RegistryError(413, f"The body has more than {MAX_BODY} bytes")
-    if (request.content_length or 0) > MAX_BODY:
-        raise too_large
-    body = bytearray()
-    async for chunk in request.content.iter_any():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise too_large
+    """The JSON object of the body. Raises RegistryError 400, 408, 413, 415."""
+    try:
+        body = await read_body(request, MAX_BODY)
+    except TooLargeError as error:
+        raise RegistryError(413, f"The body has more than {MAX_BODY} bytes") from error
+    except UnsupportedEncodingError as error:
+        raise RegistryError(415, "The body may be plain, gzip or deflate") from error
+    except UnreadableBodyError as error:
+        raise RegistryError(400, "The body can't be read") from error
+    except TimeoutError as error:
+        raise RegistryError(408, "The body did not arrive in time") from error
     try:
         found = json.loads(body)
     except (ValueError, RecursionError) as error:

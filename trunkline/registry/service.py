@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 
 from aiohttp import web
 
+from trunkline.core.serving.listener import Listener
 from trunkline.registry import errors, rules
 from trunkline.registry.errors import RegistryError
 from trunkline.registry.parameters import flag, json_body, number, page, subject_prefix, wanted_id, which_deleted
@@ -32,15 +33,11 @@ def registry_app(store: Store) -> web.Application:
     return app
 
 
-async def serve_registry(store: Store, host: str = "127.0.0.1", port: int = 0) -> tuple[web.AppRunner, str]:
-    """Serve the interface alone. The runner, to be cleaned up by the caller, and the URL with the port that was taken."""
-    runner = web.AppRunner(registry_app(store), access_log=None)
-    await runner.setup()
-    site = web.TCPSite(runner, host, port)
-    await site.start()
-    taken = runner.addresses[0][1]
-    shown = f"[{host}]" if ":" in host else host
-    return runner, f"http://{shown}:{taken}"
+async def serve_registry(store: Store, host: str = "127.0.0.1", port: int = 0) -> Listener:
+    """Serve the interface alone. The listener is to be stopped by the caller."""
+    listener = Listener("registry", (host, port), "choose another address")
+    await listener.start(web.AppRunner(registry_app(store)))
+    return listener
 
 
 class _Service:

@@ -48,10 +48,10 @@ class Http:
 
 @pytest.fixture
 async def http() -> AsyncIterator[Http]:
-    runner, url = await serve_registry(MemoryStore())
+    listener = await serve_registry(MemoryStore())
     async with aiohttp.ClientSession() as session:
-        yield Http(session, url)
-    await runner.cleanup()
+        yield Http(session, listener.url)
+    await listener.stop()
 
 
 async def test_a_registered_schema_is_found_by_id_by_version_and_by_its_text(http: Http) -> None:

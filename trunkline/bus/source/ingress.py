@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import zlib
 from typing import Protocol
+from urllib.parse import unquote
 
 from aiohttp import web
 
 from trunkline.bus.memory import Shares
 from trunkline.bus.source.answers import Answer, unavailable
-from trunkline.bus.source.listen import Ports, listen
 from trunkline.core.contracts import PushSource, Request
-from trunkline.core.errors import UnavailableError
 from trunkline.core.log import get_logger
+from trunkline.core.serving.bodies import (
+    Bodies,
+    NoRoomError,
+    Taken,
+    TooLargeError,
+    UnreadableBodyError,
+    UnsupportedEncodingError,
+    read_body,
+)
+from trunkline.core.serving.listener import Listener
 
 log = get_logger(__name__)
-BODY_SECONDS = 10.0
+Path = tuple[str, ...]
 
 
 class Receiver(Protocol):
@@ -37,58 +45,43 @@ class Receiver(Protocol):
 class Ingress:
     """One HTTP listener a worker. It listens from the first source on; sources come and go by themselves."""
 
-    def __init__(self, address: tuple[str, int], ports: Ports) -> None:
-        self._address = address
+    def __init__(self, listener: Listener) -> None:
         self.bodies = Bodies(Shares().bodies)
-        self._ports = ports
-        self._sources: dict[str, Receiver] = {}
-        self._resting: dict[str, str] = {}
+        self._listener = listener
+        self._sources: dict[Path, Receiver] = {}
+        self._resting: dict[Path, str] = {}
         """The pipelines that don't run now and will again, by their paths."""
-        self._runner: web.ServerRunner | None = None
-        self.url = ""
+
+    @property
+    def url(self) -> str:
+        """Where it listens; empty before it does."""
+        return self._listener.url
 
     async def add(self, receiver: Receiver) -> None:
         """Serves the path of a push source. Raises `UnavailableError` when the port is taken."""
-        await self._listen()
+        await self._listener.start(web.ServerRunner(web.Server(self._handle)))
         self.forget(receiver.pipeline)  # it may have had another path
-        self._sources[receiver.source.path] = receiver
+        self._sources[_path(receiver.source.path)] = receiver
 
     def remove(self, receiver: Receiver) -> None:
         """Serves it no more until it is added again: senders are told to come again, since a 404 would have them give up."""
-        if self._sources.get(receiver.source.path) is receiver:
-            del self._sources[receiver.source.path]
-            self._resting[receiver.source.path] = receiver.pipeline
+        path = _path(receiver.source.path)
+        if self._sources.get(path) is receiver:
+            del self._sources[path]
+            self._resting[path] = receiver.pipeline
 
     def forget(self, pipeline: str) -> None:
         """A pipeline that does not run is not to run any more: 404 from now on."""
         self._resting = {path: one for path, one in self._resting.items() if one != pipeline}
 
-    async def _listen(self) -> None:
-        if self._runner is not None:
-            return
-        server = web.Server(
-            self._handle, access_log=None, auto_decompress=False, keepalive_timeout=30, lingering_time=1
-        )
-        runner = web.ServerRunner(server)
-        await runner.setup()
-        try:
-            self.url = await listen(
-                runner, self._address, self._ports, "ingress", "choose another with --ingress or TRUNKLINE_INGRESS"
-            )
-        except UnavailableError:
-            await runner.cleanup()
-            raise
-        self._runner = runner
-
     async def stop(self) -> None:
         """Ends the listener; requests under way are answered first."""
-        if self._runner is not None:
-            runner, self._runner = self._runner, None
-            await runner.cleanup()
+        await self._listener.stop()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        receiver = self._sources.get(request.path)
-        if receiver is None and request.path in self._resting:
+        path = _path(request.rel_url.raw_path)
+        receiver = self._sources.get(path)
+        if receiver is None and path in self._resting:
             return _response(unavailable("the source is not running"))
         if receiver is None:
             return _response(Answer(404, b'{"error":"no source has this path"}'))
@@ -99,19 +92,18 @@ class Ingress:
             taken.give_back()
 
     async def _received(self, request: web.BaseRequest, receiver: Receiver, taken: Taken) -> web.StreamResponse:
+        limit = receiver.source.max_body
         try:
-            async with asyncio.timeout(BODY_SECONDS):
-                body = await _read(request, receiver.source.max_body, taken)
+            body = await read_body(request, limit, taken)
         except NoRoomError:
             return _response(unavailable("too many requests wait for the broker"), close=True)
         except TimeoutError:
             return _response(Answer(408, b'{"error":"the body did not arrive in time"}'), close=True)
         except UnsupportedEncodingError:
             return _response(Answer(415, b'{"error":"the body may be plain, gzip or deflate"}'), close=True)
-        except ValueError:
+        except UnreadableBodyError:
             return _response(Answer(400, b'{"error":"the body can not be read"}'), close=True)
-        if body is None:
-            limit = receiver.source.max_body
+        except TooLargeError:
             return _response(Answer(413, b'{"error":"the body is larger than %d bytes"}' % limit), close=True)
         found = Request(
             method=request.method,
@@ -130,68 +122,9 @@ class Ingress:
             return _response(unavailable("the request could not be processed"))
 
 
-class UnsupportedEncodingError(Exception):
-    """The body is encoded in a way that is not taken."""
-
-
-class NoRoomError(Exception):
-    """The bodies of all requests are as large together as they may be."""
-
-
-class Bodies:
-    """How many bytes of bodies the worker holds, and may hold."""
-
-    def __init__(self, most: int) -> None:
-        self.most = most
-        self.held = 0
-
-
-class Taken:
-    """What one request has of them, until it is answered."""
-
-    def __init__(self, bodies: Bodies) -> None:
-        self._bodies = bodies
-        self._size = 0
-
-    def take(self, size: int) -> None:
-        """Counts another part of the body. Raises NoRoomError; then the part is not counted."""
-        if self._bodies.held + size > self._bodies.most:
-            raise NoRoomError
-        self._bodies.held += size
-        self._size += size
-
-    def give_back(self) -> None:
-        """The request is answered."""
-        self._bodies.held -= self._size
-        self._size = 0
-
-
-async def _read(request: web.BaseRequest, limit: int, taken: Taken) -> bytes | None:
-    """The body, decompressed; None as soon as it is larger than `limit`. Raises ValueError for a broken encoding,
-    and NoRoomError where the requests of all senders together are more than the worker may hold.
-    """
-    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
-    if encoding not in {"identity", "gzip", "x-gzip", "deflate"}:
-        raise UnsupportedEncodingError
-    if request.content_length is not None and request.content_length > limit:
-        return None
-    # 47: zlib finds out by itself whether the header is gzip's or zlib's (RFC 9110, section 8.4.1).
-    inflate = None if encoding == "identity" else zlib.decompressobj(47)
-    parts, size = [], 0
-    try:
-        async for chunk in request.content.iter_any():
-            part = chunk if inflate is None else inflate.decompress(chunk, limit - size + 1)
-            size += len(part)
-            if size > limit or (inflate is not None and inflate.unconsumed_tail):
-                return None
-            # I27: bodies are bounded for all senders together: who comes when there is no room is told to come again.
-            taken.take(len(part))
-            parts.append(part)
-    except (web.RequestPayloadError, ConnectionError, zlib.error) as error:
-        raise ValueError(str(error)) from error
-    if inflate is not None and not inflate.eof and size:
-        raise ValueError("the compressed body is cut off")
-    return b"".join(parts)
+def _path(raw: str) -> Path:
+    """The segments of a path. An escaped slash belongs to its segment (RFC 3986, section 2.2): it leads nowhere else."""
+    return tuple(unquote(segment) for segment in raw.split("/"))
 
 
 def _response(answer: Answer, *, close: bool = False) -> web.Response:

@@ -7,8 +7,8 @@ import io
 import uuid
 from pathlib import Path
 
-from trunkline.bus.source.listen import Ports
 from trunkline.core.errors import UnavailableError
+from trunkline.core.serving.listener import Ports
 
 SLOTS = 1000
 

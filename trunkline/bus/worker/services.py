@@ -1,4 +1,8 @@
-"""What a worker serves over HTTP: whether it is alive and ready, a schema registry where there is no other, and what extends that."""
+"""What a worker serves over HTTP: whether it is alive and ready, a schema registry where there is no other, and what extends that.
+
+Where the API is for others, behind TLS or off loopback, the same is served on loopback as well, for the programs of this machine: the
+worker's own registry client, and the command line.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +12,10 @@ from collections.abc import Callable
 import orjson
 from aiohttp import web
 
-from trunkline.bus.source.listen import Ports, listen
 from trunkline.bus.worker.readiness import Ready
 from trunkline.bus.worker.settings import WorkerSettings
+from trunkline.core.serving.doors import Doors
+from trunkline.core.serving.listener import Listener
 from trunkline.registry.kafka_store import KafkaStore
 from trunkline.registry.service import registry_app
 
@@ -18,39 +23,54 @@ from trunkline.registry.service import registry_app
 class Services:
     """The HTTP listener of a worker."""
 
-    def __init__(self, settings: WorkerSettings, ports: Ports, worker: str, ready: Ready) -> None:
+    def __init__(self, settings: WorkerSettings, listener: Listener, worker: str, ready: Ready) -> None:
         self._settings = settings
-        self._ports = ports
+        self._listener = listener
         self._worker = worker
         self._ready = ready
         self._store: KafkaStore | None = None
-        self._runner: web.AppRunner | None = None
-        self.url = ""
+        self._local: Listener | None = None
         self.registry_url = settings.registry_url or ""
+        """The schema registry as this machine reaches it."""
+
+    @property
+    def url(self) -> str:
+        """Where it serves; empty before `start`."""
+        return self._listener.url
+
+    @property
+    def local_url(self) -> str:
+        """Where it serves programs of this machine."""
+        return self._local.url if self._local is not None else self._listener.url
 
     async def start(self, extend: Callable[[web.Application], None]) -> None:
         """Serves. Raises `UnavailableError` (`address.taken`) when the port is taken."""
+        settings = self._settings
+        if not settings.registry_url:
+            self._store = KafkaStore(settings.kafka.for_others(), settings.names.schemas)
+            await self._store.start()
+        await self._listener.start(web.AppRunner(self._app(extend), shutdown_timeout=5))
+        if not settings.doors.is_local(settings.api):
+            self._local = Doors().api(("127.0.0.1", 0), None)
+            await self._local.start(web.AppRunner(self._app(extend), shutdown_timeout=5))
+        if self._store is not None:
+            self.registry_url = f"{self.local_url}/registry"
+
+    def _app(self, extend: Callable[[web.Application], None]) -> web.Application:
         app = web.Application()
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/status", self._status)
-        if not self.registry_url:
-            self._store = KafkaStore(self._settings.kafka.for_others(), self._settings.names.schemas)
-            await self._store.start()
+        if self._store is not None:
             app.add_subapp("/registry", registry_app(self._store))
         extend(app)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=5)
-        await self._runner.setup()
-        self.url = await listen(
-            self._runner, self._settings.api, self._ports, "api", "choose another with --api or TRUNKLINE_API"
-        )
-        if self._store is not None:
-            self.registry_url = f"{self.url}/registry"
+        return app
 
     async def close(self) -> None:
         """Serves no more."""
-        if self._runner is not None:
-            await self._runner.cleanup()
+        await self._listener.stop()
+        if self._local is not None:
+            await self._local.stop()
         if self._store is not None:
             await self._store.close()
 

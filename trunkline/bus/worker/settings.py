@@ -12,6 +12,7 @@ from trunkline.bus.memory import DEFAULT_MEMORY
 from trunkline.bus.names import Names
 from trunkline.core.errors import UnavailableError
 from trunkline.core.secret import guarded
+from trunkline.core.serving.doors import Doors
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,8 @@ class WorkerSettings:
     """What is a secret among them becomes a `Secret`."""
     api: tuple[str, int] = ("127.0.0.1", 0)
     ingress: tuple[str, int] = ("127.0.0.1", 0)
+    doors: Doors = field(default_factory=Doors)
+    """TLS, and the names under which API and ingress are known."""
     memory: int = DEFAULT_MEMORY
     explain: Callable[[], UnavailableError | None] = lambda: None
     """Why nobody answers at the cluster's address, where somebody knows better than Kafka's clients."""

@@ -71,7 +71,8 @@ class Worker:
         kafka, names = settings.kafka, settings.names
         self._identity = WorkerIdentity(settings.home)
         self.id = self._identity.id
-        self.ingress = Ingress(settings.ingress, self._identity.ports)
+        doors, ports = settings.doors, self._identity.ports
+        self.ingress = Ingress(doors.ingress(settings.ingress, ports))
         self._admin = kafka.admin()  # kept, so that whoever asks for one is given this one
         self._board = Board(kafka, names)
         self._budgets = Budgets(kafka, names, self.id)
@@ -93,7 +94,7 @@ class Worker:
         )
         self._reloading = Reloading(kafka, names, self._runner)
         self._ready = Ready(self._health, lambda: self._runner.hosts)
-        self._services = Services(settings, self._identity.ports, self.id, self._ready)
+        self._services = Services(settings, doors.api(settings.api, ports), self.id, self._ready)
         self._heartbeats = Heartbeats(
             self._board, self.id, url=lambda: self.url, pipelines=lambda: len(self._runner.hosts)
         )
@@ -131,6 +132,11 @@ class Worker:
     def url(self) -> str:
         """Where it serves; empty before `start`."""
         return self._services.url
+
+    @property
+    def local_url(self) -> str:
+        """Where programs of this machine reach what it serves."""
+        return self._services.local_url
 
     @property
     def registry_url(self) -> str:

@@ -23,6 +23,7 @@ from trunkline.control.api.worker import extend
 from trunkline.control.finish import Finish, reported_by_worker
 from trunkline.core.log import get_logger
 from trunkline.core.manifests import Project, load_files
+from trunkline.core.serving.doors import Doors
 
 log = get_logger(__name__)
 LOOK_SECONDS = 0.5
@@ -41,6 +42,7 @@ async def one_worker(session: Session, options: ServeOptions, kafka: KafkaSettin
         registry_options=session.registry_options(),
         api=options.api,
         ingress=options.ingress,
+        doors=Doors.from_environment(os.environ),
         memory=options.memory,
         explain=partial(trouble_of, home, kafka.bootstrap),
     )
@@ -67,6 +69,7 @@ async def one_worker(session: Session, options: ServeOptions, kafka: KafkaSettin
                 worker.registry_url,
                 worker.ingress.url,
                 files,
+                worker.local_url,
             )
             if slot in {None, "0"} and endpoint != written and _written(home, endpoint):
                 written = endpoint
@@ -126,7 +129,7 @@ def _stop_with_parent(stop: asyncio.Event) -> None:
 def _announce(session: Session, now: Endpoint, before: Endpoint | None, slot: str | None) -> None:
     """Says where everything can be reached; later only what is new. One of several workers says which it is."""
     out = session.out
-    addresses = {"Kafka": now.bootstrap, "API": now.api, "Registry": now.registry, "Webhooks": now.ingress}
+    addresses = _addresses(now)
     if not out.for_people:
         if out.form is Format.JSON or before is None:
             told = {name.lower(): url for name, url in addresses.items() if url}
@@ -134,13 +137,15 @@ def _announce(session: Session, now: Endpoint, before: Endpoint | None, slot: st
         return
     if slot is not None:
         del addresses["Kafka"]  # their supervisor has said it
-    known = (
-        {}
-        if before is None
-        else {"Kafka": before.bootstrap, "API": before.api, "Registry": before.registry, "Webhooks": before.ingress}
-    )
+    known = {} if before is None else _addresses(before)
     for name, url in addresses.items():
         if url and known.get(name) != url:
             out.line(f"{name:<9} {url}" if slot is None else f"Worker {slot}  {name:<9} {url}")
     if before is None:
         out.line("Ready. Ctrl-C ends it gracefully." if slot is None else f"Worker {slot}  is ready, process {now.pid}")
+
+
+def _addresses(of: Endpoint) -> dict[str, str]:
+    """What is told of a worker: its registry as others reach it."""
+    registry = of.registry.replace(of.local, of.api, 1) if of.local else of.registry
+    return {"Kafka": of.bootstrap, "API": of.api, "Registry": registry, "Webhooks": of.ingress}

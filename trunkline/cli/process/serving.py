@@ -25,6 +25,7 @@ from trunkline.core.errors import ConfigurationError, TrunklineError, did_you_me
 from trunkline.core.log import LEVELS, configure_logging, get_logger
 from trunkline.core.manifests import load_files
 from trunkline.core.manifests.check import check
+from trunkline.core.serving.doors import Doors
 from trunkline.registry.schema import Schema
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def serve(session: Session, options: ServeOptions) -> int:
             hint="a worker needs 256 MiB",
             code="option.memory",
         )
+    Doors.from_environment(os.environ)
     if options.files:
         check(load_files(options.files), schema_check=Schema)
     few_arenas()

@@ -13,6 +13,7 @@ from prometheus_client.exposition import choose_encoder
 
 from trunkline.bus.worker.worker import Worker
 from trunkline.core.log import LEVELS, get_logger, set_level
+from trunkline.core.serving.bodies import TooLargeError, UnreadableBodyError, UnsupportedEncodingError, read_body
 
 log = get_logger(__name__)
 MAX_BODY = 4096
@@ -48,12 +49,18 @@ async def _level(_request: web.Request) -> web.Response:
 async def _set_level(request: web.Request) -> web.Response:
     """`{"level": "debug"}`; 400 for anything else."""
     refusal = web.json_response({"error": f"level must be one of {', '.join(LEVELS)}"}, status=400)
-    if (request.content_length or 0) > MAX_BODY:
-        return refusal
     try:
-        level = json.loads(await request.read())["level"]
+        level = json.loads(await read_body(request, MAX_BODY))["level"]
         set_level(level)
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (
+        TooLargeError,
+        UnreadableBodyError,
+        UnsupportedEncodingError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+    ):
         return refusal
     log.warning("the log level was changed", level=level)
     return web.json_response({"level": level})

@@ -1,0 +1,44 @@
+"""The fence in front of a server of aiohttp's: no handler sees a request that does not come through."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import orjson
+from aiohttp import HttpVersion11, hdrs, web
+
+from trunkline.core.access.fence import Fence, Refused
+from trunkline.core.log import get_logger
+from trunkline.core.serving.connections import Handler
+
+log = get_logger(__name__)
+
+
+def fenced(handler: Handler, fence: Fence) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]:
+    """`handler`, for what comes through the fence. Everything else is answered here, and its connection closed."""
+
+    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+        refused = _refusal(request, fence)
+        if refused is None:
+            return await handler(request)
+        log.info("a request was refused", status=refused.status, reason=refused.reason, remote=request.remote)
+        response = json_refusal(refused.status, refused.reason)
+        response.force_close()
+        return response
+
+    return handle
+
+
+def json_refusal(status: int, reason: str, headers: dict[str, str] | None = None) -> web.Response:
+    """An error that clients of ours and of Confluent's registry understand."""
+    body = orjson.dumps({"error_code": status, "message": reason, "error": reason})
+    return web.Response(status=status, body=body, content_type="application/json", headers=headers)
+
+
+def _refusal(request: web.BaseRequest, fence: Fence) -> Refused | None:
+    hosts = request.headers.getall(hdrs.HOST, [])
+    if not hosts and request.version >= HttpVersion11:
+        return Refused(400, "the request names no host")
+    if hosts and request.host not in hosts:
+        hosts = [*hosts, request.host]  # aiohttp gives that of an absolute request target, where it is one
+    return fence.refusal(request.method, request.headers, hosts, body=request.body_exists)
