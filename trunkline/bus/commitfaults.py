@@ -15,7 +15,8 @@ from trunkline.core.errors import HaltError
 
 Kind = Literal["made_anew", "missing", "expired", "beyond"]
 SHOWN = 5
-"""So many partitions of a topic are named."""
+"""Of so many partitions each is told of by itself; of the others together."""
+LONGEST_LIST = 300
 _CODES: dict[Kind, str] = {
     "made_anew": "topic.made_anew",
     "missing": "offsets.missing",
@@ -98,8 +99,26 @@ def _reason(faults: Sequence[CommitFault]) -> str:
 
 
 def _listed(faults: Sequence[CommitFault]) -> str:
-    more = f"; and {len(faults) - SHOWN} more partitions" if len(faults) > SHOWN else ""
+    rest = faults[SHOWN:]
+    more = f"; and in {len(rest)} more partitions ({_numbers(rest)})" if rest else ""
+    if rest and rest[0].kind == "expired":
+        more += f" {sum(one.lost for one in rest)} were deleted as well, {sum(one.lost for one in faults)} in all"
     return "; ".join(one.text for one in faults[:SHOWN]) + more
+
+
+def _numbers(faults: Sequence[CommitFault]) -> str:
+    """The partitions, those in a row as one range: `orders[5-7, 9]`."""
+    told = []
+    for topic in dict.fromkeys(one.place[0] for one in faults):
+        runs: list[list[int]] = []
+        for number in sorted(one.place[1] for one in faults if one.place[0] == topic):
+            if runs and runs[-1][-1] == number - 1:
+                runs[-1].append(number)
+            else:
+                runs.append([number])
+        told.append(f"{topic}[{', '.join(f'{run[0]}-{run[-1]}' if len(run) > 1 else str(run[0]) for run in runs)}]")
+    text = ", ".join(told)
+    return text if len(text) <= LONGEST_LIST else f"{text[:LONGEST_LIST]}…"
 
 
 def _hint(pipeline: str, retry: str, faults: Sequence[CommitFault]) -> str:

@@ -14,6 +14,7 @@ from tests.chaos.history import Acknowledged, Attempt, Effect, History, Sent
 from tests.integration.bus_harness import Bus, Endpoint, bus, http_connection, http_sink, order, topic_manifest
 from trunkline.bus.accounting.commits import committed
 from trunkline.bus.accounting.reconcile import reconcile
+from trunkline.bus.commitfaults import SHOWN
 from trunkline.bus.states import Desired, State
 from trunkline.bus.worker.board import Report
 from trunkline.core.envelope import Headers
@@ -92,10 +93,17 @@ class Paused:
         """The reason names the partitions that were cut and no other, with what is lost."""
         run, reason = self.run, report.reason or ""
         run.claim(report.code == "offsets.out_of_range", f"it failed with {report.code}: {reason}")
+        each, others = sorted(cuts)[:SHOWN], sorted(cuts)[SHOWN:]
         for partition in self.ids:
-            named = f"{self.topic}[{partition}]" in reason
-            run.claim(named == (partition in cuts), f"partition {partition}, cut at {cuts.get(partition)}: {reason}")
-        for partition, (before, first) in cuts.items():
+            named = f"{self.topic}[{partition}] is" in reason
+            run.claim(named == (partition in each), f"partition {partition}, cut at {cuts.get(partition)}: {reason}")
+        if others:
+            less = sum(first - before for before, first in map(cuts.__getitem__, others))
+            told = f"{less} were deleted as well, {sum(first - before for before, first in cuts.values())} in all"
+            run.claim(
+                f"in {len(others)} more partitions" in reason and told in reason, f"not told: {told}; but: {reason}"
+            )
+        for partition, (before, first) in ((one, cuts[one]) for one in each):
             told = f"{self.topic}[{partition}] is committed up to {before} and its first record is at {first} now: {first - before} were"
             run.claim(told in reason, f"not told: {told}; but: {reason}")
 
