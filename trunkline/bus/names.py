@@ -98,6 +98,11 @@ class Names:
         return self._named("_trunkline.budgets")
 
     @property
+    def principals(self) -> str:
+        """Who may sign in and do what, and the workers whose tokens are believed; compacted by principal."""
+        return self._named("_trunkline.principals")
+
+    @property
     def schemas(self) -> str:
         """The registry's own topic, in the Confluent format."""
         return self._named("_schemas")

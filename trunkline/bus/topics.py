@@ -93,6 +93,7 @@ def internal_topics(names: Names) -> list[TopicPlan]:
     return [
         TopicPlan(names.manifests, 1, config=COMPACTED),
         TopicPlan(names.control, 1, config=COMPACTED),
+        TopicPlan(names.principals, 1, config=COMPACTED),
         TopicPlan(names.status, 1, config=COMPACTED),
         TopicPlan(names.positions, 1, config=COMPACTED),
         TopicPlan(names.redriven, 1, config=COMPACTED),

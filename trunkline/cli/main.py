@@ -30,6 +30,7 @@ from trunkline.cli.commands import (
     dlq,
     doctor,
     job,
+    key,
     manifest,
     mock,
     offsets,
@@ -90,6 +91,7 @@ for noun in (
     job,
     budget,
     audit,
+    key,
     mock,
     doctor,
 ):

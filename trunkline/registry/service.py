@@ -12,8 +12,10 @@ from typing import Any, Final, TypeVar
 
 from aiohttp import web
 
+from trunkline.core.serving.guarding import keep_rule
 from trunkline.core.serving.listener import Listener
 from trunkline.registry import errors, rules
+from trunkline.registry.access import rule_of
 from trunkline.registry.errors import RegistryError
 from trunkline.registry.parameters import flag, json_body, number, page, subject_prefix, wanted_id, which_deleted
 from trunkline.registry.state import State, Version
@@ -30,6 +32,9 @@ def registry_app(store: Store) -> web.Application:
     """The interface over a started store, to be mounted anywhere: `app.add_subapp("/registry", registry_app(store))`."""
     app = web.Application(middlewares=[_answer_errors])
     _Service(store).add_routes(app.router)
+    for route in app.router.routes():
+        assert route.resource is not None
+        keep_rule(app, route, rule_of(route.method, route.resource.canonical))
     return app
 
 

@@ -14,6 +14,7 @@ from cryptography import x509
 
 from tests.certificates import Issued, issue
 from trunkline.core.errors import ConfigurationError
+from trunkline.core.serving.doors import Doors
 from trunkline.core.serving.listener import Listener
 from trunkline.core.serving.tls import ServerTls, TlsFiles
 
@@ -166,6 +167,30 @@ async def test_a_key_with_a_password_is_no_question_to_the_terminal(tmp_path: Pa
 
 def test_a_certificate_without_its_key_is_no_option() -> None:
     with pytest.raises(ConfigurationError) as refusal:
-        TlsFiles.of("cert.pem", None, None, "TRUNKLINE_API_TLS")
+        Doors.from_environment({"TRUNKLINE_API_TLS_CERT": "cert.pem"})
     assert refusal.value.code == "option.tls"
-    assert TlsFiles.of(None, "", None, "TRUNKLINE_API_TLS") is None
+    assert "TRUNKLINE_API_TLS_KEY" in str(refusal.value.where)
+    assert Doors.from_environment({"TRUNKLINE_API_TLS_CERT": "", "TRUNKLINE_INGRESS_TLS_KEY": ""}) == Doors()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "code"),
+    [
+        ("TRUNKLINE_HOSTS", "https://bus.example.com", "option.hosts"),
+        ("TRUNKLINE_HOSTS", "a.example,*", None),
+        ("TRUNKLINE_HOSTS", "*.*.example", "option.hosts"),
+        ("TRUNKLINE_ORIGINS", "console.example.com", "option.hosts"),
+        ("TRUNKLINE_ORIGINS", "https://console.example.com, http://localhost:3000", None),
+        ("TRUNKLINE_LOCAL_ROLE", "amdin", "option.access"),
+        ("TRUNKLINE_LOCAL_ROLE", "none", None),
+        ("TRUNKLINE_METRICS", "yes", "option.access"),
+        ("TRUNKLINE_METRICS", "open", None),
+    ],
+)
+def test_doors_are_set_up_by_variables_that_are_checked(variable: str, value: str, code: str | None) -> None:
+    if code is None:
+        assert Doors.from_environment({variable: value}) != Doors()
+        return
+    with pytest.raises(ConfigurationError) as refusal:
+        Doors.from_environment({variable: value})
+    assert (refusal.value.code, refusal.value.where) == (code, variable)

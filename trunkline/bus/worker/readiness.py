@@ -33,10 +33,14 @@ class Readiness:
         """Whether requests may be sent to it."""
         return not self.reasons
 
+    def in_short(self) -> dict[str, Any]:
+        """What a load balancer needs of it, and everybody may know."""
+        return {"status": "ready" if self.ready else "waiting"}
+
     def as_dict(self) -> dict[str, Any]:
         """The answer to `GET /readyz`."""
         return {
-            "status": "ready" if self.ready else "waiting",
+            **self.in_short(),
             "reasons": self.reasons,
             "waiting": [one["pipeline"] for one in self.waiting],
             "pipelines": self.waiting,

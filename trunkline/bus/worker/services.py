@@ -14,7 +14,12 @@ from aiohttp import web
 
 from trunkline.bus.worker.readiness import Ready
 from trunkline.bus.worker.settings import WorkerSettings
+from trunkline.core.access.directory import Directory
+from trunkline.core.access.principals import NOBODY, Caller, local
+from trunkline.core.access.roles import Permission
+from trunkline.core.access.rules import PUBLIC, Rule
 from trunkline.core.serving.doors import Doors
+from trunkline.core.serving.guarding import CALLER, Access, add_route, guarded
 from trunkline.core.serving.listener import Listener
 from trunkline.registry.kafka_store import KafkaStore
 from trunkline.registry.service import registry_app
@@ -23,8 +28,18 @@ from trunkline.registry.service import registry_app
 class Services:
     """The HTTP listener of a worker."""
 
-    def __init__(self, settings: WorkerSettings, listener: Listener, worker: str, ready: Ready) -> None:
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        listener: Listener,
+        worker: str,
+        ready: Ready,
+        directory: Directory,
+        owner_of: Callable[[str], str | None],
+    ) -> None:
         self._settings = settings
+        self._directory = directory
+        self._owner_of = owner_of
         self._listener = listener
         self._worker = worker
         self._ready = ready
@@ -49,18 +64,25 @@ class Services:
         if not settings.registry_url:
             self._store = KafkaStore(settings.kafka.for_others(), settings.names.schemas)
             await self._store.start()
-        await self._listener.start(web.AppRunner(self._app(extend), shutdown_timeout=5))
-        if not settings.doors.is_local(settings.api):
+        doors, on_this_machine = settings.doors, local(settings.doors.local_role)
+        if doors.is_local(settings.api):
+            await self._listener.start(self._runner(extend, on_this_machine))
+        else:
+            await self._listener.start(self._runner(extend, NOBODY))
             self._local = Doors().api(("127.0.0.1", 0), None)
-            await self._local.start(web.AppRunner(self._app(extend), shutdown_timeout=5))
+            await self._local.start(self._runner(extend, on_this_machine))
         if self._store is not None:
             self.registry_url = f"{self.local_url}/registry"
 
+    def _runner(self, extend: Callable[[web.Application], None], anonymous: Caller) -> web.AppRunner:
+        app = guarded(self._app(extend), Access(self._directory, anonymous), self._owner_of)
+        return web.AppRunner(app, shutdown_timeout=5)
+
     def _app(self, extend: Callable[[web.Application], None]) -> web.Application:
         app = web.Application()
-        app.router.add_get("/healthz", self._healthz)
-        app.router.add_get("/readyz", self._readyz)
-        app.router.add_get("/status", self._status)
+        add_route(app, "GET", "/healthz", self._healthz, PUBLIC)
+        add_route(app, "GET", "/readyz", self._readyz, PUBLIC)
+        add_route(app, "GET", "/status", self._status, Rule(Permission.STATUS_READ))
         if self._store is not None:
             app.add_subapp("/registry", registry_app(self._store))
         extend(app)
@@ -77,10 +99,11 @@ class Services:
     async def _healthz(self, _request: web.Request) -> web.Response:
         return web.json_response({"status": "alive", "worker": self._worker})
 
-    async def _readyz(self, _request: web.Request) -> web.Response:
-        """Whether the worker takes requests; pipelines that don't do their work are listed, and do not count."""
+    async def _readyz(self, request: web.Request) -> web.Response:
+        """Whether the worker takes requests. Who may see the status is told why not, and which pipelines don't do their work."""
         found = await self._ready.look()
-        return web.json_response({"worker": self._worker, **found.as_dict()}, status=200 if found.ready else 503)
+        said = found.as_dict() if request[CALLER].principal.may(Permission.STATUS_READ) else found.in_short()
+        return web.json_response({"worker": self._worker, **said}, status=200 if found.ready else 503)
 
     async def _status(self, _request: web.Request) -> web.Response:
         """Every report as data, with its cause: the worker is asked itself where the broker can't be."""

@@ -37,7 +37,9 @@ from trunkline.bus.worker.host import PipelineHost
 from trunkline.bus.worker.identity import WorkerIdentity
 from trunkline.bus.worker.inventory import take_inventory
 from trunkline.bus.worker.lagmetrics import LagMetrics
+from trunkline.bus.worker.measuring import Measuring
 from trunkline.bus.worker.neighbours import Neighbours
+from trunkline.bus.worker.principals import USED_SECONDS, Principals
 from trunkline.bus.worker.projectrunner import ProjectRunner, Shared
 from trunkline.bus.worker.readiness import Ready
 from trunkline.bus.worker.registrymeasuring import registry_measuring
@@ -66,7 +68,7 @@ class Worker:
         self, settings: WorkerSettings, *, extend_api: Callable[[web.Application, Worker], None] | None = None
     ) -> None:
         self._health = KafkaHealth(settings.kafka, explain=settings.explain)
-        self._settings = settings = replace(settings, kafka=self._health.settings)
+        self.settings = self._settings = settings = replace(settings, kafka=self._health.settings)
         self._extend_api = extend_api
         kafka, names = settings.kafka, settings.names
         self._identity = WorkerIdentity(settings.home)
@@ -94,13 +96,21 @@ class Worker:
         )
         self._reloading = Reloading(kafka, names, self._runner)
         self._ready = Ready(self._health, lambda: self._runner.hosts)
-        self._services = Services(settings, doors.api(settings.api, ports), self.id, self._ready)
+        self.principals = Principals(kafka, names, self.id)
+        listener, directory = doors.api(settings.api, ports), self.principals.directory
+        self._services = Services(settings, listener, self.id, self._ready, directory, self._owner_of)
         self._heartbeats = Heartbeats(
             self._board, self.id, url=lambda: self.url, pipelines=lambda: len(self._runner.hosts)
         )
         self._measured = [
             registry_measuring(lambda: self._registry, lambda: self.hosts),
             *measurements(kafka, names, self._runner),
+            Measuring(
+                self.principals.tell_used,
+                every=USED_SECONDS,
+                first=USED_SECONDS,
+                complaint="the use of keys can't be told",
+            ),
         ]
         self.lag = LagMetrics(kafka, names, self._runner.hosts.values, self._neighbours)
         self._computed = (self.lag.samples, SourceMetrics(self._runner.hosts.values).samples)
@@ -157,11 +167,13 @@ class Worker:
         self._health.on_change(lambda: self._post(loop, self._runner.kafka_changed))
         self._health.start()
         await loop.run_in_executor(None, ensure_topics, kafka, internal_topics(names))
-        await self._services.start(lambda app: extend(app, self) if extend is not None else None)
-        self._registry = RegistryClient(self.registry_url, self._settings.registry_options)
         self._follower = Follower(kafka, self._heard(applied=project is None), loop)
         # Before anything of them is read: what is changed while the pipelines start is followed too.
         await loop.run_in_executor(None, self._follower.mark)
+        for key, value in await loop.run_in_executor(None, self.principals.read):
+            self.principals.heard(key, value)
+        await self._services.start(lambda app: extend(app, self) if extend is not None else None)
+        self._registry = RegistryClient(self.registry_url, self._settings.registry_options)
         remembered = await loop.run_in_executor(None, Remembered.read, kafka, names, self._board)
         self._neighbours.begin(remembered.reports)
         self._runner.prepare(self._registry, remembered)
@@ -188,6 +200,9 @@ class Worker:
         for samples in self._computed:
             computed.add(samples)
         self._ready.started = True
+
+    def _owner_of(self, name: str) -> str | None:
+        return self.project.owner_of(name)
 
     def _subjects_of(self, topic: str) -> Subjects:
         return self.project.subjects_of(topic)
@@ -230,6 +245,7 @@ class Worker:
         names = self._settings.names
         heard: dict[str, Heard] = {
             names.control: self._wished,
+            names.principals: self.principals.heard,
             names.budgets: lambda key, _value, _offset: self._budgets.noticed(key),
             names.decisions: self._decided,
             names.status: self._neighbours.heard,

@@ -6,21 +6,29 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable
+from urllib.parse import parse_qsl
 
 from aiohttp import web
 from prometheus_client import REGISTRY
 from prometheus_client.exposition import choose_encoder
 
+from trunkline.bus.worker.principals import Principals
 from trunkline.bus.worker.worker import Worker
+from trunkline.core.access.directory import DeniedError
+from trunkline.core.access.roles import Permission
+from trunkline.core.access.rules import PUBLIC, Rule
+from trunkline.core.access.tokens import LASTS
 from trunkline.core.log import LEVELS, get_logger, set_level
 from trunkline.core.serving.bodies import TooLargeError, UnreadableBodyError, UnsupportedEncodingError, read_body
+from trunkline.core.serving.doors import TOKEN_PATH
+from trunkline.core.serving.guarding import add_route
 
 log = get_logger(__name__)
 MAX_BODY = 4096
 
 
 def extend(app: web.Application, worker: Worker, *, measure: Callable[[], None] | None = None) -> None:
-    """Adds `GET /metrics` (Prometheus text or OpenMetrics) and `PUT /logging` to a worker's service.
+    """Adds `GET /metrics` (Prometheus text or OpenMetrics), `PUT /logging` and `POST /v1/token` to a worker's service.
 
     `measure` sets, before metrics are given, those that nobody else in this process knows. It may block.
     """
@@ -31,15 +39,50 @@ def extend(app: web.Application, worker: Worker, *, measure: Callable[[], None] 
         await worker.measure()
         return await _metrics(request)
 
-    app.router.add_get("/metrics", metrics)
-    app.router.add_get("/logging", _level)
-    app.router.add_put("/logging", _set_level)
+    async def token(request: web.Request) -> web.Response:
+        return await _token(request, worker.principals)
+
+    open_metrics = worker.settings.doors.open_metrics
+    add_route(app, "GET", "/metrics", metrics, PUBLIC if open_metrics else Rule(Permission.STATUS_READ))
+    add_route(app, "GET", "/logging", _level, Rule(Permission.STATUS_READ))
+    add_route(app, "PUT", "/logging", _set_level, Rule(Permission.LOG_LEVEL))
+    add_route(app, "POST", TOKEN_PATH, token, PUBLIC)  # it judges its callers by itself: who asks has no token yet
 
 
 async def _metrics(request: web.Request) -> web.Response:
     encode, content_type = choose_encoder(request.headers.get("Accept", ""))
     # In a thread: the series of a thousand pipelines take a while to write down.
     return web.Response(body=await asyncio.to_thread(encode, REGISTRY), headers={"Content-Type": content_type})
+
+
+async def _token(request: web.Request, principals: Principals) -> web.Response:
+    """A token for a key: OAuth 2.0 client credentials (RFC 6749, section 4.4), the client's id being the principal's name."""
+    try:
+        asked = dict(parse_qsl((await read_body(request, MAX_BODY)).decode("ascii"), max_num_fields=10))
+    except (TooLargeError, UnreadableBodyError, UnsupportedEncodingError, ValueError):
+        return _no_token(400, "invalid_request")
+    if asked.get("grant_type") != "client_credentials":
+        return _no_token(400, "unsupported_grant_type")
+    directory, address = principals.directory, request.remote or ""
+    try:
+        if "client_secret" in asked:
+            caller = directory.by_key(asked["client_secret"], address, asked.get("client_id"))
+        else:
+            found = directory.sign_in(request.headers, address)
+            if found is None:
+                raise DeniedError(401, "no client signed in")
+            caller = found
+    except DeniedError as denied:
+        log.info("a token was refused", reason=denied.reason, remote=address)
+        return _no_token(401, "invalid_client")
+    token = await asyncio.to_thread(principals.token, caller)
+    answer = {"access_token": token, "token_type": "Bearer", "expires_in": int(LASTS)}
+    return web.json_response(answer, headers={"Cache-Control": "no-store"})
+
+
+def _no_token(status: int, error: str) -> web.Response:
+    headers = {"Cache-Control": "no-store"} | ({"WWW-Authenticate": 'Basic realm="trunkline"'} if status == 401 else {})
+    return web.json_response({"error": error}, status=status, headers=headers)
 
 
 async def _level(_request: web.Request) -> web.Response:

@@ -35,18 +35,23 @@ class Refused:
 class Fence:
     """What is let through.
 
-    `names` are the host names under which the service is known, with `*.` before a domain for all names in it. `loopback` says that it
-    listens on a loopback address: then no other name leads to it. Elsewhere any name may, unless some are named. `origins` are those of
-    pages that may send requests, such as `https://console.example.com`. `any_content` lets bodies of every type through: for webhooks.
+    * `names`: the host names under which the service is known, with `*.` before a domain for all names in it.
+    * `loopback`: it listens on a loopback address. Then no other name leads to it; elsewhere any name may, unless some are named.
+    * `origins`: those of pages that may send requests, such as `https://console.example.com`.
+    * `any_content`: bodies of every type come through, as webhooks have them.
+    * `forms`: paths where forms do, since a standard asks for them, and what they bring is a secret that no page has.
     """
 
     loopback: bool = True
     names: Collection[str] = ()
     origins: Collection[str] = ()
     any_content: bool = False
+    forms: Collection[str] = ()
     setting: str = field(default="TRUNKLINE_HOSTS", repr=False)
 
-    def refusal(self, method: str, headers: Mapping[str, str], hosts: Collection[str], *, body: bool) -> Refused | None:
+    def refusal(
+        self, method: str, headers: Mapping[str, str], hosts: Collection[str], *, body: bool, path: str = ""
+    ) -> Refused | None:
         """Why a request does not come through, or None.
 
         `headers` are looked up by their lower-case names. `hosts` are all the authorities that the request names: each `Host`, and that of
@@ -65,7 +70,7 @@ class Fence:
             return Refused(403, "requests of other pages are not answered")
         if origin is None and site not in ("none", "same-origin"):
             return Refused(403, "requests of other pages are not answered")
-        if body and method not in _SAFE_METHODS and not self.any_content:
+        if body and method not in _SAFE_METHODS and not self.any_content and path not in self.forms:
             kind = headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind in _SIMPLE_TYPES:
                 return Refused(415, "the body needs a Content-Type that says what it is, such as application/json")

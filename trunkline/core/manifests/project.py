@@ -47,6 +47,11 @@ class Project:
         """Where the manifest stands."""
         return self.origins[manifest.kind, manifest.metadata.name]
 
+    def owner_of(self, name: str) -> str | None:
+        """Who owns the topic or pipeline `name`, where a manifest says so."""
+        found = self.pipeline(name) or self.topic_of(name)
+        return found.metadata.owner if found is not None else None
+
     def topic_of(self, name: str) -> Topic | None:
         """The manifest that declares the topic `name`: its own, or that of its family."""
         found = self.topics.get(name)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from trunkline.core.access.fence import Fence
-from trunkline.core.errors import ConfigurationError
+from trunkline.core.access.roles import Role
+from trunkline.core.errors import ConfigurationError, did_you_mean
 from trunkline.core.serving.connections import MOST, Limits
 from trunkline.core.serving.listener import Listener, Ports
 from trunkline.core.serving.tls import ServerTls, TlsFiles
@@ -16,6 +17,8 @@ from trunkline.core.serving.tls import ServerTls, TlsFiles
 API_SHARE, INGRESS_SHARE = 0.125, 0.25
 """Of the files that a process may open. The rest is for Kafka's clients, sinks and state."""
 API_MOST = 256
+TOKEN_PATH = "/v1/token"  # noqa: S105
+NO_ROLE = "none"
 _HOST = re.compile(r"\*|(?:\*\.)?[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9_.\[\]:-]+/?")
 
@@ -25,25 +28,37 @@ class Doors:
     """How both are served.
 
     `hosts` are the names under which they are known, beside those of loopback; `origins` are those of web pages that may send requests.
+    `local_role` is what a program of this machine may do without a key, where the API is on loopback; `open_metrics` gives the metrics to
+    whoever asks.
     """
 
     api_tls: TlsFiles | None = None
     ingress_tls: TlsFiles | None = None
     hosts: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
+    local_role: Role | None = Role.ADMIN
+    open_metrics: bool = False
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Doors:
-        """From `TRUNKLINE_API_TLS_CERT`, `_KEY` and `_CLIENT_CA`, the same of `INGRESS`, `TRUNKLINE_HOSTS` and `TRUNKLINE_ORIGINS`.
+        """From `TRUNKLINE_API_TLS_CERT`, `_KEY` and `_CLIENT_CA`, the same of `INGRESS`, `TRUNKLINE_HOSTS`, `TRUNKLINE_ORIGINS`,
+        `TRUNKLINE_LOCAL_ROLE` and `TRUNKLINE_METRICS`.
 
-        Raises `ConfigurationError` (`option.tls`) for a certificate without its key, and (`option.hosts`) for what can be no host name
-        or origin.
+        Raises `ConfigurationError`: `option.tls` for a certificate without its key, `option.hosts` for what can be no host name or
+        origin, and `option.access` for a role or word that is none.
         """
         return cls(
-            _files(environment, "TRUNKLINE_API_TLS"),
-            _files(environment, "TRUNKLINE_INGRESS_TLS"),
+            TlsFiles.of(environment, "TRUNKLINE_API_TLS_CERT", "TRUNKLINE_API_TLS_KEY", "TRUNKLINE_API_TLS_CLIENT_CA"),
+            TlsFiles.of(
+                environment,
+                "TRUNKLINE_INGRESS_TLS_CERT",
+                "TRUNKLINE_INGRESS_TLS_KEY",
+                "TRUNKLINE_INGRESS_TLS_CLIENT_CA",
+            ),
             _listed(environment, "TRUNKLINE_HOSTS", _HOST, "host names, such as bus.example.com or *.example.com"),
             _listed(environment, "TRUNKLINE_ORIGINS", _ORIGIN, "origins, such as https://console.example.com"),
+            _role(environment.get("TRUNKLINE_LOCAL_ROLE") or Role.ADMIN),
+            _is_open(environment.get("TRUNKLINE_METRICS") or "guarded"),
         )
 
     def is_local(self, address: tuple[str, int]) -> bool:
@@ -56,7 +71,7 @@ class Doors:
             "api",
             address,
             "choose another with --api or TRUNKLINE_API",
-            fence=Fence(is_loopback(address[0]), self.hosts, self.origins),
+            fence=Fence(is_loopback(address[0]), self.hosts, self.origins, forms=(TOKEN_PATH,)),
             limits=Limits.within_files(API_SHARE, API_MOST),
             ports=ports,
             tls=_tls(self.api_tls),
@@ -83,11 +98,6 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-def _files(environment: Mapping[str, str], prefix: str) -> TlsFiles | None:
-    cert, key, clients = (environment.get(f"{prefix}_{what}") or None for what in ("CERT", "KEY", "CLIENT_CA"))
-    return TlsFiles.of(cert, key, clients, prefix)
-
-
 def _listed(environment: Mapping[str, str], name: str, form: re.Pattern[str], what: str) -> tuple[str, ...]:
     found = tuple(one.strip() for one in environment.get(name, "").split(",") if one.strip())
     for one in found:
@@ -96,6 +106,30 @@ def _listed(environment: Mapping[str, str], name: str, form: re.Pattern[str], wh
                 f"{one!r} is not one", where=name, hint=f"list {what}, with commas between", code="option.hosts"
             )
     return found
+
+
+def _role(text: str) -> Role | None:
+    if text == NO_ROLE:
+        return None
+    if text not in set(Role):
+        raise ConfigurationError(
+            f"there is no role {text!r}",
+            where="TRUNKLINE_LOCAL_ROLE",
+            hint=did_you_mean(text, [*Role, NO_ROLE]),
+            code="option.access",
+        )
+    return Role(text)
+
+
+def _is_open(text: str) -> bool:
+    if text not in ("open", "guarded"):
+        raise ConfigurationError(
+            f"{text!r} is neither open nor guarded",
+            where="TRUNKLINE_METRICS",
+            hint="say one of them",
+            code="option.access",
+        )
+    return text == "open"
 
 
 def _tls(files: TlsFiles | None) -> ServerTls | None:

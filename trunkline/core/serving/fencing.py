@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import orjson
 from aiohttp import HttpVersion11, hdrs, web
@@ -29,7 +29,7 @@ def fenced(handler: Handler, fence: Fence) -> Callable[[web.BaseRequest], Awaita
     return handle
 
 
-def json_refusal(status: int, reason: str, headers: dict[str, str] | None = None) -> web.Response:
+def json_refusal(status: int, reason: str, headers: Mapping[str, str] | None = None) -> web.Response:
     """An error that clients of ours and of Confluent's registry understand."""
     body = orjson.dumps({"error_code": status, "message": reason, "error": reason})
     return web.Response(status=status, body=body, content_type="application/json", headers=headers)
@@ -41,4 +41,4 @@ def _refusal(request: web.BaseRequest, fence: Fence) -> Refused | None:
         return Refused(400, "the request names no host")
     if hosts and request.host not in hosts:
         hosts = [*hosts, request.host]  # aiohttp gives that of an absolute request target, where it is one
-    return fence.refusal(request.method, request.headers, hosts, body=request.body_exists)
+    return fence.refusal(request.method, request.headers, hosts, body=request.body_exists, path=request.path)

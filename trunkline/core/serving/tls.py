@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,17 +29,19 @@ class TlsFiles:
     clients: Path | None = None
 
     @classmethod
-    def of(cls, certificate: str | None, key: str | None, clients: str | None, option: str) -> TlsFiles | None:
-        """From variables `<option>_CERT`, `_KEY` and `_CLIENT_CA`; None where none is set.
+    def of(cls, environment: Mapping[str, str], cert: str, key: str, client_ca: str) -> TlsFiles | None:
+        """From variables of these names; None where none of them is set.
 
         Raises `ConfigurationError` (`option.tls`) where certificate or key is missing.
         """
-        if certificate and key:
-            return cls(Path(certificate), Path(key), Path(clients) if clients else None)
-        if certificate or key or clients:
+        found = [Path(value) if (value := environment.get(name)) else None for name in (cert, key, client_ca)]
+        certificate, private, clients = found
+        if certificate is not None and private is not None:
+            return cls(certificate, private, clients)
+        if any(found):
             raise ConfigurationError(
                 "TLS takes a certificate and its key, and one of them is missing",
-                where=f"{option}_CERT, {option}_KEY",
+                where=f"{cert}, {key}",
                 hint="name both as PEM files, or neither",
                 code="option.tls",
             )
