@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -130,6 +131,21 @@ async def test_two_registries_on_one_topic_never_give_one_id_to_two_schemas(kafk
         assert first[1] == 15
     finally:
         await asyncio.gather(*(store.close() for store in stores))
+
+
+async def test_of_two_registries_that_write_at_once_none_says_so_in_the_log(
+    kafka: Any, namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    stores = [KafkaStore({"bootstrap.servers": kafka.bootstrap}, topic_name(namespace)) for _ in range(2)]
+    await asyncio.gather(*(store.start() for store in stores))
+    try:
+        for round_ in range(3):
+            for store in stores:
+                await store.write(register(f"s{round_}", json.dumps({"type": "record", "name": "R", "fields": []})))
+                await store.write(register(f"s{round_}-{id(store)}", '"int"'))
+    finally:
+        await asyncio.gather(*(store.close() for store in stores))
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 async def test_a_registry_waits_for_a_topic_that_another_one_is_creating(

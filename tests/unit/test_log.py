@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
@@ -73,3 +75,18 @@ def test_a_line_that_can_not_be_made_is_told_without_what_was_in_it(
     said = capsys.readouterr().err
     assert "could not be written: TypeError" in said
     assert "canary" not in said
+
+
+CLIENTS = {"Producer", "Consumer", "AdminClient"}
+
+
+def test_no_client_of_kafka_writes_its_own_log_as_it_likes() -> None:
+    found = []
+    for path in sorted(Path("trunkline").rglob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.func.id not in CLIENTS:
+                continue
+            loggers = [ast.unparse(word.value) for word in call.keywords if word.arg == "logger"]
+            found.append((str(path), call.lineno, loggers[0] if loggers else "none"))
+    assert found
+    assert [each for each in found if not each[2].startswith("KafkaClientLog(")] == []

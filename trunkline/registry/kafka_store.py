@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from confluent_kafka import KafkaError, KafkaException, Producer
 
 from trunkline.core.errors import UnavailableError
+from trunkline.core.log import KafkaClientLog
 from trunkline.core.secret import revealed
 from trunkline.registry import errors
 from trunkline.registry.errors import RegistryError
@@ -275,10 +276,9 @@ class KafkaStore:
                     "linger.ms": 0,
                     # Its default of 100 ms is waited out in every transaction.
                     "retry.backoff.ms": 5,
-                    # Being fenced is an everyday event here, and librdkafka calls it critical. What fails is raised.
-                    "log_level": 0,
+                    "log_level": 0,  # what fails is raised
                 },
-                logger=log,
+                logger=KafkaClientLog(log),
             )
             # The coordinator is looked up at once where a broker is known already, and after half a second otherwise.
             producer.list_topics(self._topic, timeout=max(0.1, deadline - time.monotonic()))

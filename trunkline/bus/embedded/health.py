@@ -18,6 +18,7 @@ from confluent_kafka.admin import (
 )
 
 from trunkline.bus.embedded.options import ScramOptions
+from trunkline.core.log import KafkaClientLog
 
 _log = logging.getLogger(__name__)
 _log.setLevel(logging.ERROR)  # the client's own lines about refused connections while the broker starts
@@ -69,7 +70,7 @@ def admin_client(config: Mapping[str, str]) -> AdminClient:
         "reconnect.backoff.max.ms": 200,
         "log.connection.close": False,
     }
-    return AdminClient(quiet, logger=_log)
+    return AdminClient(quiet, logger=KafkaClientLog(_log))
 
 
 def wait_answering(config: Mapping[str, str], *, still_running: Callable[[], bool], deadline: float) -> str | None:
