@@ -18,6 +18,7 @@ Each carries a stable dotted `code`, and where it is known `where` (file, line, 
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -163,9 +164,23 @@ def code_from(told: str, otherwise: str) -> str:
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str | None:
-    """The candidate that was most likely meant by `name`, or None when nothing is near."""
-    matches = difflib.get_close_matches(name, list(candidates), n=1, cutoff=0.6)
+    """The candidate that was most likely meant by `name`, or None when nothing is near. Nobody means a name that is very long."""
+    size = len(name)
+    if size > _LONGEST_MEANT:
+        return None
+    # Lengths that differ by more can't be alike enough. Comparing two texts takes the product of their lengths.
+    alike = (
+        each
+        for each in candidates
+        if size * _NEAR <= len(each) * (2 - _NEAR) and len(each) * _NEAR <= size * (2 - _NEAR)
+    )
+    matches = difflib.get_close_matches(name, list(itertools.islice(alike, _MOST_COMPARED)), n=1, cutoff=_NEAR)
     return matches[0] if matches else None
+
+
+_NEAR = 0.6
+_LONGEST_MEANT = 200
+_MOST_COMPARED = 2000
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:

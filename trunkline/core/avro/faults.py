@@ -5,6 +5,7 @@ Schemas stand in manifests, and YAML reads some words as something else: a field
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ _LISTS = ("symbols", "aliases")
 _NAMED = frozenset({"record", "error", "enum", "fixed"})
 _NEEDED = {"record": "fields", "error": "fields", "enum": "symbols", "fixed": "size", "array": "items", "map": "values"}
 _DEEPEST = 100
+_MOST_TOLD = 100
+_MOST_HINTS = 10
 
 Path = tuple[str | int, ...]
 
@@ -40,11 +43,11 @@ class SchemaFault:
 
 
 def faults_of_schema(schema: Any) -> Iterator[SchemaFault]:
-    """Every part of a schema (in JSON form) that has not its form, and names of types that are not defined before.
+    """The parts of a schema (in JSON form) that have not their form, and names of types that are not defined before: the first hundred.
 
     Whether names are well-formed and defaults fit is not looked at.
     """
-    yield from _Walk().type(schema, (), "", 0)
+    yield from itertools.islice(_Walk().type(schema, (), "", 0), _MOST_TOLD)
 
 
 class _Walk:
@@ -52,6 +55,7 @@ class _Walk:
 
     def __init__(self) -> None:
         self._defined: set[str] = set()
+        self._unknown = 0
 
     def type(self, schema: Any, path: Path, namespace: str, depth: int) -> Iterator[SchemaFault]:
         """The faults of what should be a type."""
@@ -69,7 +73,10 @@ class _Walk:
 
     def _named(self, name: str, path: Path, namespace: str) -> Iterator[SchemaFault]:
         if name not in PRIMITIVES and not {name, f"{namespace}.{name}"} & self._defined:
-            yield SchemaFault(path, unknown=name, hint=type_hint(name, sorted(self._defined)))
+            self._unknown += 1
+            # What was meant is looked for among all names, which takes its time.
+            hint = type_hint(name, sorted(self._defined)) if self._unknown <= _MOST_HINTS else None
+            yield SchemaFault(path, unknown=name, hint=hint)
 
     def _mapping(self, schema: Mapping[str, Any], path: Path, namespace: str, depth: int) -> Iterator[SchemaFault]:
         if "type" not in schema:

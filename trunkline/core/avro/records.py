@@ -168,7 +168,10 @@ class RecordSchema:
         self.named[full] = definition
         if "fields" in kind:
             definition["fields"] = [
-                {**copy.deepcopy(dict(field)), "type": self._take_apart(field["type"], space)}
+                {
+                    name: self._take_apart(value, space) if name == "type" else copy.deepcopy(value)
+                    for name, value in field.items()
+                }
                 for field in kind["fields"]
             ]
         return full
