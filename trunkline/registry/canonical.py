@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
-from trunkline.registry.model import PRIMITIVES, AvroType, parse_type
-from trunkline.registry.model_graph import walk
+from trunkline.registry.model import PRIMITIVES, RESERVED, AvroType, Parsed, parse_schema
 from trunkline.registry.model_json import to_json
 
 _ORDER = (
@@ -28,29 +27,61 @@ _ORDER = (
 
 
 def tidy(source: Any) -> Any:
-    """The same schema in its shortest JSON: `{"type": "int"}` is `"int"`. Names and references stay as they were written."""
+    """The same schema in its shortest JSON: `{"type": "int"}` is `"int"`. Names and references stay as they were written.
+
+    What Avro's own parser takes no notice of goes: the name of a primitive type, the fields of an array, attributes beside a type that is
+    defined elsewhere, the order `ascending`, which is the default.
+    """
     if isinstance(source, list):
         return [tidy(part) for part in source]
     if not isinstance(source, dict):
         return source
-    if set(source) == {"type"}:
-        return tidy(source["type"])
-    made = {key: value for key, value in source.items() if not (key == "aliases" and value == [])}
-    for key in ("type", "items", "values"):
+    kind = source.get("type")
+    if isinstance(kind, dict | list) or (isinstance(kind, str) and kind not in _OWN):
+        return tidy(kind)
+    own = _OWN[kind] if isinstance(kind, str) else RESERVED
+    made = {key: value for key, value in source.items() if key in own or key not in RESERVED}
+    if set(made) == {"type"}:
+        return kind
+    for key in ("items", "values"):
         if key in made:
             made[key] = tidy(made[key])
     if isinstance(made.get("fields"), list):
         made["fields"] = [_tidy_field(each) for each in made["fields"]]
-    return made
+    return _without_nothing(made)
 
 
 def _tidy_field(field: Any) -> Any:
     if not isinstance(field, dict):
         return field
-    made = {key: value for key, value in field.items() if not (key == "aliases" and value == [])}
+    made = _without_nothing(field)
     if "type" in made:
         made["type"] = tidy(made["type"])
+    if made.get("order") == "ascending":
+        del made["order"]
     return made
+
+
+def _without_nothing(source: dict[str, Any]) -> dict[str, Any]:
+    """Without an empty list of aliases, and a documentation that is no text."""
+    return {
+        key: value
+        for key, value in source.items()
+        if not (key == "aliases" and value == []) and not (key == "doc" and not isinstance(value, str))
+    }
+
+
+_NAMING: Final = frozenset({"type", "name", "namespace", "doc", "aliases"})
+_OWN: Final = {
+    **{kind: frozenset({"type"}) for kind in PRIMITIVES},
+    "array": frozenset({"type", "items"}),
+    "map": frozenset({"type", "values"}),
+    "record": _NAMING | {"fields"},
+    "error": _NAMING | {"fields"},
+    "enum": _NAMING | {"symbols"},
+    "fixed": _NAMING | {"size"},
+}
+"""By kind the reserved attributes that mean something there."""
 
 
 def canonical_text(source: Any) -> str:
@@ -60,9 +91,12 @@ def canonical_text(source: Any) -> str:
 
 def normalised_text(source: Any, references: Iterable[Any] = ()) -> str:
     """The text under `normalize=true`: also with full names, and with references by name. Raises SchemaError."""
-    borrowed = list(references)
-    names = {node.name for reference in borrowed for node in walk(parse_type(reference, strict=False)) if node.name}
-    return canonical_text(to_json(parse_type(source, borrowed), borrowed=names))
+    return normalised(parse_schema(source, references))
+
+
+def normalised(schema: Parsed) -> str:
+    """See `normalised_text`."""
+    return canonical_text(to_json(schema.type, borrowed=schema.borrowed))
 
 
 def parsing_canonical_form(root: AvroType) -> str:

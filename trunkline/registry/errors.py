@@ -24,6 +24,7 @@ INVALID_COMPATIBILITY = 42203
 INVALID_MODE = 42204
 OPERATION_NOT_PERMITTED = 42205
 REFERENCE_EXISTS = 42206
+INVALID_SUBJECT = 42208
 INCOMPATIBLE = 409
 STORE_FAILED = 50001
 STORE_TIMED_OUT = 50002
@@ -71,12 +72,19 @@ def invalid_version(version: object) -> RegistryError:
     )
 
 
+def invalid_subject(subject: str) -> RegistryError:
+    """The subject has control characters, or a name that the registry keeps for itself."""
+    return RegistryError(INVALID_SUBJECT, f"The specified subject {subject[:100]!r} is not a valid subject.")
+
+
 def invalid_compatibility(level: object) -> RegistryError:
     """There is no such compatibility level."""
     names = ", ".join(level.lower() for level in LEVELS)
-    return RegistryError(INVALID_COMPATIBILITY, f"Invalid compatibility level {level!r}. Valid values are {names}")
+    return RegistryError(
+        INVALID_COMPATIBILITY, f"Invalid compatibility level {str(level)[:100]!r}. Valid values are {names}"
+    )
 
 
 def invalid_mode(mode: object) -> RegistryError:
     """There is no such mode."""
-    return RegistryError(INVALID_MODE, f"Invalid mode {mode!r}. Valid values are {', '.join(MODES)}")
+    return RegistryError(INVALID_MODE, f"Invalid mode {str(mode)[:100]!r}. Valid values are {', '.join(MODES)}")

@@ -106,10 +106,6 @@ class KafkaStore:
             raise self._refusal
         return self._follower.view(ask)
 
-    async def consider(self, ask: Callable[[State], T]) -> T:
-        """See `Store.consider`."""
-        return await asyncio.to_thread(lambda: ask(self.view(State.copy)))
-
     async def refresh(self) -> None:
         """See `Store.refresh`."""
         try:
@@ -307,11 +303,11 @@ def _decided(decisions: Sequence[Decide[Any]], state: State) -> tuple[list[Recor
     for decide in decisions:
         try:
             made, answer = decide(state)
+            for key, value in [record.encoded() for record in made]:
+                state.apply(key, value)
         except Exception as error:  # noqa: BLE001 (given to who asked)
             answers.append(error)
             continue
-        for record in made:
-            state.apply(*record.encoded())
         records += made
         answers.append(answer)
     return records, answers

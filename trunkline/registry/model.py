@@ -9,24 +9,57 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from trunkline.core.avro.names import type_hint
-from trunkline.core.errors import ConfigurationError
+from trunkline.registry.avrotype import (
+    INT_MAX,
+    INT_MIN,
+    LONG_MAX,
+    LONG_MIN,
+    NAMED,
+    PRIMITIVES,
+    AvroType,
+    Field,
+    shortened,
+)
+from trunkline.registry.defaults import Defaults
+from trunkline.registry.schema_error import SchemaError
+from trunkline.registry.source_json import require_plain, shown
+from trunkline.registry.steps import Steps
 
-PRIMITIVES: Final = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
-NAMED: Final = frozenset({"record", "enum", "fixed"})
-INT_MIN, INT_MAX = -(2**31), 2**31 - 1
-LONG_MIN, LONG_MAX = -(2**63), 2**63 - 1
-MAX_NESTING = 100
-"""Levels of types inside types that a schema may have: readers are recursive, and a stack is finite."""
+__all__ = [
+    "INT_MAX",
+    "INT_MIN",
+    "LONG_MAX",
+    "LONG_MIN",
+    "NAMED",
+    "PRIMITIVES",
+    "RESERVED",
+    "AvroType",
+    "Field",
+    "Parsed",
+    "SchemaError",
+    "parse_schema",
+    "parse_type",
+]
+
+MAX_NESTING: Final = 100
+"""Levels of types inside types that a schema may have, with every named type written where it is used first: readers are recursive,
+and a stack is finite."""
+MAX_PRECISION: Final = 10_000
+"""The most digits of a decimal: who writes one makes powers of ten that large."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_LETTERS: Final = 16
+"""Letters of a name that count as a step."""
 _MISSING: Final = object()
-_STRUCTURAL: Final = frozenset(
+RESERVED: Final = frozenset(
     {"type", "name", "namespace", "doc", "aliases", "fields", "items", "values", "symbols", "size"}
 )
+"""The attributes that Avro's own parser keeps for itself, whatever the type: elsewhere than where they belong it ignores them."""
+_OF_FIELD: Final = frozenset({"type", "name", "doc", "aliases", "default", "order"})
+"""What of a field is no attribute of one's own."""
 _LOGICAL: Final = {
     "decimal": {"bytes", "fixed"},
     "uuid": {"string"},
@@ -40,92 +73,84 @@ _LOGICAL: Final = {
 }
 
 
-class SchemaError(ConfigurationError):
-    """A schema breaks a rule of Avro; `where` is the path of the place, such as `/fields/3/type`."""
+class Parsed(NamedTuple):
+    """A schema read. `borrowed` are the names of the types that its references define."""
 
-    code = "schema.invalid"
-
-
-@dataclass(slots=True, eq=False)
-class Field:
-    """A field of a record; `default` is in JSON form, and means something only where `has_default`."""
-
-    name: str
     type: AvroType
-    has_default: bool = False
-    default: Any = None
-    aliases: tuple[str, ...] = ()
-    doc: str | None = None
-    props: dict[str, Any] = field(default_factory=dict)
+    borrowed: frozenset[str]
 
 
-@dataclass(slots=True, eq=False)
-class AvroType:
-    """One type. `kind` is the Avro type's own word, or `union`; which other attributes are set follows from it.
-
-    `logical` is set only for a logical type that is valid where it stands: the specification has readers ignore any other.
-    """
-
-    kind: str
-    name: str = ""
-    aliases: tuple[str, ...] = ()
-    doc: str | None = None
-    fields: list[Field] = field(default_factory=list)
-    symbols: tuple[str, ...] = ()
-    symbol_default: str | None = None
-    size: int = 0
-    items: AvroType | None = None
-    branches: tuple[AvroType, ...] = ()
-    logical: str | None = None
-    precision: int = 0
-    scale: int = 0
-    props: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def element(self) -> AvroType:
-        """The type of an array's items or a map's values."""
-        assert self.items is not None
-        return self.items
-
-    @property
-    def label(self) -> str:
-        """The type as a reader of a message would call it: `int`, `flights.Departed`, `null or string`."""
-        if self.kind == "union":
-            return " or ".join(branch.label for branch in self.branches)
-        if self.name:
-            return self.name
-        if self.logical:
-            return f"{self.kind} ({self.logical})"
-        return f"{self.kind} of {self.element.label}" if self.kind in {"array", "map"} else self.kind
-
-
-def parse_type(source: Any, references: Iterable[Any] = (), *, strict: bool = True) -> AvroType:
+def parse_type(
+    source: Any, references: Iterable[Any] = (), *, strict: bool = True, steps: Steps | None = None
+) -> AvroType:
     """The type that `source` (decoded JSON) describes; `references` are schemas whose named types it may use.
 
     `strict` also checks what a reader could live with, such as a default that does not match its field. Raises SchemaError.
     """
-    parser = _Parser(strict)
+    return parse_schema(source, references, strict=strict, steps=steps).type
+
+
+def parse_schema(
+    source: Any, references: Iterable[Any] = (), *, strict: bool = True, steps: Steps | None = None
+) -> Parsed:
+    """As `parse_type`, with what is known beside the type."""
+    parser = _Parser(steps or Steps())
     for reference in references:
-        parser.parse_reference(reference)
-    return parser.parse(source, "", "", 0)
+        parser.read(reference)
+    borrowed = set(parser.known)
+    parser.strict = strict
+    found = parser.read(source)
+    _require_shallow(found, parser.steps)
+    return Parsed(found, frozenset(name for name in borrowed if parser.defined_in[name] < parser.part - 1))
+
+
+def _require_shallow(root: AvroType, steps: Steps) -> None:
+    """Raises SchemaError where types reach deeper than `MAX_NESTING` by the names of others.
+
+    They are visited as all that walk over a schema do: in the order in which they are written, each named type where it comes first.
+    """
+    seen = {id(root)}
+    path = [iter(root.parts)]
+    while path:
+        node = next(path[-1], None)
+        if node is None:
+            path.pop()
+            continue
+        steps.take()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        if len(path) > MAX_NESTING:
+            raise SchemaError(f"types are nested more than {MAX_NESTING} levels deep, by the names of others")
+        path.append(iter(node.parts))
 
 
 class _Parser:
-    def __init__(self, strict: bool) -> None:
-        self.strict = strict
-        self.known: dict[str, AvroType] = {}
-        self.borrowed: set[str] = set()
+    """Reads references first, each of them a part, and the schema at last. References are read leniently."""
 
-    def parse_reference(self, source: Any) -> None:
-        # Two references may bring the same type along (a diamond): the first definition is taken.
-        apart = _Parser(False)
-        apart.known = dict(self.known)
-        apart.borrowed = set(self.known)
-        apart.parse(source, "", "", 0)
-        self.known = apart.known
-        self.borrowed = set(self.known)
+    def __init__(self, steps: Steps) -> None:
+        self.steps = steps
+        self.strict = False
+        self.part = 0
+        self.known: dict[str, AvroType] = {}
+        self.defined_in: dict[str, int] = {}
+        """The part that defined a name: two references may bring the same type along (a diamond), one part defines it once."""
+        self.with_default: list[tuple[Field, str]] = []
+
+    def read(self, source: Any) -> AvroType:
+        """One part."""
+        require_plain(source, self.steps)
+        found = self.parse(source, "", "", 0)
+        # After all types: a default is checked against the whole type, and a record may be inside itself.
+        defaults = Defaults(self.steps)
+        for each, where in self.with_default:
+            self.default(defaults, each, where)
+        self.with_default.clear()
+        self.part += 1
+        return found
 
     def parse(self, source: Any, namespace: str, where: str, depth: int) -> AvroType:
+        self.steps.take()
         if depth > MAX_NESTING:
             raise SchemaError(f"types are nested more than {MAX_NESTING} levels deep", where=where[:80])
         if isinstance(source, str):
@@ -133,7 +158,7 @@ class _Parser:
         if isinstance(source, list):
             return self.union(source, namespace, where, depth)
         if not isinstance(source, dict):
-            raise SchemaError(f"a type is a name, a list or an object, found {_shown(source)}", where=where or "/")
+            raise SchemaError(f"a type is a name, a list or an object, found {shown(source)}", where=where or "/")
         kind = source.get("type", _MISSING)
         if kind is _MISSING:
             raise SchemaError("the type has no `type`", where=where or "/")
@@ -150,11 +175,11 @@ class _Parser:
             if part not in source:
                 raise SchemaError(f"the {kind} has no `{part}`", where=where or "/")
             items = self.parse(source[part], namespace, f"{where}/{part}", depth + 1)
-            return AvroType(kind, items=items, props=_props(source, {"default"}))
+            return AvroType(kind, items=items, props=self.props(source, RESERVED | {"default"}))
         if not isinstance(kind, str):
-            raise SchemaError(f"`type` is a name, found {_shown(kind)}", where=f"{where}/type")
+            raise SchemaError(f"`type` is a name, found {shown(kind)}", where=f"{where}/type")
         if kind in PRIMITIVES:
-            made = AvroType(kind, props=_props(source))
+            made = AvroType(kind, props=self.props(source, RESERVED))
             self.annotate(made, source, where)
             return made
         return self.look_up(kind, namespace, where)
@@ -162,11 +187,13 @@ class _Parser:
     def look_up(self, name: str, namespace: str, where: str) -> AvroType:
         if name in PRIMITIVES:
             return AvroType(name)
+        # A name is written in full wherever it is used, so long ones cost more.
+        self.steps.take((len(namespace) + len(name)) // _LETTERS)
         full = name if "." in name or not namespace else f"{namespace}.{name}"
         found = self.known.get(full) or self.known.get(name)
         if found is None:
             raise SchemaError(
-                f"the type {name!r} is not defined",
+                f"the type {shortened(name)!r} is not defined",
                 where=where or "/",
                 hint=f"{type_hint(name, self.known)}, or give the schema that defines it as a reference",
             )
@@ -182,28 +209,30 @@ class _Parser:
                 raise SchemaError("a union may not hold a union directly", where=f"{where}/{index}")
             key = branch.name or branch.kind
             if key in seen:
-                raise SchemaError(f"the union holds {key} twice", where=f"{where}/{index}")
+                raise SchemaError(f"the union holds {shortened(key)} twice", where=f"{where}/{index}")
             seen.add(key)
         return AvroType("union", branches=branches)
 
     def named(self, kind: str, source: dict[str, Any], namespace: str, where: str, depth: int) -> AvroType:
         full, inner = self.full_name(source, namespace, where)
-        if full in self.known and full not in self.borrowed:
-            raise SchemaError(f"the name {full} is defined twice", where=where or "/")
-        aliases = tuple(a if "." in a or not inner else f"{inner}.{a}" for a in _strings(source, "aliases", where))
+        if self.defined_in.get(full) == self.part:
+            raise SchemaError(f"the name {shortened(full)} is defined twice", where=where or "/")
+        others = self.strings(source, "aliases", where)
+        self.steps.take(len(inner) * len(others) // _LETTERS)
+        aliases = tuple(a if "." in a or not inner else f"{inner}.{a}" for a in others)
         for alias in aliases if self.strict else ():
             _check_name(alias, f"{where}/aliases")
         doc = source.get("doc")
         made = AvroType(kind, name=full, aliases=aliases, doc=doc if isinstance(doc, str) else None)
-        made.props = _props(source, {"default"} if kind == "enum" else set())
+        made.props = self.props(source, RESERVED | {"default"} if kind == "enum" else RESERVED)
         self.known[full] = made
-        self.borrowed.discard(full)
+        self.defined_in[full] = self.part
         if kind == "enum":
             self.enum(made, source, where)
         elif kind == "fixed":
             size = source.get("size")
             if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size <= INT_MAX:
-                raise SchemaError(f"`size` is a number of bytes, found {_shown(size)}", where=where or "/")
+                raise SchemaError(f"`size` is a number of bytes, found {shown(size)}", where=where or "/")
             made.size = size
             self.annotate(made, source, where)
         else:
@@ -216,7 +245,8 @@ class _Parser:
             raise SchemaError(f"the {source['type']} has no `name`", where=where or "/")
         own = source.get("namespace", namespace)
         if not isinstance(own, str):
-            raise SchemaError(f"`namespace` is text, found {_shown(own)}", where=f"{where}/namespace")
+            raise SchemaError(f"`namespace` is text, found {shown(own)}", where=f"{where}/namespace")
+        self.steps.take((len(own) + len(name)) // _LETTERS)
         full = name if "." in name or not own else f"{own}.{name}"
         if self.strict:
             _check_name(full, f"{where}/name")
@@ -226,24 +256,26 @@ class _Parser:
 
     def enum(self, made: AvroType, source: dict[str, Any], where: str) -> None:
         if "symbols" not in source:
-            raise SchemaError(f"the enum {made.name} has no `symbols`", where=where or "/")
-        made.symbols = tuple(_strings(source, "symbols", where))
+            raise SchemaError(f"the enum {made.label} has no `symbols`", where=where or "/")
+        made.symbols = tuple(self.strings(source, "symbols", where))
         if len(set(made.symbols)) != len(made.symbols):
-            raise SchemaError(f"the enum {made.name} names a symbol twice", where=f"{where}/symbols")
+            raise SchemaError(f"the enum {made.label} names a symbol twice", where=f"{where}/symbols")
         for symbol in made.symbols if self.strict else ():
             if not _NAME.fullmatch(symbol):
-                raise SchemaError(f"{symbol!r} is no valid enum symbol", where=f"{where}/symbols", hint=_NAME_HINT)
+                raise SchemaError(
+                    f"{shortened(symbol)!r} is no valid enum symbol", where=f"{where}/symbols", hint=_NAME_HINT
+                )
         default = source.get("default")
-        if default is not None and default not in made.symbols:
+        if default is not None and not made.has_symbol(default):
             if self.strict:
-                raise SchemaError(f"the default {_shown(default)} is none of the symbols", where=f"{where}/default")
+                raise SchemaError(f"the default {shown(default)} is none of the symbols", where=f"{where}/default")
             default = None
         made.symbol_default = default
 
     def record(self, made: AvroType, source: dict[str, Any], namespace: str, where: str, depth: int) -> None:
         fields = source.get("fields")
         if not isinstance(fields, list):
-            raise SchemaError(f"the record {made.name} has no list of `fields`", where=where or "/")
+            raise SchemaError(f"the record {made.label} has no list of `fields`", where=where or "/")
         seen: set[str] = set()
         for index, part in enumerate(fields):
             place = f"{where}/fields/{index}"
@@ -251,12 +283,12 @@ class _Parser:
                 raise SchemaError("a field is an object with a `name`", where=place)
             name = part["name"]
             if self.strict and not _NAME.fullmatch(name):
-                raise SchemaError(f"{name!r} is no valid field name", where=f"{place}/name", hint=_NAME_HINT)
+                raise SchemaError(f"{shortened(name)!r} is no valid field name", where=f"{place}/name", hint=_NAME_HINT)
             if name in seen:
-                raise SchemaError(f"the record {made.name} has two fields named {name}", where=place)
+                raise SchemaError(f"the record {made.label} has two fields named {shortened(name)}", where=place)
             seen.add(name)
             if "type" not in part:
-                raise SchemaError(f"the field {name} has no `type`", where=place)
+                raise SchemaError(f"the field {shortened(name)} has no `type`", where=place)
             doc = part.get("doc")
             made.fields.append(
                 Field(
@@ -264,19 +296,36 @@ class _Parser:
                     self.parse(part["type"], namespace, f"{place}/type", depth + 1),
                     "default" in part,
                     part.get("default"),
-                    tuple(_strings(part, "aliases", place)),
+                    tuple(self.strings(part, "aliases", place)),
                     doc if isinstance(doc, str) else None,
-                    _props(part, {"default", "order"}) | ({"order": part["order"]} if "order" in part else {}),
+                    self.props(part, _OF_FIELD) | ({"order": part["order"]} if "order" in part else {}),
                 )
             )
-        if self.strict:
-            # After all fields: the default of a recursive type is checked against the whole type.
-            for index, each in enumerate(made.fields):
-                if each.has_default and not default_fits(each.type, each.default):
-                    raise SchemaError(
-                        f"the default {_shown(each.default)} of the field {each.name} does not match its type {each.type.label}",
-                        where=f"{where}/fields/{index}/default",
-                    )
+            if "default" in part:
+                self.with_default.append((made.fields[-1], f"{place}/default"))
+
+    def default(self, defaults: Defaults, each: Field, where: str) -> None:
+        try:
+            if self.strict and not defaults.fits(each.type, each.default):
+                raise SchemaError(
+                    f"the default {shown(each.default)} of the field {shortened(each.name)} does not match its type {each.type.label}"
+                )
+            defaults.require_small(each.type, each.default)
+        except SchemaError as error:
+            error.where = error.where or where
+            raise
+
+    def props(self, source: Mapping[str, Any], own: frozenset[str]) -> dict[str, Any]:
+        """What is said of a type or field beside what Avro knows of it."""
+        self.steps.take(len(source))
+        return {key: value for key, value in source.items() if key not in own}
+
+    def strings(self, source: Mapping[str, Any], key: str, where: str) -> list[str]:
+        found = source.get(key, [])
+        if not isinstance(found, list) or not all(isinstance(part, str) for part in found):
+            raise SchemaError(f"`{key}` is a list of names, found {shown(found)}", where=f"{where}/{key}")
+        self.steps.take(len(found))
+        return found
 
     def annotate(self, made: AvroType, source: dict[str, Any], where: str) -> None:
         logical = source.get("logicalType")
@@ -284,9 +333,8 @@ class _Parser:
             return
         if logical == "decimal":
             precision, scale = source.get("precision"), source.get("scale", 0)
-            limit = (
-                10**9 if made.kind == "bytes" else int((8 * made.size - 1) * 0.30102999566398120) if made.size else 0
-            )
+            held = int((8 * made.size - 1) * 0.30102999566398120) if made.size else 0
+            limit = MAX_PRECISION if made.kind == "bytes" else held if held <= 2 * MAX_PRECISION else 0
             fine = (
                 isinstance(precision, int)
                 and isinstance(scale, int)
@@ -296,7 +344,7 @@ class _Parser:
             if not fine:
                 if self.strict:
                     raise SchemaError(
-                        f"decimal with precision {_shown(precision)} and scale {_shown(scale)} is not possible",
+                        f"decimal with precision {shown(precision)} and scale {shown(scale)} is not possible",
                         where=where or "/",
                     )
                 return
@@ -304,59 +352,9 @@ class _Parser:
         made.logical = logical
 
 
-def default_fits(expected: AvroType, default: Any) -> bool:
-    """Whether a default in JSON form matches its type; of a union any branch may match (Avro 1.12), the first by habit."""
-    kind = expected.kind
-    if kind == "union":
-        return any(default_fits(branch, default) for branch in expected.branches)
-    if kind == "null":
-        return default is None
-    if kind == "boolean":
-        return isinstance(default, bool)
-    if kind in {"int", "long"}:
-        low, high = (INT_MIN, INT_MAX) if kind == "int" else (LONG_MIN, LONG_MAX)
-        return isinstance(default, int) and not isinstance(default, bool) and low <= default <= high
-    if kind in {"float", "double"}:
-        return isinstance(default, int | float) and not isinstance(default, bool)
-    if kind == "string":
-        return isinstance(default, str)
-    if kind in {"bytes", "fixed"}:
-        fits = isinstance(default, str) and all(ord(letter) < 256 for letter in default)
-        return fits and (kind == "bytes" or len(default) == expected.size)
-    if kind == "enum":
-        return default in expected.symbols
-    if kind == "array":
-        return isinstance(default, list) and all(default_fits(expected.element, item) for item in default)
-    if not isinstance(default, dict):
-        return False
-    if kind == "map":
-        return all(default_fits(expected.element, item) for item in default.values())
-    return all(
-        default_fits(each.type, default[each.name]) if each.name in default else each.has_default
-        for each in expected.fields
-    )
-
-
-def _props(source: Mapping[str, Any], also: Iterable[str] = ()) -> dict[str, Any]:
-    skip = _STRUCTURAL | set(also)
-    return {key: value for key, value in source.items() if key not in skip}
-
-
-def _strings(source: Mapping[str, Any], key: str, where: str) -> list[str]:
-    found = source.get(key, [])
-    if not isinstance(found, list) or not all(isinstance(part, str) for part in found):
-        raise SchemaError(f"`{key}` is a list of names, found {_shown(found)}", where=f"{where}/{key}")
-    return found
-
-
 def _check_name(full: str, where: str) -> None:
     if not all(_NAME.fullmatch(part) for part in full.split(".")):
-        raise SchemaError(f"{full!r} is no valid name", where=where, hint=_NAME_HINT)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+        raise SchemaError(f"{shortened(full)!r} is no valid name", where=where, hint=_NAME_HINT)
 
 
 _NAME_HINT = "a name has letters, digits and underscores and does not begin with a digit"

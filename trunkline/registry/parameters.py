@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from typing import Any, Final, TypeVar
 
 from aiohttp import web
@@ -10,9 +11,11 @@ from aiohttp import web
 from trunkline.core.serving.bodies import TooLargeError, UnreadableBodyError, UnsupportedEncodingError, read_body
 from trunkline.registry import errors
 from trunkline.registry.errors import RegistryError
+from trunkline.registry.rules import whole_number
 
 T = TypeVar("T")
 MAX_BODY: Final = 2 * 1024 * 1024
+_RESERVED: Final = frozenset({"__GLOBAL", "__EMPTY"})
 
 
 async def json_body(request: web.Request) -> dict[str, Any]:
@@ -46,12 +49,20 @@ def number(body: dict[str, Any], name: str) -> int | None:
     return found
 
 
+def wanted_subject(request: web.Request) -> str:
+    """The subject of the path, to be written. Raises RegistryError 42208 for one that Confluent's registry does not take either."""
+    found = request.match_info["subject"]
+    if found in _RESERVED or any(unicodedata.category(letter) == "Cc" for letter in found) or not _is_text(found):
+        raise errors.invalid_subject(found)
+    return found
+
+
 def wanted_id(request: web.Request) -> int:
-    """The schema id of the path. What is no number is an id that no schema has: 40403."""
-    found = request.match_info["id"]
-    if not (found.isascii() and found.isdigit() and len(found) <= 10):
-        raise errors.schema_not_found(found[:40])
-    return int(found)
+    """The schema id of the path. Raises RegistryError 404 for what is no number of 32 bits: the path leads nowhere then."""
+    found = whole_number(request.match_info["id"])
+    if found is None:
+        raise RegistryError(404, "HTTP 404 Not Found")
+    return found
 
 
 def flag(request: web.Request, name: str) -> bool:
@@ -75,9 +86,17 @@ def which_deleted(request: web.Request) -> str:
 
 def page(request: web.Request, found: list[T]) -> list[T]:
     """The part of a list that `offset` and `limit` ask for."""
-    try:
-        offset, limit = int(request.query.get("offset", "0")), int(request.query.get("limit", "-1"))
-    except ValueError as error:
-        raise RegistryError(400, "offset and limit are numbers") from error
+    offset = whole_number(request.query.get("offset", "0"))
+    limit = whole_number(request.query.get("limit", "-1"))
+    if offset is None or limit is None:
+        raise RegistryError(404, "HTTP 404 Not Found")
     start = max(0, offset)
     return found[start:] if limit < 0 else found[start : start + limit]
+
+
+def _is_text(found: str) -> bool:
+    try:
+        found.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -15,18 +15,14 @@ import fastavro
 from fastavro.read import LOGICAL_READERS
 
 from trunkline.core.errors import RejectedError
-from trunkline.registry.compatibility import (
-    PROMOTIONS,
-    field_of_writer,
-    incompatibilities,
-    logical_conflict,
-    names_match,
-)
-from trunkline.registry.defaults import default_value
-from trunkline.registry.model import INT_MAX, INT_MIN, AvroType, Field, parse_type
+from trunkline.registry.comparison import Comparison
+from trunkline.registry.defaults import default_value, fresh
+from trunkline.registry.matching import PROMOTIONS, Branches, field_of_writer, logical_conflict, names_match
+from trunkline.registry.model import INT_MAX, INT_MIN, AvroType, SchemaError, parse_type
 from trunkline.registry.model_graph import walk
 from trunkline.registry.model_json import to_json
 from trunkline.registry.schema import Schema
+from trunkline.registry.steps import Steps
 
 Convert = Callable[[Any], Any]
 
@@ -40,7 +36,11 @@ class Resolution:
     """
 
     def __init__(self, writer: Schema, reader: Schema) -> None:
+        """Raises RejectedError (`record.schema_mismatch`) for two schemas that can't be brought together."""
         self._names = (writer, reader)
+        self._steps = Steps()
+        self._comparison = Comparison(self._steps)
+        self._branches: dict[int, Branches] = {}
         # Logical types are decoded by the reader's schema (a plain long may have become a timestamp, or the other way).
         raw = parse_type(writer.json, strict=False)
         for node in walk(raw):
@@ -48,10 +48,16 @@ class Resolution:
         self.parsed = fastavro.parse_schema(to_json(raw, plain=True), _ignore_default_error=True)
         self.named = any(branch.name for node in walk(raw) for branch in node.branches)
         self._made: dict[tuple[int, int], Convert] = {}
-        self.convert = self._compile(reader.type, writer.type)
+        try:
+            self.convert = self._compile(reader.type, writer.type)
+        except SchemaError as error:
+            raise self._error(error.message) from error
+        except RecursionError as error:
+            raise self._error("their types are nested too deep together") from error
 
     def _compile(self, reader: AvroType, writer: AvroType) -> Convert:
         pair = (id(reader), id(writer))
+        self._steps.take()
         if pair not in self._made:
             # A recursive type meets itself before its converter is finished: it calls what stands here by then.
             def later(datum: Any) -> Any:
@@ -65,7 +71,7 @@ class Resolution:
         if writer.kind == "union":
             return self._from_union(reader, writer)
         if reader.kind == "union":
-            branch = _branch_for(reader, writer)
+            branch = self._branch_for(reader, writer)
             return (
                 self._fail(f"the reader has no branch for {writer.label}")
                 if branch is None
@@ -111,22 +117,37 @@ class Resolution:
 
         return from_union
 
+    def _branch_for(self, union: AvroType, writer: AvroType) -> AvroType | None:
+        """The branch that reads what `writer` wrote: of the same kind and name first, then one that promotion reaches."""
+        branches = self._branches.get(id(union))
+        if branches is None:
+            branches = self._branches[id(union)] = Branches(union, self._steps)
+        first: AvroType | None = None
+        for branch in branches.reading(writer):
+            if not _may_match(branch, writer):
+                continue
+            if branch.name == writer.name or self._comparison.can_read(branch, writer):
+                return branch
+            first = first or branch
+        return first
+
     def _record(self, reader: AvroType, writer: AvroType) -> Convert:
         moved: list[tuple[str, str, Convert]] = []
-        filled: list[Field] = []
+        filled: list[tuple[str, Any]] = []
+        self._steps.take(len(reader.fields))
         for field in reader.fields:
             source = field_of_writer(field, writer)
             if source is not None:
                 moved.append((field.name, source.name, self._compile(field.type, source.type)))
             elif field.has_default:
-                filled.append(field)
+                filled.append((field.name, default_value(field.type, field.default)))
             else:
                 return self._fail(f"the reader's field {field.name} has no default and the writer does not have it")
 
         def record(datum: dict[str, Any]) -> dict[str, Any]:
             made = {name: convert(datum[source]) for name, source, convert in moved}
-            for field in filled:
-                made[field.name] = default_value(field.type, field.default)
+            for name, value in filled:
+                made[name] = fresh(value)
             return made
 
         return record
@@ -155,15 +176,6 @@ class Resolution:
             f"what was written as {writer.name} (schema id {writer.id}) can't be read as {reader.name}: {reason}",
             code="record.schema_mismatch",
         )
-
-
-def _branch_for(union: AvroType, writer: AvroType) -> AvroType | None:
-    """The branch that reads what `writer` wrote: of the same kind and name first, then one that promotion reaches."""
-    candidates = [branch for branch in union.branches if _may_match(branch, writer)]
-    candidates.sort(
-        key=lambda each: (each.kind != writer.kind, each.name != writer.name, bool(incompatibilities(each, writer)))
-    )
-    return candidates[0] if candidates else None
 
 
 def _may_match(reader: AvroType, writer: AvroType) -> bool:

@@ -1,22 +1,22 @@
 """What the registry decides: from the state and a request to records to be written and an answer. Nothing here does I/O.
 
-Each decision is made again from the start when another writer was first, so none may depend on anything but its arguments.
+Each decision is made again from the start when another writer was first, so none may depend on anything but its arguments. None takes
+long, for all other writers wait meanwhile: what does is judged before (`candidate`).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 from trunkline.registry import errors
-from trunkline.registry.canonical import canonical_text, normalised_text
-from trunkline.registry.compatibility import LEVELS, Incompatibility, breaks
+from trunkline.registry.avrotype import INT_MAX, INT_MIN
+from trunkline.registry.candidate import Candidate, Judgement
+from trunkline.registry.compatibility import LEVELS
 from trunkline.registry.errors import RegistryError
-from trunkline.registry.model import AvroType, SchemaError, parse_type
-from trunkline.registry.schema import decode_json
 from trunkline.registry.state import (
     Record,
-    Reference,
     SchemaKey,
     State,
     Version,
@@ -29,58 +29,9 @@ from trunkline.registry.state import (
 )
 
 T = TypeVar("T")
+_WHOLE: Final = re.compile(r"([+-]?)0*([0-9]{1,10})")
 Decision = tuple[list[Record], T]
 Decide = Callable[[State], Decision[T]]
-
-
-class Candidate(NamedTuple):
-    """A schema that a client sent: the registry's text of it, and the type."""
-
-    key: SchemaKey
-    type: AvroType
-
-
-def candidate(state: State, text: Any, kind: Any, references: Any, *, normalize: bool = False) -> Candidate:
-    """The schema of a request's body. Raises RegistryError 42201 for one that is not valid Avro."""
-    if kind not in (None, "AVRO"):
-        raise RegistryError(errors.INVALID_SCHEMA, f"This registry holds Avro schemas only, not {kind!r}")
-    if not isinstance(text, str) or not text:
-        raise RegistryError(errors.INVALID_SCHEMA, "Empty schema")
-    refs = _references(references)
-    try:
-        source = decode_json(text)
-        used = [source_of for ref in refs for source_of in _with_references(state, ref, 0)]
-        parsed = parse_type(source, used)
-        stored = normalised_text(source, used) if normalize else canonical_text(source)
-        return Candidate(SchemaKey(stored, tuple(sorted(refs)) if normalize else refs), parsed)
-    except (SchemaError, RecursionError) as error:
-        raise RegistryError(errors.INVALID_SCHEMA, f"Invalid schema: {error}") from error
-
-
-def parsed(state: State, key: SchemaKey) -> AvroType:
-    """The type of a stored schema, read leniently: what was let in once is not questioned again."""
-    used = [source for ref in key.references for source in _with_references(state, ref, 0)]
-    return parse_type(decode_json(key.text), used, strict=False)
-
-
-def _references(found: Any) -> tuple[Reference, ...]:
-    try:
-        return tuple(Reference(str(each["name"]), str(each["subject"]), int(each["version"])) for each in found or ())
-    except (KeyError, TypeError, ValueError) as error:
-        raise RegistryError(
-            errors.INVALID_SCHEMA, "Invalid schema: each reference needs `name`, `subject` and `version`"
-        ) from error
-
-
-def _with_references(state: State, ref: Reference, depth: int) -> list[Any]:
-    """The schema that a reference means, after those that it refers to itself."""
-    versions = state.subjects.get(ref.subject, {})
-    number = max(versions, default=0) if ref.version == -1 else ref.version
-    found = versions.get(number)
-    if found is None or depth > 20:
-        raise SchemaError(f"the reference {ref.name} to subject {ref.subject!r} version {ref.version} can't be found")
-    below = [source for inner in found.schema.references for source in _with_references(state, inner, depth + 1)]
-    return [*below, decode_json(found.schema.text)]
 
 
 def find(state: State, subject: str, key: SchemaKey, *, deleted: bool = False) -> Version | None:
@@ -98,6 +49,15 @@ def lookup(state: State, subject: str, sent: Candidate, *, deleted: bool) -> Ver
     return found
 
 
+def whole_number(text: str) -> int | None:
+    """A number of 32 bits, as Java reads one: with a sign and zeros before it. None for what is none."""
+    match = _WHOLE.fullmatch(text)
+    if match is None:
+        return None
+    found = int(match[1] + match[2])
+    return found if INT_MIN <= found <= INT_MAX else None
+
+
 def version_of(state: State, subject: str, wanted: str, *, deleted: bool = False) -> Version:
     """The version that a path names: a number, `latest` or -1. Raises 40401, 40402 or 42202."""
     number = parse_version(wanted)
@@ -109,27 +69,77 @@ def version_of(state: State, subject: str, wanted: str, *, deleted: bool = False
     for each in found:
         if each.version == number:
             return each
-    raise errors.version_not_found(wanted)
+    raise errors.version_not_found(number)
 
 
 def parse_version(wanted: str) -> int:
     """A version's number, -1 for the latest. Raises 42202."""
-    if wanted in {"latest", "-1"}:
+    text = wanted.strip()
+    if text.lower() == "latest" or text == "-1":
         return -1
-    if wanted.isascii() and wanted.isdigit() and 1 <= int(wanted[:12]) <= 0x7FFFFFFF:
-        return int(wanted)
-    raise errors.invalid_version(wanted)
+    found = whole_number(text)
+    if found is None or found < 1:
+        raise errors.invalid_version(wanted[:100])
+    return found
 
 
-def incompatible(
-    state: State, sent: AvroType, level: str, versions: list[Version]
-) -> list[tuple[Version, Incompatibility]]:
-    """Every break of a schema with those versions that its level has it agree with: the latest, or all."""
-    if level == "NONE":
-        return []
-    held = versions if level.endswith("_TRANSITIVE") else versions[-1:]
-    known = next(each for each in LEVELS if each == level)
-    return [(each, found) for each in reversed(held) for found in breaks(sent, parsed(state, each.schema), known)]
+class Registration:
+    """Registering a schema: judged first, then decided."""
+
+    def __init__(
+        self,
+        subject: str,
+        judgement: Judgement,
+        *,
+        schema_id: int | None = None,
+        version: int | None = None,
+    ) -> None:
+        """`schema_id` and `version` are for import mode."""
+        self._subject = subject
+        self._judgement = judgement
+        self._id = schema_id
+        self._version = version
+
+    def judge(self, state: State) -> None:
+        """Finds out what deciding on this state needs. Raises RegistryError as `decide` does, where no other state would mend it."""
+        try:
+            self._decide(state, known=False)
+        except RegistryError:
+            if self._judgement.hopeless:
+                raise
+
+    def decide(self, state: State) -> Decision[Version]:
+        """The records, and the version that the schema is.
+
+        Raises 42201, 42205 (read-only; an id outside import mode), 409 (incompatible), and UnjudgedError where something has come up
+        since that was not judged.
+        """
+        return self._decide(state, known=True)
+
+    def _decide(self, state: State, *, known: bool) -> Decision[Version]:
+        subject, wanted_id, wanted_version = self._subject, self._id, self._version
+        mode = state.mode(subject)
+        sent = self._judgement.candidate(state, known=known)
+        found = find(state, subject, sent.key)
+        if found is not None and wanted_id in (None, -1, found.id) and wanted_version in (None, -1, 0, found.version):
+            return [], found
+        _require_writable(state, subject)
+        if mode == "IMPORT":
+            return _import(state, subject, sent, wanted_id, wanted_version)
+        if wanted_id not in (None, -1) and wanted_id != state.ids.get(sent.key):
+            raise RegistryError(errors.OPERATION_NOT_PERMITTED, f"Subject {subject} is not in import mode")
+        level = state.level(subject)
+        broken = self._judgement.incompatible(state, level, state.versions(subject), known=known)
+        if broken:
+            details = "; ".join(f"version {old.version}: {str(each)[:1000]}" for old, each in broken[:5])
+            raise RegistryError(
+                errors.INCOMPATIBLE,
+                f"Schema being registered is incompatible with an earlier schema for subject {subject!r} "
+                f"(compatibility {level}): {details}",
+            )
+        number = max(state.subjects.get(subject, {}), default=0) + 1
+        chosen = state.ids.get(sent.key) or state.highest_id + 1
+        return _added(Version(subject, number, chosen, sent.key))
 
 
 def register(
@@ -142,35 +152,13 @@ def register(
     schema_id: int | None = None,
     version: int | None = None,
 ) -> Decide[Version]:
-    """Register a schema. `schema_id` and `version` are for import mode.
-
-    Raises 42201, 42205 (read-only; an id outside import mode), 409 (incompatible).
-    """
+    """Registers a schema, judged while it is decided: for who is alone. See `Registration`."""
+    body = {"schema": text, "schemaType": kind, "references": references}
+    work = Registration(subject, Judgement(body, normalize=normalize), schema_id=schema_id, version=version)
 
     def decide(state: State) -> Decision[Version]:
-        mode = state.mode(subject)
-        sent = candidate(state, text, kind, references, normalize=normalize)
-        found = find(state, subject, sent.key)
-        if found is not None and schema_id in (None, -1, found.id) and version in (None, -1, 0, found.version):
-            return [], found
-        _require_writable(state, subject)
-        if mode == "IMPORT":
-            return _import(state, subject, sent, schema_id, version)
-        if schema_id not in (None, -1) and schema_id != state.ids.get(sent.key):
-            raise RegistryError(errors.OPERATION_NOT_PERMITTED, f"Subject {subject} is not in import mode")
-        live = state.versions(subject)
-        level = state.level(subject)
-        broken = incompatible(state, sent.type, level, live)
-        if broken:
-            details = "; ".join(f"version {old.version}: {each}" for old, each in broken[:5])
-            raise RegistryError(
-                errors.INCOMPATIBLE,
-                f"Schema being registered is incompatible with an earlier schema for subject {subject!r} "
-                f"(compatibility {level}): {details}",
-            )
-        number = max(state.subjects.get(subject, {}), default=0) + 1
-        chosen = state.ids.get(sent.key) or state.highest_id + 1
-        return _added(Version(subject, number, chosen, sent.key))
+        work.judge(state)
+        return work.decide(state)
 
     return decide
 

@@ -12,6 +12,8 @@ import fastavro
 
 from trunkline.registry.model import AvroType, SchemaError, parse_type
 from trunkline.registry.model_json import to_json
+from trunkline.registry.source_json import decode
+from trunkline.registry.steps import Steps
 
 MAX_SCHEMA_BYTES = 1024 * 1024
 _BARE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
@@ -41,12 +43,15 @@ class Schema:
         id: int | None = None,  # noqa: A002 (the word that the wire format and every registry use)
         references: Iterable[Any] = (),
         strict: bool = True,
+        steps: Steps | None = None,
     ) -> None:
-        """`source` and `references` are JSON text or decoded JSON. Raises SchemaError (`schema.invalid`).
+        """`source` and `references` are JSON text or decoded JSON.
 
-        `strict=False` accepts what another registry may have let pass and a reader can live with, such as a wrong default.
+        Raises SchemaError (`schema.invalid`, and `schema.too_costly` for one that takes more than `steps`). `strict=False` accepts what
+        another registry may have let pass and a reader can live with, such as a wrong default.
         """
-        node = parse_type(decode_json(source), [decode_json(reference) for reference in references], strict=strict)
+        decoded = [decode_json(reference) for reference in references]
+        node = parse_type(decode_json(source), decoded, strict=strict, steps=steps)
         self._fill(node, id)
 
     def _fill(self, node: AvroType, schema_id: int | None) -> None:
@@ -122,9 +127,4 @@ def decode_json(source: Any) -> Any:
     if _BARE_NAME.fullmatch(source.strip()):
         # Also `null`, which as JSON would be nothing.
         return source.strip()
-    try:
-        return json.loads(source)
-    except RecursionError as error:
-        raise SchemaError("the schema is nested too deep") from error
-    except ValueError as error:
-        raise SchemaError(f"the schema is no JSON: {error}") from error
+    return decode(source)

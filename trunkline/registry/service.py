@@ -16,22 +16,39 @@ from trunkline.core.serving.guarding import keep_rule
 from trunkline.core.serving.listener import Listener
 from trunkline.registry import errors, rules
 from trunkline.registry.access import rule_of
+from trunkline.registry.candidate import Judgement, UnjudgedError
+from trunkline.registry.compatibility import MAX_REASONS
 from trunkline.registry.errors import RegistryError
-from trunkline.registry.parameters import flag, json_body, number, page, subject_prefix, wanted_id, which_deleted
+from trunkline.registry.judges import Judges
+from trunkline.registry.parameters import (
+    flag,
+    json_body,
+    number,
+    page,
+    subject_prefix,
+    wanted_id,
+    wanted_subject,
+    which_deleted,
+)
 from trunkline.registry.state import State, Version
+from trunkline.registry.steps import AbandonedError
 from trunkline.registry.store import Store
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 CONTENT_TYPE: Final = "application/vnd.schemaregistry.v1+json"
+_MOST_ATTEMPTS: Final = 20
+"""How often a schema is judged anew because others write to its subject meanwhile."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def registry_app(store: Store) -> web.Application:
     """The interface over a started store, to be mounted anywhere: `app.add_subapp("/registry", registry_app(store))`."""
     app = web.Application(middlewares=[_answer_errors])
-    _Service(store).add_routes(app.router)
+    service = _Service(store)
+    service.add_routes(app.router)
+    app.on_shutdown.append(service.close)
     for route in app.router.routes():
         assert route.resource is not None
         keep_rule(app, route, rule_of(route.method, route.resource.canonical))
@@ -48,10 +65,12 @@ async def serve_registry(store: Store, host: str = "127.0.0.1", port: int = 0) -
 class _Service:
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.judges = Judges()
 
     def add_routes(self, router: web.UrlDispatcher) -> None:
-        subject = "/subjects/{subject}"
-        version = subject + "/versions/{version}"
+        # Written out: of itself a part of a path has no braces.
+        subject = "/subjects/{subject:[^/]+}"
+        version = subject + "/versions/{version:[^/]+}"
         router.add_get("/", self.root)
         router.add_get("/subjects", self.subjects)
         router.add_post(subject, self.lookup)
@@ -64,17 +83,17 @@ class _Service:
         router.add_get(version + "/referencedby", self.referenced_by)
         router.add_get("/schemas", self.schemas)
         router.add_get("/schemas/types", self.types)
-        router.add_get("/schemas/ids/{id}", self.by_id)
-        router.add_get("/schemas/ids/{id}/schema", self.by_id_schema)
-        router.add_get("/schemas/ids/{id}/subjects", self.by_id_subjects)
-        router.add_get("/schemas/ids/{id}/versions", self.by_id_versions)
-        router.add_post("/compatibility/subjects/{subject}/versions", self.compatible)
-        router.add_post("/compatibility/subjects/{subject}/versions/{version}", self.compatible)
-        for path in ("/config", "/config/{subject}"):
+        router.add_get("/schemas/ids/{id:[^/]+}", self.by_id)
+        router.add_get("/schemas/ids/{id:[^/]+}/schema", self.by_id_schema)
+        router.add_get("/schemas/ids/{id:[^/]+}/subjects", self.by_id_subjects)
+        router.add_get("/schemas/ids/{id:[^/]+}/versions", self.by_id_versions)
+        router.add_post("/compatibility" + subject + "/versions", self.compatible)
+        router.add_post("/compatibility" + version, self.compatible)
+        for path in ("/config", "/config/{subject:[^/]+}"):
             router.add_get(path, self.level)
             router.add_put(path, self.set_level)
             router.add_delete(path, self.delete_level)
-        for path in ("/mode", "/mode/{subject}"):
+        for path in ("/mode", "/mode/{subject:[^/]+}"):
             router.add_get(path, self.mode)
             router.add_put(path, self.set_mode)
             router.add_delete(path, self.delete_mode)
@@ -91,27 +110,36 @@ class _Service:
         await self.store.refresh()
         return self.store.view(question)
 
-    async def consider(self, question: Callable[[State], T]) -> T:
-        """Like `ask`, for questions that parse and compare schemas; a missing reference may be new as well."""
+    async def consider(self, request: web.Request, judgement: Judgement, question: Callable[[State], T]) -> T:
+        """Like `ask`, for questions that judge a schema; a missing reference may be new as well."""
+
+        def answer() -> T:
+            return question(self.store.view(State.copy))
+
         try:
-            return await self.store.consider(question)
+            return await self.judges.judge(request, judgement.steps, answer)
         except RegistryError as error:
-            if error.status not in {404, 422}:
+            if error.status not in {404, 422} or judgement.hopeless:
                 raise
         await self.store.refresh()
-        return await self.store.consider(question)
+        return await self.judges.judge(request, judgement.steps, answer)
+
+    async def close(self, _app: web.Application) -> None:
+        self.judges.close()
 
     async def root(self, request: web.Request) -> web.Response:
-        return _json({})
+        return _json(request, {})
 
     async def contexts(self, request: web.Request) -> web.Response:
-        return _json(["."])
+        return _json(request, ["."])
 
     async def types(self, request: web.Request) -> web.Response:
-        return _json(["AVRO"])
+        return _json(request, ["AVRO"])
 
     async def metadata_id(self, request: web.Request) -> web.Response:
-        return _json({"id": "", "scope": {"path": [], "clusters": {"schema-registry-cluster": "schema-registry"}}})
+        return _json(
+            request, {"id": "", "scope": {"path": [], "clusters": {"schema-registry-cluster": "schema-registry"}}}
+        )
 
     async def subjects(self, request: web.Request) -> web.Response:
         prefix = subject_prefix(request)
@@ -120,7 +148,7 @@ class _Service:
         def question(state: State) -> list[str]:
             return sorted(each for each in state.subjects if each.startswith(prefix) and _chosen(state, each, deleted))
 
-        return _json(page(request, self.store.view(question)))
+        return _json(request, page(request, self.store.view(question)))
 
     async def versions(self, request: web.Request) -> web.Response:
         subject, deleted = request.match_info["subject"], which_deleted(request)
@@ -131,13 +159,13 @@ class _Service:
                 raise errors.subject_not_found(subject)
             return [each.version for each in found]
 
-        return _json(page(request, await self.ask(question)))
+        return _json(request, page(request, await self.ask(question)))
 
     async def version(self, request: web.Request) -> web.Response:
-        return _json(_described(await self.wanted(request)))
+        return _json(request, _described(await self.wanted(request)))
 
     async def version_schema(self, request: web.Request) -> web.Response:
-        return _text((await self.wanted(request)).schema.text)
+        return _text(request, (await self.wanted(request)).schema.text)
 
     async def wanted(self, request: web.Request) -> Version:
         subject, version, deleted = (
@@ -154,7 +182,7 @@ class _Service:
             found = rules.version_of(state, subject, version)
             return sorted({each.id for each in state.uses(subject, found.version)})
 
-        return _json(page(request, await self.ask(question)))
+        return _json(request, page(request, await self.ask(question)))
 
     async def schemas(self, request: web.Request) -> web.Response:
         prefix, deleted, latest = subject_prefix(request), which_deleted(request), flag(request, "latestOnly")
@@ -163,7 +191,7 @@ class _Service:
             found = [_chosen(state, each, deleted) for each in sorted(state.subjects) if each.startswith(prefix)]
             return [each for versions in found for each in (versions[-1:] if latest else versions)]
 
-        return _json([_described(each) for each in page(request, self.store.view(question))])
+        return _json(request, [_described(each) for each in page(request, self.store.view(question))])
 
     async def by_id(self, request: web.Request) -> web.Response:
         wanted = wanted_id(request)
@@ -179,7 +207,7 @@ class _Service:
                 answer["maxId"] = state.highest_id
             return answer
 
-        return _json(await self.ask(question))
+        return _json(request, await self.ask(question))
 
     async def by_id_schema(self, request: web.Request) -> web.Response:
         wanted = wanted_id(request)
@@ -190,7 +218,7 @@ class _Service:
                 raise errors.schema_not_found(str(wanted))
             return found.text
 
-        return _text(await self.ask(question))
+        return _text(request, await self.ask(question))
 
     async def uses_of_id(self, request: web.Request) -> list[Version]:
         wanted, deleted, subject = wanted_id(request), flag(request, "deleted"), request.query.get("subject")
@@ -204,65 +232,60 @@ class _Service:
 
     async def by_id_subjects(self, request: web.Request) -> web.Response:
         found = await self.uses_of_id(request)
-        return _json(page(request, list(dict.fromkeys(each.subject for each in found))))
+        return _json(request, page(request, list(dict.fromkeys(each.subject for each in found))))
 
     async def by_id_versions(self, request: web.Request) -> web.Response:
         found = await self.uses_of_id(request)
-        return _json(page(request, [{"subject": each.subject, "version": each.version} for each in found]))
+        return _json(request, page(request, [{"subject": each.subject, "version": each.version} for each in found]))
 
     async def lookup(self, request: web.Request) -> web.Response:
         subject, body = request.match_info["subject"], await json_body(request)
-        deleted, normalize = flag(request, "deleted"), flag(request, "normalize")
+        deleted, judgement = flag(request, "deleted"), Judgement(body, normalize=flag(request, "normalize"))
 
         def question(state: State) -> Version:
-            sent = rules.candidate(
-                state, body.get("schema"), body.get("schemaType"), body.get("references"), normalize=normalize
-            )
-            return rules.lookup(state, subject, sent, deleted=deleted)
+            return rules.lookup(state, subject, judgement.candidate(state), deleted=deleted)
 
-        return _json(_described(await self.consider(question)))
+        return _json(request, _described(await self.consider(request, judgement, question)))
 
     async def register(self, request: web.Request) -> web.Response:
-        body = await json_body(request)
-        made = await self.store.write(
-            rules.register(
-                request.match_info["subject"],
-                body.get("schema"),
-                body.get("schemaType"),
-                body.get("references"),
-                normalize=flag(request, "normalize"),
-                schema_id=number(body, "id"),
-                version=number(body, "version"),
-            )
+        subject, body = wanted_subject(request), await json_body(request)
+        judgement = Judgement(body, normalize=flag(request, "normalize"))
+        registration = rules.Registration(
+            subject, judgement, schema_id=number(body, "id"), version=number(body, "version")
         )
-        return _json({"id": made.id, "version": made.version})
+        for _ in range(_MOST_ATTEMPTS):
+            await self.judges.judge(request, judgement.steps, lambda: registration.judge(self.store.view(State.copy)))
+            try:
+                made = await self.store.write(registration.decide)
+            except UnjudgedError:
+                continue  # somebody else wrote what it has to be compared with
+            return _json(request, {"id": made.id, "version": made.version})
+        raise RegistryError(errors.STORE_TIMED_OUT, f"The subject {subject!r} is written by others all the time")
 
     async def delete_subject(self, request: web.Request) -> web.Response:
         subject, permanent = request.match_info["subject"], flag(request, "permanent")
-        return _json(await self.store.write(rules.delete_subject(subject, permanent=permanent)))
+        return _json(request, await self.store.write(rules.delete_subject(subject, permanent=permanent)))
 
     async def delete_version(self, request: web.Request) -> web.Response:
         subject, version = request.match_info["subject"], request.match_info["version"]
         decide = rules.delete_version(subject, version, permanent=flag(request, "permanent"))
-        return _json(await self.store.write(decide))
+        return _json(request, await self.store.write(decide))
 
     async def compatible(self, request: web.Request) -> web.Response:
         subject, version = request.match_info["subject"], request.match_info.get("version")
-        body, normalize = await json_body(request), flag(request, "normalize")
+        judgement = Judgement(await json_body(request), normalize=flag(request, "normalize"))
 
         def question(state: State) -> tuple[str, list[Any]]:
-            sent = rules.candidate(
-                state, body.get("schema"), body.get("schemaType"), body.get("references"), normalize=normalize
-            )
+            judgement.candidate(state)
             held = state.versions(subject) if version is None else [rules.version_of(state, subject, version)]
             level = state.level(subject)
-            return level, rules.incompatible(state, sent.type, level, held)
+            return level, judgement.incompatible(state, level, held)
 
-        level, broken = await self.consider(question)
+        level, broken = await self.consider(request, judgement, question)
         answer: dict[str, Any] = {"is_compatible": not broken}
         if flag(request, "verbose"):
-            answer["messages"] = _messages(level, broken)
-        return _json(answer)
+            answer["messages"] = _messages(level, broken[:MAX_REASONS])
+        return _json(request, answer)
 
     async def level(self, request: web.Request) -> web.Response:
         subject = request.match_info.get("subject")
@@ -275,16 +298,16 @@ class _Service:
                 raise rules.level_not_found(subject)
             return found
 
-        return _json({"compatibilityLevel": await self.ask(question)})
+        return _json(request, {"compatibilityLevel": await self.ask(question)})
 
     async def set_level(self, request: web.Request) -> web.Response:
         body = await json_body(request)
         level = await self.store.write(rules.set_level(request.match_info.get("subject"), body.get("compatibility")))
-        return _json({"compatibility": level})
+        return _json(request, {"compatibility": level})
 
     async def delete_level(self, request: web.Request) -> web.Response:
         old = await self.store.write(rules.delete_level(request.match_info.get("subject")))
-        return _json({"compatibilityLevel": old})
+        return _json(request, {"compatibilityLevel": old})
 
     async def mode(self, request: web.Request) -> web.Response:
         subject = request.match_info.get("subject")
@@ -294,15 +317,15 @@ class _Service:
                 raise rules.mode_not_found(subject)
             return state.mode(subject)
 
-        return _json({"mode": await self.ask(question)})
+        return _json(request, {"mode": await self.ask(question)})
 
     async def set_mode(self, request: web.Request) -> web.Response:
         body, subject = await json_body(request), request.match_info.get("subject")
         mode = await self.store.write(rules.set_mode(subject, body.get("mode"), force=flag(request, "force")))
-        return _json({"mode": mode})
+        return _json(request, {"mode": mode})
 
     async def delete_mode(self, request: web.Request) -> web.Response:
-        return _json({"mode": await self.store.write(rules.delete_mode(request.match_info.get("subject")))})
+        return _json(request, {"mode": await self.store.write(rules.delete_mode(request.match_info.get("subject")))})
 
 
 @web.middleware
@@ -310,24 +333,27 @@ async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamRe
     try:
         return await handler(request)
     except RegistryError as error:
-        return _error(error.status, error.number, error.message)
+        return _error(request, error.status, error.number, error.message)
+    except AbandonedError:
+        return _error(request, 503, 503, "The registry is stopping")  # or the client is gone, and nobody reads it
     except web.HTTPException as error:
-        return _error(error.status, error.status, f"HTTP {error.status} {error.reason}")
+        return _error(request, error.status, error.status, f"HTTP {error.status} {error.reason}")
     except Exception:
         log.exception("%s %s failed", request.method, request.path)
-        return _error(500, 500, "Internal Server Error")
+        return _error(request, 500, 500, "Internal Server Error")
 
 
-def _error(status: int, number: int, message: str) -> web.Response:
-    return _json({"error_code": number, "message": message}, status=status)
+def _error(request: web.Request, status: int, number: int, message: str) -> web.Response:
+    return _json(request, {"error_code": number, "message": message}, status=status)
 
 
-def _json(answer: Any, status: int = 200) -> web.Response:
-    return _text(json.dumps(answer, ensure_ascii=False), status)
+def _json(request: web.Request, answer: Any, status: int = 200) -> web.Response:
+    return _text(request, json.dumps(answer, ensure_ascii=False), status)
 
 
-def _text(text: str, status: int = 200) -> web.Response:
-    return web.Response(body=text.encode("utf-8", "backslashreplace"), status=status, content_type=CONTENT_TYPE)
+def _text(request: web.Request, text: str, status: int = 200) -> web.Response:
+    body = text.encode("utf-8", "backslashreplace")
+    return web.Response(body=body, status=status, content_type=CONTENT_TYPE)
 
 
 def _chosen(state: State, subject: str, deleted: str) -> list[Version]:

@@ -9,8 +9,9 @@ id be given again.
 from __future__ import annotations
 
 import json
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from trunkline.registry.errors import MODES
 
@@ -60,13 +61,25 @@ class Record(NamedTuple):
         return json.dumps(self.key, ensure_ascii=False, separators=(",", ":")).encode(), value
 
 
+_K = TypeVar("_K", bound=Hashable)
+_Place = tuple[str, int]
+"""A subject and the number of a version."""
+
+
 class State:
-    """Subjects, versions, ids, compatibility levels and modes. It is changed by `apply` only."""
+    """Subjects, versions, ids, compatibility levels and modes. It is changed by `apply` only.
+
+    What its tables hold is replaced and never changed, so that a copy is one of the tables alone.
+    """
 
     def __init__(self) -> None:
-        self.subjects: dict[str, dict[int, Version]] = {}
+        self.subjects: dict[str, Mapping[int, Version]] = {}
         self.by_id: dict[int, SchemaKey] = {}
         self.ids: dict[SchemaKey, int] = {}
+        self._places: dict[int, tuple[_Place, ...]] = {}
+        """Where a schema is registered, by id."""
+        self._users: dict[_Place, tuple[_Place, ...]] = {}
+        """The versions that refer to one."""
         self.levels: dict[str | None, str] = {}
         self.modes: dict[str | None, str] = {}
         self.highest_id = 0
@@ -75,19 +88,24 @@ class State:
     def copy(self) -> State:
         """A state of its own, to be read while this one goes on changing."""
         made = State()
-        made.subjects = {subject: dict(versions) for subject, versions in self.subjects.items()}
+        made.subjects = dict(self.subjects)
         made.by_id, made.ids = dict(self.by_id), dict(self.ids)
+        made._places, made._users = dict(self._places), dict(self._users)
         made.levels, made.modes = dict(self.levels), dict(self.modes)
         made.highest_id, made.unreadable = self.highest_id, self.unreadable
         return made
 
     def apply(self, key: bytes | None, value: bytes | None) -> None:
         """Take in one record. What can't be understood is counted in `unreadable` and changes nothing."""
+        self.take(read_record(key, value))
+
+    def take(self, record: Record | None) -> None:
+        """As `apply`, of a record that was read before: what takes time is done then."""
         try:
-            named = json.loads(key or b"")
-            content = None if value is None else json.loads(value)
-            self._apply(named, content)
-        except (ValueError, KeyError, TypeError, AttributeError):
+            if record is None:
+                raise ValueError
+            self._apply(record.key, record.value)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
             self.unreadable += 1
 
     def _apply(self, key: dict[str, Any], value: dict[str, Any] | None) -> None:
@@ -101,9 +119,13 @@ class State:
             _put(self.modes, key.get("subject"), mode if mode in MODES else None)
         elif kind == "DELETE_SUBJECT":
             if value is not None:
-                for number, each in list(self.subjects.get(key["subject"], {}).items()):
-                    if number <= int(value["version"]):
-                        self.subjects[key["subject"]][number] = replace(each, deleted=True)
+                last = int(value["version"])
+                found = self.subjects.get(key["subject"], {})
+                if found:
+                    self.subjects[key["subject"]] = {
+                        number: replace(each, deleted=True) if number <= last else each
+                        for number, each in found.items()
+                    }
         elif kind == "CLEAR_SUBJECT":
             for number in list(self.subjects.get(key["subject"], {})):
                 self._forget(key["subject"], number)
@@ -132,19 +154,29 @@ class State:
         old = self.subjects.get(subject, {}).get(number)
         if old is not None and (old.id, old.schema) != (made.id, made.schema):
             self._forget(subject, number)
-        self.subjects.setdefault(subject, {})[number] = made
+            old = None
+        self.subjects[subject] = {**self.subjects.get(subject, {}), number: made}
+        if old is None:
+            _add(self._places, made.id, (subject, number))
+            for place in _referred(made):
+                _add(self._users, place, (subject, number))
         self.by_id[made.id] = made.schema
         self.ids.setdefault(made.schema, made.id)
         self.highest_id = max(self.highest_id, made.id)
 
     def _forget(self, subject: str, number: int) -> None:
-        versions = self.subjects.get(subject, {})
+        versions = dict(self.subjects.get(subject, {}))
         gone = versions.pop(number, None)
-        if not versions:
-            self.subjects.pop(subject, None)
-        if gone is not None and not any(
-            each.id == gone.id for versions in self.subjects.values() for each in versions.values()
-        ):
+        if gone is None:
+            return
+        if versions:
+            self.subjects[subject] = versions
+        else:
+            del self.subjects[subject]
+        for place in _referred(gone):
+            _remove(self._users, place, (subject, number))
+        _remove(self._places, gone.id, (subject, number))
+        if gone.id not in self._places:
             self.by_id.pop(gone.id, None)
             if self.ids.get(gone.schema) == gone.id:
                 del self.ids[gone.schema]
@@ -167,25 +199,23 @@ class State:
 
     def uses(self, subject: str, number: int, *, deleted: bool = False) -> list[Version]:
         """The versions that refer to this one."""
-        return [
-            each
-            for versions in self.subjects.values()
-            for each in versions.values()
-            if (deleted or not each.deleted)
-            and any((ref.subject, ref.version) == (subject, number) for ref in each.schema.references)
-        ]
+        return self._at(self._users.get((subject, number), ()), deleted=deleted)
 
     def of_id(self, schema_id: int, *, deleted: bool = False) -> list[Version]:
         """Where a schema is registered."""
-        return sorted(
-            (
-                each
-                for versions in self.subjects.values()
-                for each in versions.values()
-                if each.id == schema_id and (deleted or not each.deleted)
-            ),
-            key=lambda each: (each.subject, each.version),
-        )
+        return self._at(sorted(self._places.get(schema_id, ())), deleted=deleted)
+
+    def _at(self, places: Iterable[_Place], *, deleted: bool) -> list[Version]:
+        found = (self.subjects[subject][number] for subject, number in places)
+        return [each for each in found if deleted or not each.deleted]
+
+
+def read_record(key: bytes | None, value: bytes | None) -> Record | None:
+    """A record of the topic; None for one that is no JSON."""
+    try:
+        return Record(json.loads(key or b""), None if value is None else json.loads(value))
+    except (ValueError, RecursionError):
+        return None
 
 
 def schema_record(each: Version) -> Record:
@@ -231,3 +261,19 @@ def _put(table: dict[str | None, str], subject: str | None, value: str | None) -
         table.pop(subject, None)
     else:
         table[subject] = value
+
+
+def _referred(version: Version) -> set[_Place]:
+    return {(ref.subject, ref.version) for ref in version.schema.references}
+
+
+def _add(table: dict[_K, tuple[_Place, ...]], key: _K, place: _Place) -> None:
+    table[key] = (*table.get(key, ()), place)
+
+
+def _remove(table: dict[_K, tuple[_Place, ...]], key: _K, place: _Place) -> None:
+    left = tuple(each for each in table.get(key, ()) if each != place)
+    if left:
+        table[key] = left
+    else:
+        table.pop(key, None)

@@ -17,16 +17,13 @@ class Store(Protocol):
     """Keeps the records and the state that follows from them. Its methods are called from the event loop and never block it."""
 
     def view(self, ask: Callable[[State], T]) -> T:
-        """The answer to a short question; the state must not be kept or changed."""
-
-    async def consider(self, ask: Callable[[State], T]) -> T:
-        """The answer to a question that takes time, asked of a copy of the state in a thread."""
+        """The answer to a short question; the state must not be kept or changed. May be called from any thread."""
 
     async def write(self, decide: Decide[T]) -> T:
         """Decide on the newest state, keep the records, and answer once `view` sees them.
 
-        `decide` may be called more than once and in a thread. Its errors pass through. Raises RegistryError 50001 or 50002
-        where the records can't be kept; a time-out leaves open whether they were.
+        `decide` may be called more than once and in a thread, and takes no time: all who write wait for it. Its errors pass through.
+        Raises RegistryError 50001 or 50002 where the records can't be kept; a time-out leaves open whether they were.
         """
 
     async def refresh(self) -> None:
@@ -44,10 +41,6 @@ class MemoryStore:
         """See `Store.view`."""
         with self._lock:
             return ask(self._state)
-
-    async def consider(self, ask: Callable[[State], T]) -> T:
-        """See `Store.consider`."""
-        return await asyncio.to_thread(ask, self.view(State.copy))
 
     async def write(self, decide: Decide[T]) -> T:
         """See `Store.write`."""

@@ -21,7 +21,7 @@ from confluent_kafka.admin import (
 from trunkline.core.errors import ConfigurationError, UnavailableError
 from trunkline.core.log import KafkaClientLog
 from trunkline.core.secret import revealed
-from trunkline.registry.state import State
+from trunkline.registry.state import Record, State, read_record
 
 T = TypeVar("T")
 log = logging.getLogger("trunkline.registry.kafka")
@@ -213,20 +213,21 @@ class Follower:
                     continue
                 # `consume` alone would wait for its time-out or a full batch, and with it all who wait for a record.
                 messages = [first, *self._consumer.consume(500, 0)]
+                # Read before anybody has to wait: a schema may be large, and there may be many.
+                read = [(one, None if one.error() else read_record(one.key(), one.value())) for one in messages]
                 with self._changed:
-                    for message in messages:
-                        self._take(message)
+                    for message, record in read:
+                        self._take(message, record)
                     self._changed.notify_all()
         except Exception as error:  # noqa: BLE001 (a dead thread must be seen by those who wait for it)
             self._fail(str(error))
 
-    def _take(self, message: Any) -> None:
+    def _take(self, message: Any, record: Record | None) -> None:
         error = message.error()
         if error is None:
-            key, value = message.key(), message.value()
-            self._state.apply(key, value)
+            self._state.take(record)
             self._applied = message.offset() + 1
-            if self._awaited == (key, value):
+            if self._awaited == (message.key(), message.value()):
                 self._awaited = None
         elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 (the client's own name for it)
             # The end lies behind transaction markers, which are never delivered.

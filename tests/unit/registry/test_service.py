@@ -237,7 +237,7 @@ async def test_import_mode_takes_ids_and_versions_as_they_are(http: Http) -> Non
         ("DELETE", "/subjects/s/versions/x", None, 422, 42202),
         ("GET", "/schemas/ids/99", None, 404, 40403),
         ("GET", "/schemas/ids/99/versions", None, 404, 40403),
-        ("GET", "/schemas/ids/abc", None, 404, 40403),
+        ("GET", "/schemas/ids/abc", None, 404, 404),
         ("POST", "/subjects/none", {"schema": '"int"'}, 404, 40401),
         ("POST", "/subjects/s", {"schema": '"int"'}, 404, 40403),
         ("POST", "/subjects/s", {"schema": "{"}, 422, 42201),
