@@ -20,6 +20,7 @@ from trunkline.registry.candidate import Judgement, UnjudgedError
 from trunkline.registry.compatibility import MAX_REASONS
 from trunkline.registry.errors import RegistryError
 from trunkline.registry.judges import Judges
+from trunkline.registry.negotiation import V1_JSON, answer_type, require_content_type
 from trunkline.registry.parameters import (
     flag,
     json_body,
@@ -37,7 +38,8 @@ from trunkline.registry.store import Store
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-CONTENT_TYPE: Final = "application/vnd.schemaregistry.v1+json"
+CONTENT_TYPE: Final = V1_JSON
+_ANSWERED_IN: Final = web.RequestKey("answered in", str)
 _MOST_ATTEMPTS: Final = 20
 """How often a schema is judged anew because others write to its subject meanwhile."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -331,6 +333,9 @@ class _Service:
 @web.middleware
 async def _answer_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
+        if request.match_info.http_exception is None:
+            require_content_type(request.headers.get("Content-Type"))
+            request[_ANSWERED_IN] = answer_type(request.headers.get("Accept"))
         return await handler(request)
     except RegistryError as error:
         return _error(request, error.status, error.number, error.message)
@@ -353,7 +358,7 @@ def _json(request: web.Request, answer: Any, status: int = 200) -> web.Response:
 
 def _text(request: web.Request, text: str, status: int = 200) -> web.Response:
     body = text.encode("utf-8", "backslashreplace")
-    return web.Response(body=body, status=status, content_type=CONTENT_TYPE)
+    return web.Response(body=body, status=status, content_type=request.get(_ANSWERED_IN, V1_JSON))
 
 
 def _chosen(state: State, subject: str, deleted: str) -> list[Version]:

@@ -72,7 +72,8 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 async def register(session: aiohttp.ClientSession, url: str, subject: str, schema: Any) -> tuple[int, Any]:
     body = io.BytesIO(json.dumps({"schema": json.dumps(schema, separators=(",", ":"))}).encode())
-    async with session.post(f"{url}/subjects/{subject}/versions", data=body) as answer:
+    headers = {"Content-Type": "application/json"}
+    async with session.post(f"{url}/subjects/{subject}/versions", data=body, headers=headers) as answer:
         return answer.status, json.loads(await answer.read())
 
 
@@ -107,7 +108,10 @@ async def test_judging_ends_when_its_client_goes_away(
         await asyncio.to_thread(held.entered.wait, WAIT)
         await asyncio.sleep(0)
     _, writer = await asyncio.open_connection(place.hostname, place.port)
-    head = f"POST {path} HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
     writer.write(head.encode() + body)
     await writer.drain()
     if not queued:
