@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from trunkline.bus.embedded import EmbeddedKafka
+from trunkline.bus.embedded import EmbeddedKafka, EmbeddedOptions
 from trunkline.registry.kafka_store import KafkaStore
 from trunkline.registry.service import serve_registry
 
@@ -40,7 +40,8 @@ async def on_a_cluster(measure: Callable[[Cluster], T]) -> T:
     """Starts a cluster, measures in a thread, and ends the cluster."""
     with (
         tempfile.TemporaryDirectory(prefix="trunkline-bench-") as folder,
-        EmbeddedKafka(Path(folder) / "home") as kafka,
+        # Open, as the brokers are on which others are measured.
+        EmbeddedKafka(Path(folder) / "home", EmbeddedOptions(open=True)) as kafka,
     ):
         assert kafka.running is not None
         bootstrap = kafka.running.bootstrap

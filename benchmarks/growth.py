@@ -138,7 +138,7 @@ def idle(place: stand.Stand, count: int, seconds: float = IDLE_SECONDS) -> dict[
 
 def lag(place: stand.Stand, partitions: int, rounds: int = 5) -> dict[str, float]:
     """How long the lag of `partitions` takes: in offsets; in seconds for the first time, when every partition is behind; from the cache."""
-    settings, names = KafkaSettings(place.bootstrap), Names(f"lag{partitions}")
+    settings, names = KafkaSettings.from_environment(place.bootstrap), Names(f"lag{partitions}")
     topic = f"lagging-{partitions}"
     ensure_topics(settings, [TopicPlan(topic, partitions)])
     producer = settings.producer()

@@ -27,7 +27,7 @@ from benchmarks import contenders, orders, report
 from benchmarks.peers import folder as peers_folder
 from benchmarks.peers import make_environment
 from benchmarks.transform import new_topics
-from trunkline.bus.embedded import EmbeddedKafka
+from trunkline.bus.embedded import EmbeddedKafka, EmbeddedOptions
 from trunkline.registry.client import RegistryClient
 from trunkline.registry.schema import Schema
 from trunkline.registry.service import serve_registry
@@ -209,7 +209,7 @@ def _alone(folder: Path, bootstrap: str, registry: str, latency: int, turn: int)
 
 @contextmanager
 def _kafka(folder: Path) -> Iterator[str]:
-    with EmbeddedKafka(folder / "home") as kafka:
+    with EmbeddedKafka(folder / "home", EmbeddedOptions(open=True)) as kafka:
         assert kafka.running is not None
         yield kafka.running.bootstrap
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contenders import TICKS
-from trunkline.bus.embedded import EmbeddedKafka
+from trunkline.bus.embedded import EmbeddedKafka, EmbeddedOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,26 @@ class Stand:
 
 @contextlib.contextmanager
 def stand() -> Iterator[Stand]:
-    """A new broker in a folder of its own."""
+    """A new broker in a folder of its own, which asks who is there: what our clients need for it is in the environment meanwhile.
+
+    With TRUNKLINE_OPEN set it asks nobody, so that what asking costs can be measured.
+    """
     with tempfile.TemporaryDirectory(prefix="trunkline-bench-") as folder:
         begun = time.monotonic()
-        with EmbeddedKafka(Path(folder) / "broker") as kafka:
+        options = EmbeddedOptions(open=bool(os.environ.get("TRUNKLINE_OPEN")))
+        with EmbeddedKafka(Path(folder) / "broker", options) as kafka:
             assert kafka.running is not None
-            yield Stand(Path(folder), kafka.running.bootstrap, kafka.running.pid, time.monotonic() - begun)
+            cold, bootstrap = time.monotonic() - begun, kafka.running.bootstrap
+            signing_in = {
+                f"TRUNKLINE_KAFKA_{name.upper().replace('.', '_')}": value
+                for name, value in kafka.running.client_options.items()
+            }
+            os.environ.update(signing_in)
+            try:
+                yield Stand(Path(folder), bootstrap, kafka.running.pid, cold)
+            finally:
+                for name in signing_in:
+                    del os.environ[name]
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from benchmarks import contenders, orders, report
 from benchmarks.peers import Peer, peers
-from trunkline.bus.embedded import EmbeddedKafka
+from trunkline.bus.embedded import EmbeddedKafka, EmbeddedOptions
 from trunkline.registry.client import RegistryClient
 from trunkline.registry.kafka_store import KafkaStore
 from trunkline.registry.schema import Schema
@@ -130,7 +130,8 @@ async def run(count: int, rounds: int, only: Collection[str] = ()) -> list[str]:
     """Measures the contenders (those in `only`, where it names some), and returns the lines of the table, which the report keeps."""
     with (
         tempfile.TemporaryDirectory(prefix="trunkline-bench-") as folder,
-        EmbeddedKafka(Path(folder) / "home") as kafka,
+        # Open: the others' programs sign in nowhere.
+        EmbeddedKafka(Path(folder) / "home", EmbeddedOptions(open=True)) as kafka,
     ):
         assert kafka.running is not None
         bootstrap = kafka.running.bootstrap

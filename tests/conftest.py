@@ -1,6 +1,7 @@
 """The broker of the tests, and names that no two tests share.
 
-`TRUNKLINE_TEST_BROKER=embedded` (the default) starts one embedded broker a session, shared by all pytest-xdist workers.
+`TRUNKLINE_TEST_BROKER=embedded` (the default) starts one embedded broker a session, shared by all pytest-xdist workers. It is open, as
+most tests are not about who may do what; those of the embedded broker itself, of the demo and of signing in have secured ones.
 `TRUNKLINE_TEST_BROKER=external` uses the one at `TRUNKLINE_BOOTSTRAP_SERVERS`.
 """
 
@@ -126,7 +127,7 @@ def _shared_broker(root: Path) -> Iterator[tuple[str, tuple[int, int]]]:
             ports = new_ports(2 * count)
             proxied = list(zip(ports[:count], ports[count:], strict=True))
             overrides = _SHORT_SESSIONS | proxied_listeners(own.client, own.controller, proxied)
-            broker = EmbeddedKafka(home, EmbeddedOptions(overrides=overrides))
+            broker = EmbeddedKafka(home, EmbeddedOptions(open=True, overrides=overrides))
             running = broker.start()
             _started.append(broker)
             state.update(home=str(home), pid=running.pid, bootstrap=running.bootstrap, proxied=proxied, users=[])

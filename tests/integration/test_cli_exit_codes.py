@@ -140,6 +140,9 @@ MORE: list[tuple[str, int, str]] = [
     ("job show nobody", 2, "error[job.unknown]"),
     ("job resume nobody", 2, "error[job.unknown]"),
     ("budget show nobody", 2, "error[budget.unknown]"),
+    ("broker user create ann --produce {topic}", 2, "error[kafka.no_authorizer]"),
+    ("broker user rm ann", 2, "error[kafka.no_authorizer]"),
+    ("broker user ls", 2, "error[kafka.no_authorizer]"),
     ("topic describe nothing", 2, "nothing"),
     ("topic tail nothing", 2, "nothing"),
     ("topic delete nothing --yes", 2, "nothing"),
@@ -172,7 +175,7 @@ async def test_what_failed_or_was_not_there_is_no_success(
 
 
 ELSEWHERE = {
-    "up", "run", "demo", "doctor",  # have tests of their own, with what they start or look at
+    "up", "run", "demo", "doctor", "broker client",  # have tests of their own, with what they start or look at
     "resume", "stop", "start",  # ask as `pause` does
     "offsets adopt", "parked drop", "parked edit", "job pause", "job cancel",  # find what they are about as their neighbours do
     "topic ls", "schema ls", "budget list", "connector ls", "connector new",  # are asked for nothing by name

@@ -412,7 +412,7 @@ class TestItsJars:
 
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
-    options = EmbeddedOptions(scram=ScramOptions("admin", PASSWORD), tls=True, authorizer=True)
+    options = EmbeddedOptions(scram=ScramOptions("admin", PASSWORD), tls=True)
     with EmbeddedKafka(tmp_path_factory.mktemp("secured"), options) as broker:
         yield broker
 
@@ -542,7 +542,7 @@ class TestASecuredBroker:
             assert stat.S_IMODE((secured.home / name).stat().st_mode) == 0o600, name
         assert find_running(secured.home) == found
 
-    def test_needs_users_before_it_can_authorize_any(self) -> None:
+    def test_that_is_open_has_no_users(self) -> None:
         with pytest.raises(ConfigurationError) as refused:
-            EmbeddedOptions(authorizer=True)
-        assert refused.value.code == "embedded.authorizer"
+            EmbeddedOptions(open=True, scram=ScramOptions("admin", PASSWORD))
+        assert refused.value.code == "embedded.open"

@@ -22,7 +22,7 @@ from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerialize
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 from confluent_kafka.serialization import MessageField, SerializationContext
 
-from trunkline.bus.embedded import EmbeddedKafka
+from trunkline.bus.embedded import EmbeddedKafka, EmbeddedOptions
 from trunkline.core.errors import ConfigurationError, RetriableError
 from trunkline.registry.client import RegistryClient
 from trunkline.registry.codec import Decoder, Encoder
@@ -181,7 +181,7 @@ async def test_a_registry_waits_for_a_topic_that_another_one_is_creating(
 
 
 async def test_a_registry_answers_at_once_when_its_broker_is_back(tmp_path: Path) -> None:
-    broker = EmbeddedKafka(tmp_path)
+    broker = EmbeddedKafka(tmp_path, EmbeddedOptions(open=True))
     running = await asyncio.to_thread(broker.start)
     store = KafkaStore({"bootstrap.servers": running.bootstrap}, timeout=20)
     try:

@@ -178,7 +178,8 @@ async def test_while_the_broker_is_away_nothing_is_said_to_run_and_the_worker_it
     broker = EmbeddedKafka(tmp_path / "broker")
     started = await asyncio.to_thread(broker.start)
     try:
-        async with bus(started.bootstrap, tmp_path / "worker") as made:
+        # It asks who is there: the worker's clients sign in anew when it is back.
+        async with bus(started.bootstrap, tmp_path / "worker", options=started.client_options) as made:
             topic, copies = made.name("orders"), made.name("copies")
             await made.start(
                 topic_manifest(topic)

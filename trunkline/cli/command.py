@@ -51,6 +51,15 @@ NamespaceOption = Annotated[
         "--namespace", help="The install's namespace. (environment: TRUNKLINE_NAMESPACE)", rich_help_panel=_PANEL
     ),
 ]
+OpenOption = Annotated[
+    bool,
+    typer.Option(
+        "--open",
+        envvar="TRUNKLINE_OPEN",
+        help="For experiments: the embedded Kafka asks nobody who they are, and every program of this machine may do everything.",
+    ),
+]
+"""Of the commands that start the embedded broker."""
 SHARED_NAMES = ("output", "debug", "home", "bootstrap", "registry", "namespace")
 _SHARED: dict[str, tuple[Any, Any]] = {
     "output": (OutputOption, None),

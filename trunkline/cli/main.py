@@ -23,6 +23,7 @@ from trunkline.cli.command import (
 )
 from trunkline.cli.commands import (
     audit,
+    broker,
     budget,
     connector,
     delete,
@@ -90,6 +91,7 @@ for noun in (
     parked,
     job,
     budget,
+    broker,
     audit,
     key,
     mock,

@@ -1,7 +1,8 @@
 """How a command finds its cluster, its registry and its worker.
 
-The broker is the one that `--bootstrap` names, else the embedded one that runs in the home folder. The registry is the one that
-`--registry` names, else that of the worker which runs in the home folder, else one served for the command's own time.
+The broker is the one that `--bootstrap` names, else the embedded one that runs in the home folder. How to sign in to an embedded
+one is found in its folder. The registry is the one that `--registry` names, else that of the worker which runs in the home folder, else
+one served for the command's own time.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,13 +94,16 @@ class Session:
 
     def kafka_settings(self) -> KafkaSettings:
         """As `kafka`, without asking the cluster."""
-        from trunkline.bus.embedded import broker_trouble, find_running
+        from trunkline.bus.embedded import broker_trouble, find_at, find_running
         from trunkline.bus.kafka import KafkaSettings
 
         if self.told is not None:
             return self.told
         if self.bootstrap is not None:
-            return KafkaSettings.from_environment(self.bootstrap)
+            named = KafkaSettings.from_environment(self.bootstrap)
+            embedded = None if _signs_in(named) else find_at(self.bootstrap)
+            # An embedded one, named by its address, asks who is there all the same.
+            return named if embedded is None else replace(named, options={**embedded.client_options, **named.options})
         running = find_running(self.home.resolve())
         if running is None:
             raise broker_trouble(self.home) or UnavailableError(
@@ -159,6 +163,11 @@ class Session:
             client = RegistryClient(url, self.registry_options())
             stack.callback(client.close)
             yield client
+
+
+def _signs_in(kafka: KafkaSettings) -> bool:
+    """Whether somebody chose how to sign in, or not to."""
+    return any(name.startswith("sasl.") or name == "security.protocol" for name in kafka.options)
 
 
 def user() -> str:

@@ -141,12 +141,20 @@ def _port(option: str, text: str | None) -> Finding:
 def _broker(machine: Machine) -> Finding:
     from trunkline.bus.embedded import broker_trouble, find_running
 
-    if machine.embedded and find_running(machine.home.resolve()) is None:
+    running = find_running(machine.home.resolve()) if machine.embedded else None
+    if machine.embedded and running is None:
         trouble = broker_trouble(machine.home)
         if trouble is not None:
             raise trouble
         return Finding(Level.WARN, "broker", f"none runs in {machine.home}", "`trunkline up` starts one")
     kafka = machine.connect()
+    if running is not None and running.is_open:
+        return Finding(
+            Level.WARN,
+            "broker",
+            f"answers at {kafka.bootstrap}, and is OPEN: every program and user of this machine may do everything",
+            "start it without --open, and without TRUNKLINE_OPEN",
+        )
     return Finding(Level.OK, "broker", f"answers at {kafka.bootstrap}")
 
 

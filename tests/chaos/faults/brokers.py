@@ -16,7 +16,7 @@ from tests.chaos.faults.proxy import TcpProxy
 from trunkline.bus.embedded import EmbeddedKafka, EmbeddedOptions
 from trunkline.bus.embedded.options import INTERNAL_USER, ScramOptions
 from trunkline.bus.embedded.ports import choose_ports, new_ports
-from trunkline.bus.embedded.properties import HOST, Ports
+from trunkline.bus.embedded.properties import HOST, REAUTHENTICATION, Ports
 
 ADMIN = "admin"
 KILL, FREEZE, STOP = "broker kill -9", "broker SIGSTOP", "broker stopped"
@@ -51,11 +51,12 @@ class Broker:
             self.proxy = TcpProxy((HOST, ports.internal))
             own |= proxied_listeners(ports.client, ports.controller, [(ports.internal, self.proxy.start())])
         if authorizer:
+            own.setdefault(REAUTHENTICATION, "0")
             (port,) = new_ports(1)
             self.direct = f"{HOST}:{port}"
             own |= _open_listener(ports, port)
         scram = ScramOptions(ADMIN, secrets.token_urlsafe(16)) if authorizer else None
-        options = EmbeddedOptions(scram=scram, authorizer=authorizer, overrides=own, start_timeout=180.0)
+        options = EmbeddedOptions(open=not authorizer, scram=scram, overrides=own, start_timeout=180.0)
         self._kafka = EmbeddedKafka(home, options)
 
     @property

@@ -22,6 +22,7 @@ from tests.chaos.history import Attempt, Effect, History
 from tests.chaos.scene import EVENT, HELD_AT_MOST
 from tests.integration.bus_harness import Asked, Bus, Endpoint, bus, http_connection, http_sink, topic_manifest
 from tests.rights import Rights
+from trunkline.bus.embedded.properties import REAUTHENTICATION
 from trunkline.bus.kafka import KafkaSettings, headers_of
 from trunkline.bus.states import State
 
@@ -339,7 +340,7 @@ async def rotation(run: Run) -> None:
     rights, outside, options = None, None, None
     if run["kafka"]:
         # Signed-in clients are asked for their password again, so that one that changed shows without a restart of the broker.
-        broker = await run.own_broker(authorizer=True, overrides={"connections.max.reauth.ms": "3000"})
+        broker = await run.own_broker(authorizer=True, overrides={REAUTHENTICATION: "3000"})
         outside = KafkaSettings(broker.direct)
         rights, bootstrap = Rights(outside, USER), broker.bootstrap
         options = {**broker.client_options, "sasl.username": USER, "sasl.password": PASSWORD}

@@ -5,7 +5,7 @@ from trunkline.bus.embedded.condition import BrokerCondition, broker_trouble, me
 from trunkline.bus.embedded.jars import Jar, OnProgress, Progress, cache_folder, ensure_jars
 from trunkline.bus.embedded.keeper import BrokerKeeper
 from trunkline.bus.embedded.options import KAFKA_VERSION, EmbeddedOptions, ScramOptions
-from trunkline.bus.embedded.running import RunningBroker, find_running
+from trunkline.bus.embedded.running import RunningBroker, find_at, find_running
 
 __all__ = [
     "KAFKA_VERSION",
@@ -21,6 +21,7 @@ __all__ = [
     "broker_trouble",
     "cache_folder",
     "ensure_jars",
+    "find_at",
     "find_running",
     "measure",
     "read_condition",

@@ -23,12 +23,14 @@ from trunkline.bus.embedded.disk import Room, ended_full, folder_error, no_room,
 from trunkline.bus.embedded.jars import OnProgress, cache_folder, ensure_jars
 from trunkline.bus.embedded.java import find_java
 from trunkline.bus.embedded.names import JvmNames, for_people, jvm_environment, jvm_names
-from trunkline.bus.embedded.options import INTERNAL_USER, KAFKA_VERSION, EmbeddedOptions
+from trunkline.bus.embedded.options import INTERNAL_USER, KAFKA_VERSION, OWN_USER, EmbeddedOptions
 from trunkline.bus.embedded.ownership import FolderLock
+from trunkline.bus.embedded.password import keep_to_oneself, kept_password
 from trunkline.bus.embedded.ports import choose_ports, require_free
 from trunkline.bus.embedded.processes import end_broker, find_brokers
 from trunkline.bus.embedded.properties import (
     HOST,
+    Passwords,
     Ports,
     command,
     jvm_arguments,
@@ -41,7 +43,9 @@ from trunkline.bus.embedded.running import RunningBroker, remove_running, write_
 from trunkline.bus.embedded.storage import data_gone, format_storage, require_same_cluster, stored_cluster_id
 from trunkline.bus.embedded.tls import ensure_certificates
 from trunkline.core.errors import UnavailableError
+from trunkline.core.log import get_logger
 
+log = get_logger(__name__)
 _ORPHAN_TIMEOUT = 15.0
 _PORT_ATTEMPTS = 3
 _TAKEN = "Address already in use"
@@ -75,6 +79,8 @@ class EmbeddedKafka:
         self._promised: RunningBroker | None = None
         self._log_begins = 0
         self._abandoned = threading.Event()
+        self._password: str | None = None
+        """Of our own clients, from the first start on; None where they sign in otherwise or not at all."""
 
     @property
     def log_file(self) -> Path:
@@ -197,11 +203,22 @@ class EmbeddedKafka:
             end_broker(pid, self.home, _ORPHAN_TIMEOUT)
         remove_running(self.home)
         self._kafka.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (self.home, self._kafka):
+            keep_to_oneself(folder)
         names = jvm_names(self._kafka, cache_folder())
         class_path = [names.in_cache("jars", path.name) for path in jars]
         write_private(self._kafka / "java.args", jvm_arguments(self.options.heap, class_path, names))
         write_private(self._kafka / "log4j2.properties", logging_properties(names.in_kafka(self.log_file.name)))
         self._archive = class_archive(java, jars, names)
+        if self.options.open:
+            log.warning(
+                "the embedded broker is open: every program and user of this machine may read, write and delete everything in it, and "
+                "apply manifests, which are carried out with the rights of this user",
+                hint="start it without --open (TRUNKLINE_OPEN)",
+                code="embedded.open",
+            )
+        elif self.options.scram is None:
+            self._password = kept_password(self._kafka, self._password)
         client_options = self._client_options()
         promised = int(self._promised.bootstrap.rpartition(":")[2]) if self._promised is not None else None
         for attempt in range(1, _PORT_ATTEMPTS + 1):
@@ -216,7 +233,7 @@ class EmbeddedKafka:
     ) -> RunningBroker | None:
         """Start on these ports; None when another process took one of them meanwhile and there is another try."""
         password = secrets.token_urlsafe(24)
-        properties = server_properties(self.options, ports, names, password)
+        properties = server_properties(self.options, ports, names, Passwords(password, self._password))
         write_private(self._kafka / "server.properties", render_properties(properties))
         ended_in_order = not left_registered(self._kafka)
         alone = partial(self._command, java, names)
@@ -236,8 +253,9 @@ class EmbeddedKafka:
         deadline = time.monotonic() + self.options.start_timeout
         self._spawn(java, names)
         bootstrap = f"{HOST}:{ports.client}"
-        internal = _internal_config(ports, password) if self.options.secured else {"bootstrap.servers": bootstrap}
-        if self._becomes_healthy(ports, internal, {"bootstrap.servers": bootstrap, **client_options}, deadline):
+        if self._becomes_healthy(
+            ports, _internal_config(ports, password), {"bootstrap.servers": bootstrap, **client_options}, deadline
+        ):
             assert self._process is not None
             running = RunningBroker(bootstrap, self._process.pid, cluster_id, KAFKA_VERSION, client_options)
             write_running(self.home, running)
@@ -267,12 +285,10 @@ class EmbeddedKafka:
     def _becomes_healthy(self, ports: Ports, internal: dict[str, str], client: dict[str, str], deadline: float) -> bool:
         if not health.wait_listening(HOST, self._own_port(ports), still_running=self._is_awaited, deadline=deadline):
             return False
-        if health.wait_answering(internal, still_running=self._is_awaited, deadline=deadline) is None:
-            return False
         if self.options.scram is not None:
+            if health.wait_answering(internal, still_running=self._is_awaited, deadline=deadline) is None:
+                return False
             health.write_user(internal, self.options.scram)
-        if not self.options.secured:
-            return True
         return health.wait_answering(client, still_running=self._is_awaited, deadline=deadline) is not None
 
     def _is_awaited(self) -> bool:
@@ -287,9 +303,9 @@ class EmbeddedKafka:
         if self.options.secured:
             options["security.protocol"] = self.options.client_protocol
         if self.options.scram is not None:
-            options["sasl.mechanism"] = "SCRAM-SHA-512"
-            options["sasl.username"] = self.options.scram.username
-            options["sasl.password"] = self.options.scram.password
+            options |= _sign_in("SCRAM-SHA-512", self.options.scram.username, self.options.scram.password)
+        elif self._password is not None:
+            options |= _sign_in("PLAIN", OWN_USER, self._password)
         if self.options.tls:
             options["ssl.ca.location"] = str(ensure_certificates(self._kafka / "tls"))
         return options
@@ -373,7 +389,9 @@ def _internal_config(ports: Ports, password: str) -> dict[str, str]:
     return {
         "bootstrap.servers": f"{HOST}:{ports.internal}",
         "security.protocol": "SASL_PLAINTEXT",
-        "sasl.mechanism": "PLAIN",
-        "sasl.username": INTERNAL_USER,
-        "sasl.password": password,
+        **_sign_in("PLAIN", INTERNAL_USER, password),
     }
+
+
+def _sign_in(mechanism: str, user: str, password: str) -> dict[str, str]:
+    return {"sasl.mechanism": mechanism, "sasl.username": user, "sasl.password": password}

@@ -13,6 +13,12 @@ KAFKA_VERSION = "4.3.1"
 
 #: The user under which the broker talks to itself once a client listener is secured. Its password is random at each start.
 INTERNAL_USER = "trunkline-internal"
+#: The user of our own clients, who may do everything. Its password is in a file of the home folder (`password.py`).
+OWN_USER = "trunkline"
+RESERVED_USERS = frozenset({INTERNAL_USER, OWN_USER, "ANONYMOUS"})
+"""Users who have a meaning of their own: nobody else may be called so."""
+REAUTHENTICATION_MS = 4000
+"""Who signed in with SCRAM signs in anew within this time (KIP-368), so a user whose credential was deleted is cut off by then."""
 
 _HEAP = re.compile(r"^[1-9][0-9]*[kKmMgG]$")
 _USER = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,62}$")
@@ -20,7 +26,7 @@ _USER = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,62}$")
 
 @dataclass(frozen=True, slots=True)
 class ScramOptions:
-    """The first administrator of a broker whose clients must sign in with SCRAM-SHA-512 (RFC 5802, RFC 7677).
+    """An administrator who signs in with SCRAM-SHA-512 (RFC 5802, RFC 7677), in the place of our own clients' user.
 
     The user is written at each start, so a changed password holds from the next start on.
     """
@@ -29,10 +35,10 @@ class ScramOptions:
     password: str = field(repr=False)
 
     def __post_init__(self) -> None:
-        if not _USER.match(self.username) or self.username == INTERNAL_USER:
+        if not _USER.match(self.username) or self.username in RESERVED_USERS:
             raise ConfigurationError(
                 f"{self.username!r} cannot be the embedded broker's administrator",
-                hint="use letters, digits, '.', '_', '-' or '@', at most 63, and not the broker's own user",
+                hint="use letters, digits, '.', '_', '-' or '@', at most 63, and none of the broker's own users",
                 code="embedded.scram",
             )
         learn(self.password)
@@ -44,18 +50,20 @@ class ScramOptions:
 class EmbeddedOptions:
     """How the embedded broker is run.
 
+    Unless it is `open`, clients sign in, and nothing is allowed without an ACL, except to our own clients.
+
     * `heap`: the JVM's `-Xmx`, such as `512m`.
-    * `scram`: clients sign in with SCRAM-SHA-512; without it they are anonymous.
+    * `open`: no sign-in and no authorizer: every program of this machine may do everything. For experiments.
+    * `scram`: our own clients sign in as this administrator, with SCRAM-SHA-512, and not with the password of the home folder.
     * `tls`: clients talk TLS; the certificate authority is made in the home folder and named in the client options.
-    * `authorizer`: nothing is allowed without an ACL, except to the administrator. Needs `scram`.
     * `overrides`: broker properties that win over ours, for tests of a broker's limits.
     * `start_timeout`: seconds until a broker that is not healthy counts as failed.
     """
 
     heap: str = "512m"
+    open: bool = False
     scram: ScramOptions | None = None
     tls: bool = False
-    authorizer: bool = False
     overrides: Mapping[str, str] = field(default_factory=dict)
     start_timeout: float = 60.0
 
@@ -64,11 +72,11 @@ class EmbeddedOptions:
             raise ConfigurationError(
                 f"{self.heap!r} is not a size of a Java heap", hint="write it like 512m or 2g", code="embedded.heap"
             )
-        if self.authorizer and self.scram is None:
+        if self.open and self.scram is not None:
             raise ConfigurationError(
-                "the embedded broker's authorizer needs users to tell apart",
-                hint="switch on SCRAM as well",
-                code="embedded.authorizer",
+                "an open embedded broker has no users",
+                hint="leave out the administrator, or do not open it",
+                code="embedded.open",
             )
         for name, value in self.overrides.items():
             if any(sign in name + value for sign in "\r\n"):
@@ -77,11 +85,11 @@ class EmbeddedOptions:
     @property
     def secured(self) -> bool:
         """Whether clients come through a listener of their own, apart from the broker's talk with itself."""
-        return self.scram is not None or self.tls
+        return self.tls or not self.open
 
     @property
     def client_protocol(self) -> str:
         """Kafka's `security.protocol` of the client listener."""
-        if self.scram is not None:
-            return "SASL_SSL" if self.tls else "SASL_PLAINTEXT"
-        return "SSL" if self.tls else "PLAINTEXT"
+        if self.open:
+            return "SSL" if self.tls else "PLAINTEXT"
+        return "SASL_SSL" if self.tls else "SASL_PLAINTEXT"

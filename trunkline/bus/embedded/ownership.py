@@ -45,7 +45,7 @@ class FolderLock:
         if self._lock is not None:
             return
         try:
-            self._home.mkdir(parents=True, exist_ok=True)
+            self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = (self._home / _FILE).open("a+", encoding="utf-8")
         except OSError as error:
             raise folder_error(error, self._home) from error

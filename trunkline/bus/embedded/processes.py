@@ -7,6 +7,7 @@ however its parent died, and a process that got its number later can't pass for 
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import subprocess
@@ -18,9 +19,38 @@ from trunkline.core.errors import UnavailableError
 _HAS_PROC = Path("/proc/self/cmdline").exists()
 
 
+_MARK = "-Dtrunkline.home="
+_LISTED = re.compile(rb"\S*java\S* " + re.escape(_MARK.encode()) + rb"(.*?) @", re.DOTALL)
+
+
 def marker(home: Path) -> str:
     """The argument by which a broker of this folder is known."""
-    return f"-Dtrunkline.home={home.resolve()}"
+    return f"{_MARK}{home.resolve()}"
+
+
+def homes_of_this_user() -> set[Path]:
+    """The folders in which this user's brokers run."""
+    if not _HAS_PROC:
+        user = str(os.geteuid())
+        listing = subprocess.run(["/bin/ps", "-ww", "-U", user, "-o", "command="], capture_output=True, check=False)  # noqa: S603 (a number)
+        found = [_LISTED.match(line) for line in listing.stdout.splitlines()]
+        return {Path(os.fsdecode(one[1])) for one in found if one is not None}
+    homes = set()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or not _is_own(entry):
+            continue
+        arguments = _arguments(int(entry.name))
+        marks = [one.removeprefix(_MARK.encode()) for one in arguments[1:] if one.startswith(_MARK.encode())]
+        if len(marks) == 1 and _is_broker(arguments, _MARK.encode() + marks[0]):
+            homes.add(Path(os.fsdecode(marks[0])))
+    return homes
+
+
+def _is_own(entry: Path) -> bool:
+    try:
+        return entry.stat().st_uid == os.geteuid()
+    except OSError:
+        return False
 
 
 def find_brokers(home: Path) -> list[int]:

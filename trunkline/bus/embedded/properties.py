@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from trunkline.bus.embedded.names import JvmNames
-from trunkline.bus.embedded.options import INTERNAL_USER, EmbeddedOptions
+from trunkline.bus.embedded.options import INTERNAL_USER, OWN_USER, REAUTHENTICATION_MS, EmbeddedOptions
 from trunkline.bus.embedded.processes import marker
 
 HOST = "127.0.0.1"
 NODE_ID = 1
+REAUTHENTICATION = "listener.name.client.scram-sha-512.connections.max.reauth.ms"
+"""Of SCRAM only: our own clients, whose password nobody takes away, would sign in anew all the time for nothing."""
 
 _MIB = 1024 * 1024
 
@@ -76,15 +78,24 @@ def _base() -> dict[str, str]:
     }
 
 
-def server_properties(
-    options: EmbeddedOptions, ports: Ports, names: JvmNames, internal_password: str
-) -> dict[str, str]:
+@dataclass(frozen=True, slots=True)
+class Passwords:
+    """What the broker knows users by, beside SCRAM credentials: `internal` its own talk, `own` our clients (None: they have none)."""
+
+    internal: str = field(repr=False)
+    own: str | None = field(repr=False)
+
+
+def server_properties(options: EmbeddedOptions, ports: Ports, names: JvmNames, passwords: Passwords) -> dict[str, str]:
     """All properties of the broker, ours first and the caller's overrides last."""
     config = _base()
     config |= {"log.dirs": names.in_kafka("data"), "controller.quorum.voters": f"{NODE_ID}@{HOST}:{ports.controller}"}
     config |= {"controller.listener.names": "CONTROLLER"}
-    config |= _secured(options, ports, names, internal_password) if options.secured else _plain(ports)
+    config |= _secured(options, ports, names, passwords) if options.secured else _plain(ports)
     return config | dict(options.overrides)
+
+
+_PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule required"
 
 
 def _plain(ports: Ports) -> dict[str, str]:
@@ -96,13 +107,12 @@ def _plain(ports: Ports) -> dict[str, str]:
     }
 
 
-def _secured(options: EmbeddedOptions, ports: Ports, names: JvmNames, password: str) -> dict[str, str]:
+def _secured(options: EmbeddedOptions, ports: Ports, names: JvmNames, passwords: Passwords) -> dict[str, str]:
     """Clients come through a listener of their own; the broker reaches itself and its controller by a random password.
 
     Without that password any process of this machine could change ACLs and users at the controller.
     """
-    login = "org.apache.kafka.common.security.plain.PlainLoginModule required"
-    jaas = f'{login} username="{INTERNAL_USER}" password="{password}" user_{INTERNAL_USER}="{password}";'
+    own_talk = f'{_PLAIN} username="{INTERNAL_USER}" password="{passwords.internal}" user_{INTERNAL_USER}="{passwords.internal}";'
     config = {
         "listeners": f"CLIENT://{HOST}:{ports.client},INTERNAL://{HOST}:{ports.internal},CONTROLLER://{HOST}:{ports.controller}",
         "advertised.listeners": f"CLIENT://{HOST}:{ports.client},INTERNAL://{HOST}:{ports.internal}",
@@ -113,30 +123,40 @@ def _secured(options: EmbeddedOptions, ports: Ports, names: JvmNames, password: 
         "sasl.mechanism.inter.broker.protocol": "PLAIN",
         "sasl.mechanism.controller.protocol": "PLAIN",
         "listener.name.internal.sasl.enabled.mechanisms": "PLAIN",
-        "listener.name.internal.plain.sasl.jaas.config": jaas,
+        "listener.name.internal.plain.sasl.jaas.config": own_talk,
         "listener.name.controller.sasl.enabled.mechanisms": "PLAIN",
-        "listener.name.controller.plain.sasl.jaas.config": jaas,
+        "listener.name.controller.plain.sasl.jaas.config": own_talk,
     }
-    if options.scram is not None:
-        config |= {
-            "listener.name.client.sasl.enabled.mechanisms": "SCRAM-SHA-512",
-            "listener.name.client.scram-sha-512.sasl.jaas.config": (
-                "org.apache.kafka.common.security.scram.ScramLoginModule required;"
-            ),
-        }
+    if not options.open:
+        config |= _signed_in(options, passwords)
     if options.tls:
         config |= {
             "listener.name.client.ssl.keystore.type": "PEM",
             "listener.name.client.ssl.keystore.location": names.in_kafka("tls/server.pem"),
             "listener.name.client.ssl.client.auth": "none",
         }
-    if options.authorizer and options.scram is not None:
-        config |= {
-            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-            "super.users": f"User:{INTERNAL_USER};User:{options.scram.username}",
-            "allow.everyone.if.no.acl.found": "false",
-        }
     return config
+
+
+def _signed_in(options: EmbeddedOptions, passwords: Passwords) -> dict[str, str]:
+    """How clients sign in, and that nothing is allowed to them without an ACL, except to our own."""
+    mechanisms = ["SCRAM-SHA-512"]
+    config = {
+        "listener.name.client.scram-sha-512.sasl.jaas.config": (
+            "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+        ),
+        REAUTHENTICATION: str(REAUTHENTICATION_MS),
+    }
+    if passwords.own is not None:
+        mechanisms.append("PLAIN")
+        config["listener.name.client.plain.sasl.jaas.config"] = f'{_PLAIN} user_{OWN_USER}="{passwords.own}";'
+    administrator = OWN_USER if options.scram is None else options.scram.username
+    return config | {
+        "listener.name.client.sasl.enabled.mechanisms": ",".join(mechanisms),
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": f"User:{INTERNAL_USER};User:{administrator}",
+        "allow.everyone.if.no.acl.found": "false",
+    }
 
 
 def render_properties(properties: Mapping[str, str]) -> str:

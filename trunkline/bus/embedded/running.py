@@ -9,17 +9,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trunkline.bus.embedded.processes import is_broker
+from trunkline.bus.embedded.processes import homes_of_this_user, is_broker
 
 FILE = "broker.json"
+_LOOPBACK = {"127.0.0.1", "localhost"}
 
 
 @dataclass(frozen=True, slots=True)
 class RunningBroker:
     """A healthy embedded broker.
 
-    `client_options` are the options of librdkafka that a client needs beside the bootstrap servers; they hold the
-    administrator's password where SCRAM is on, so they are in no representation of this object.
+    `client_options` are the options of librdkafka that a client needs beside the bootstrap servers; they hold the password of our own
+    clients, who may do everything, so they are in no representation of this object.
     """
 
     bootstrap: str
@@ -27,6 +28,11 @@ class RunningBroker:
     cluster_id: str
     version: str
     client_options: dict[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it asks nobody who they are."""
+        return "sasl.mechanism" not in self.client_options
 
     def client_config(self) -> dict[str, Any]:
         """A configuration for a confluent-kafka client with the administrator's rights."""
@@ -43,6 +49,18 @@ def find_running(home: Path) -> RunningBroker | None:
     except (OSError, ValueError, TypeError):
         return None
     return running if is_broker(running.pid, home) else None
+
+
+def find_at(bootstrap: str) -> RunningBroker | None:
+    """The embedded broker of this user that serves at this address, in whichever folder it runs; None where none does."""
+    host, _, port = bootstrap.strip().rpartition(":")
+    if host not in _LOOPBACK or not port.isascii() or not port.isdigit():
+        return None
+    for home in homes_of_this_user():
+        running = find_running(home)
+        if running is not None and running.bootstrap.rpartition(":")[2] == port:
+            return running
+    return None
 
 
 def write_running(home: Path, running: RunningBroker) -> bool:

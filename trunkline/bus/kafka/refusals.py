@@ -167,7 +167,8 @@ KINDS: Final = {
             "kafka.sasl_required",
             "the listener at {address} serves only clients that sign in, and we do not: {detail}",
             f"set {_OPTIONS}SECURITY_PROTOCOL to SASL_SSL or SASL_PLAINTEXT, with {_OPTIONS}SASL_MECHANISM, "
-            f"{_OPTIONS}SASL_USERNAME and {_OPTIONS}SASL_PASSWORD",
+            f"{_OPTIONS}SASL_USERNAME and {_OPTIONS}SASL_PASSWORD; those of an embedded broker of somebody else "
+            "are shown there by `trunkline broker client` and `trunkline broker user create`",
             70,
         ),
         Kind(
@@ -192,7 +193,16 @@ KINDS: Final = {
         Kind(
             "kafka.token",
             "no token to sign in to Kafka with can be had: {detail}",
-            f"check {_OPTIONS}SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL, the client id and its secret, and that the token service answers",
+            f"check {_OPTIONS}SASL_OAUTHBEARER_TOKEN_ENDPOINT_URL, the client id and its secret, and that the token service answers; "
+            f"one with a certificate of a private authority needs {_OPTIONS}HTTPS_CA_LOCATION; where a token has expired when it comes, "
+            "correct the clocks",
+            72,
+        ),
+        Kind(
+            "kafka.token_refused",
+            "the Kafka broker at {address} refuses our token: {detail}",
+            "the broker's own log says why: it wants an audience, an issuer, a key or a scope "
+            f"({_OPTIONS}SASL_OAUTHBEARER_SCOPE) that the token does not have, or its clock is wrong",
             72,
         ),
     )
@@ -311,6 +321,8 @@ def _sign_in(text: str) -> str:
         return "kafka.sasl_mechanism"
     if "not valid in current sasl state" in text:
         return "kafka.sasl_unexpected"
+    if '{"status":"' in text:  # Kafka's OAuthBearerSaslServer (RFC 7628, section 3.2.2)
+        return "kafka.token_refused"
     if "oauthbearer token" in text or "oidc" in text:
         return "kafka.token"
     return "kafka.authentication"

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from trunkline.cli.command import command
+from trunkline.cli.command import OpenOption, command
 from trunkline.cli.session import Session
 
 
@@ -18,8 +18,11 @@ def register(app: typer.Typer) -> None:
 def demo(
     session: Session,
     stay: Annotated[bool, typer.Option("--stay", help="Keep everything up until Ctrl-C.")] = False,
+    open_: OpenOption = False,
 ) -> None:
     """Show the bus at work: flights of 2013 from sources through Kafka to five sinks."""
     import importlib
 
-    raise typer.Exit(importlib.import_module("trunkline.cli.demo").run_demo(stay, home=session.home / "demo"))
+    raise typer.Exit(
+        importlib.import_module("trunkline.cli.demo").run_demo(stay, home=session.home / "demo", is_open=open_)
+    )

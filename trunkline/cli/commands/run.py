@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from trunkline.cli.command import command
+from trunkline.cli.command import OpenOption, command
 from trunkline.cli.session import Session
 from trunkline.control.addresses import address
 from trunkline.core.errors import ConfigurationError
@@ -67,9 +67,10 @@ def up(
     memory: MemoryOption = "1GiB",
     log_level: LogLevelOption = "info",
     log_style: LogStyleOption = "auto",
+    open_: OpenOption = False,
 ) -> None:
     """Run Kafka (unless --bootstrap names one) and a worker that follows the applied manifests."""
-    _serve(session, [], workers, ingress, api, memory, log_level, log_style, until_finished=False)
+    _serve(session, [], workers, ingress, api, memory, log_level, log_style, until_finished=False, open_=open_)
 
 
 def run(
@@ -82,9 +83,12 @@ def run(
     log_level: LogLevelOption = "info",
     log_style: LogStyleOption = "auto",
     until_finished: UntilFinishedOption = False,
+    open_: OpenOption = False,
 ) -> None:
     """Run the pipelines of manifest files, with nothing applied; Kafka too, unless --bootstrap names one."""
-    _serve(session, file, workers, ingress, api, memory, log_level, log_style, until_finished=until_finished)
+    _serve(
+        session, file, workers, ingress, api, memory, log_level, log_style, until_finished=until_finished, open_=open_
+    )
 
 
 def _serve(
@@ -98,6 +102,7 @@ def _serve(
     log_style: str,
     *,
     until_finished: bool,
+    open_: bool,
 ) -> None:
     from trunkline.cli.process.serveoptions import ServeOptions
     from trunkline.cli.process.serving import serve
@@ -113,6 +118,7 @@ def _serve(
         log_style=log_style,
         until_finished=until_finished,
         memory=_bytes(memory),
+        open=open_,
     )
     raise typer.Exit(serve(session, options))
 

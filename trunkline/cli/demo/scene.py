@@ -10,6 +10,7 @@ from pathlib import Path
 
 import uvloop
 
+from trunkline.bus.embedded import EmbeddedOptions
 from trunkline.cli.demo.checks import run_checks
 from trunkline.cli.demo.flights import read_flights
 from trunkline.cli.demo.play import play
@@ -22,16 +23,16 @@ INTERRUPTED = 130
 """What a shell returns for a command that Ctrl-C ended: 128 + SIGINT."""
 
 
-def run_scene(begun: float, stay: bool, home: Path | None) -> int:
+def run_scene(begun: float, stay: bool, home: Path | None, options: EmbeddedOptions) -> int:
     """As `run_demo`, with the moment of its beginning on the monotonic clock."""
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_demo(Output(), begun, stay, home))
+        return runner.run(_demo(Output(), begun, stay, home, options))
 
 
-async def _demo(out: Output, begun: float, stay: bool, home: Path | None) -> int:
+async def _demo(out: Output, begun: float, stay: bool, home: Path | None, options: EmbeddedOptions) -> int:
     loop = asyncio.get_running_loop()
     stop, reported = asyncio.Event(), asyncio.Event()
-    playing = asyncio.create_task(_play(out, View(begun), stay, home, stop, reported))
+    playing = asyncio.create_task(_play(out, View(begun), stay, home, options, stop, reported))
 
     def end() -> None:
         # Once: what is ending gracefully is not broken off. After the report there is nothing to break off.
@@ -49,10 +50,16 @@ async def _demo(out: Output, begun: float, stay: bool, home: Path | None) -> int
 
 
 async def _play(
-    out: Output, view: View, stay: bool, home: Path | None, stop: asyncio.Event, reported: asyncio.Event
+    out: Output,
+    view: View,
+    stay: bool,
+    home: Path | None,
+    options: EmbeddedOptions,
+    stop: asyncio.Event,
+    reported: asyncio.Event,
 ) -> int:
     flights = read_flights()
-    async with set_stage(flights, view, home=home) as stage:
+    async with set_stage(flights, view, home=home, options=options) as stage:
         view.watch(stage.worker)
         async with view.showing():
             played = await play(stage, flights, view)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from trunkline.bus.embedded import EmbeddedKafka, OnProgress
+from trunkline.bus.embedded import EmbeddedKafka, EmbeddedOptions, OnProgress
 from trunkline.bus.embedded.processes import end_broker, find_brokers
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
@@ -69,8 +69,10 @@ class Stage:
 
 
 @asynccontextmanager
-async def set_stage(flights: Flights, view: View, *, home: Path | None = None) -> AsyncIterator[Stage]:
-    """Clears what an earlier demo left, starts everything, and ends all of it.
+async def set_stage(
+    flights: Flights, view: View, *, home: Path | None = None, options: EmbeddedOptions | None = None
+) -> AsyncIterator[Stage]:
+    """Clears what an earlier demo left, starts everything, and ends all of it. `options` are the broker's.
 
     Raises `UnavailableError` where another demo runs in the folder, and what broker, stand-ins and worker say.
     """
@@ -96,8 +98,8 @@ async def set_stage(flights: Flights, view: View, *, home: Path | None = None) -
             "SLACK_INTERVAL": "100ms",
         }
         stack.enter_context(_environment(variables))
-        kafka = await stack.enter_async_context(_broker(home, view.download))
-        view.say(f"Apache Kafka runs at {kafka.bootstrap}")
+        kafka = await stack.enter_async_context(_broker(home, options, view.download))
+        view.say(f"Apache Kafka runs at {kafka.bootstrap}" + ("" if kafka.options else ", open to everybody here"))
         names = Names()
         worker = Worker(WorkerSettings(kafka, names, home), extend_api=extend)
         stack.push_async_callback(worker.close)
@@ -192,8 +194,8 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def _broker(home: Path, progress: OnProgress) -> AsyncIterator[KafkaSettings]:
-    broker = EmbeddedKafka(home, on_progress=progress)
+async def _broker(home: Path, options: EmbeddedOptions | None, progress: OnProgress) -> AsyncIterator[KafkaSettings]:
+    broker = EmbeddedKafka(home, options, on_progress=progress)
     starting = asyncio.ensure_future(asyncio.to_thread(broker.start))
     try:
         running = await asyncio.shield(starting)

@@ -21,3 +21,5 @@ class ServeOptions:
     until_finished: bool
     memory: int = DEFAULT_MEMORY
     """Bytes, of each worker."""
+    open: bool = False
+    """Whether the embedded broker asks nobody who they are."""

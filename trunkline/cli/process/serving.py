@@ -79,7 +79,7 @@ def serve(session: Session, options: ServeOptions) -> int:
     with _ended_by_sigterm():
         if options.workers > 1:
             return _serve_several(session, options)
-        with _broker(session) as (kafka, broker):
+        with _broker(session, options) as (kafka, broker):
             return _serve_one(session, options, kafka, broker)
 
 
@@ -130,7 +130,7 @@ def _serve_several(session: Session, options: ServeOptions) -> int:
 
         # Before the broker: starting it leaves clients and their threads here, and no fork may have a thread's locks.
         born = forked.fork_workers(options.workers, work)
-    with _broker(session) as (kafka, broker):
+    with _broker(session, options) as (kafka, broker):
         for one in born:
             one.begin(kafka)
         running: set[WorkerProcess] = set(born)
@@ -152,14 +152,14 @@ def _ended_by_sigterm() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _broker(session: Session) -> Iterator[tuple[KafkaSettings, EmbeddedKafka | None]]:
+def _broker(session: Session, options: ServeOptions) -> Iterator[tuple[KafkaSettings, EmbeddedKafka | None]]:
     if session.bootstrap is not None:
         yield session.kafka(), None
         return
-    from trunkline.bus.embedded import EmbeddedKafka
+    from trunkline.bus.embedded import EmbeddedKafka, EmbeddedOptions
 
     with _download_progress() as report:
-        broker = EmbeddedKafka(session.home, on_progress=report)
+        broker = EmbeddedKafka(session.home, EmbeddedOptions(open=options.open), on_progress=report)
         running = broker.start()
     try:
         yield KafkaSettings(running.bootstrap, running.client_options), broker
