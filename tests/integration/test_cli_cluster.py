@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from trunkline.bus.names import Names
 from trunkline.bus.states import State
 from trunkline.bus.topics import topic_states
 from trunkline.bus.worker.applied import VERSION, read_applied
-from trunkline.bus.worker.board import Board, Report
+from trunkline.bus.worker.board import Board, Heartbeat, Report
 from trunkline.cli.main import app
 
 pytestmark = pytest.mark.kafka
@@ -240,6 +243,55 @@ def test_topics_and_schemas_can_be_looked_at(shell: Shell) -> None:
     missing = shell("topic", "describe", orders + "s")
     assert missing.exit_code == 2
     assert f"did you mean '{orders}'?" in missing.stderr
+
+
+def test_a_status_that_is_watched_is_printed_again_and_again(shell: Shell) -> None:
+    shell("apply", "-f", shell.write(shell.flow()), "--yes")
+    command = [sys.executable, "-m", "trunkline.cli.main", "--bootstrap", shell.kafka.bootstrap]
+    command += ["--namespace", shell.names.namespace, "--home", str(shell.folder / "home")]
+    command += ["-o", "json", "status", "--watch", "--every", "100ms"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        for _ in range(2):
+            (one,) = json.loads(watching.stdout.readline())
+            assert one["pipeline"] == "big-orders"
+        watching.send_signal(signal.SIGINT)
+        watching.stdout.read()
+    assert watching.returncode == 130
+    refused = shell("status", "no-such-pipeline", "--watch")
+    assert (refused.exit_code, "error[pipeline.unknown]" in refused.stderr) == (2, True)
+
+
+def test_applied_manifests_are_listed_and_shown_as_they_could_be_applied_again(shell: Shell, tmp_path: Path) -> None:
+    assert shell("manifest", "ls").exit_code == 0
+    shell("apply", "-f", shell.write(shell.flow()), "--yes")
+    listed = {(one["kind"], one["name"]): one for one in shell.data("manifest", "ls")}
+    orders = f"{shell.names.namespace}.orders"
+    assert set(listed) == {("Topic", orders), ("Topic", f"{shell.names.namespace}.big"), ("Stream", "big-orders")}
+    assert listed["Stream", "big-orders"]["by"]
+    assert {one["name"] for one in shell.data("manifest", "ls", "--kind", "stream")} == {"big-orders"}
+    shown = shell("manifest", "get", "big-orders")
+    again = tmp_path / "again.yaml"
+    again.write_text(shown.stdout, encoding="utf-8")
+    assert shell("apply", "-f", str(again), "--yes").stdout == "nothing to change\n"
+    assert shell.data("manifest", "get", f"Topic/{orders}")["metadata"]["name"] == orders
+    missing = shell("manifest", "get", "big-order")
+    assert (missing.exit_code, "did you mean 'big-orders'?" in missing.stderr) == (2, True)
+    assert shell("manifest", "ls", "--kind", "Sinc").exit_code == 2
+
+
+def test_where_no_worker_runs_lists_and_levels_say_so(shell: Shell) -> None:
+    for asked in (["worker", "ls"], ["loglevel"], ["loglevel", "debug"]):
+        result = shell(*asked)
+        assert (result.exit_code, "no worker runs" in result.stderr) == (0, True), result.stderr
+    board = Board(shell.kafka, shell.names)
+    board.beat(Heartbeat("w-killed", time.time() - 3600, time.time() - 7200, "host-1", 17))
+    board.flush()
+    (found,) = shell.data("worker", "ls")
+    assert (found["worker"], found["state"], found["host"]) == ("w-killed", "SILENT", "host-1")
+    shown = shell("worker", "get", "w-killed")
+    assert shown.exit_code == 0
+    assert "it has not said yet what it has" in shown.stderr
 
 
 def test_a_trace_that_is_not_there_is_a_failed_check(shell: Shell) -> None:

@@ -22,6 +22,7 @@ from trunkline.cli.command import (
     shared_options,
 )
 from trunkline.cli.commands import (
+    applied,
     audit,
     broker,
     budget,
@@ -40,6 +41,8 @@ from trunkline.cli.commands import (
     run,
     schema,
     topic,
+    trace,
+    worker,
 )
 from trunkline.core.uncaught import redact_what_nobody_catches
 
@@ -81,8 +84,10 @@ for noun in (
     demo,
     run,
     manifest,
+    applied,
     delete,
     pipeline,
+    trace,
     offsets,
     topic,
     schema,
@@ -92,6 +97,7 @@ for noun in (
     job,
     budget,
     broker,
+    worker,
     audit,
     key,
     mock,

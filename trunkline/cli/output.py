@@ -52,6 +52,14 @@ class Output:
         sys.stdout.write(rendered(data, self.form) + "\n")
         sys.stdout.flush()
 
+    def record(self, data: Any) -> None:
+        """Prints data as one of many: a line of JSON, or a document of YAML."""
+        if self.form is Format.JSON:
+            sys.stdout.write(json.dumps(data, ensure_ascii=False, default=str) + "\n")
+        else:
+            sys.stdout.write(f"---\n{rendered(data, self.form)}\n")
+        sys.stdout.flush()
+
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], data: Any, *, empty: str = "none") -> None:
         """Prints rows under their columns, or `data` where a program reads. `empty` is said where there is no row."""
         if not self.for_people:

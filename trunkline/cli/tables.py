@@ -22,6 +22,7 @@ TEXT_COLUMNS = frozenset(
         "FAULT",
         "FOUND",
         "HINT",
+        "LACKS",
         "MEANING",
         "MISSING",
         "PROBLEM",

@@ -63,6 +63,11 @@ def list_topics(cluster: Cluster, *, everything: bool) -> list[TopicLine]:
         reader.close()
 
 
+def event_topics(cluster: Cluster) -> list[str]:
+    """The names of the topics that hold events: all but those of the bus itself."""
+    return sorted(name for name in _topic_names(cluster.kafka) if not _is_internal(name, cluster.names))
+
+
 @dataclass(frozen=True, slots=True)
 class PartitionState:
     """One partition, and how many of its replicas there are and are in sync."""

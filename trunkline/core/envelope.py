@@ -41,6 +41,11 @@ WireHeaders = Sequence[tuple[str, bytes | None]]
 _random = random.Random(os.urandom(32))  # noqa: S311
 os.register_at_fork(after_in_child=lambda: _random.seed(os.urandom(32)))  # no two processes make the same ids
 _TRACEPARENT_FORM = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}\Z")
+_UUID7_FORM = re.compile(r"([0-9a-f]{8})-([0-9a-f]{4})-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}(?:\.[0-9.]+)?\Z")
+_FIRST_UUID7 = 1_400_000_000_000
+"""No id is of a time before Kafka's records had times, in Unix milliseconds: those that look so are made in another way."""
+_MOST_AHEAD = 24 * 3_600_000
+"""So far the clocks of two machines may be apart."""
 _ID_FORM = re.compile(r"[\x21-\x7e]{1,256}\Z")
 
 
@@ -68,6 +73,13 @@ def uuid7() -> str:
     bits = f"{_random.getrandbits(74):019x}"
     # Version 7 in the third group; variant 10 in the two high bits of the fourth: 8, 9, a or b.
     return f"{stamp[:8]}-{stamp[8:]}-7{bits[1:4]}-{'89ab'[int(bits[0])]}{bits[4:7]}-{bits[7:]}"
+
+
+def made_at(identity: str) -> int | None:
+    """When an id was made, in Unix milliseconds: UUIDv7 begin with it. None for any other id, and for a time that is to come."""
+    found = _UUID7_FORM.match(identity)
+    stamp = int(found[1] + found[2], 16) if found is not None else 0
+    return stamp if _FIRST_UUID7 <= stamp <= time.time() * 1000 + _MOST_AHEAD else None
 
 
 def envelope_to_headers(envelope: Envelope) -> Headers:

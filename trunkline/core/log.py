@@ -115,6 +115,11 @@ def get_logger(name: str) -> structlog.stdlib.BoundLogger:
     return logger
 
 
+def current_level() -> str:
+    """The level from which on this process logs."""
+    return logging.getLevelName(logging.getLogger().level).lower()
+
+
 def set_level(level: str) -> None:
     """Changes the level of a running process. Raises ValueError for an unknown level."""
     if level.lower() not in LEVELS:

@@ -19,6 +19,7 @@ from trunkline.core.envelope import (
     envelope_from_headers,
     envelope_to_headers,
     foreign_event_id,
+    made_at,
     trace_id,
     uuid7,
 )
@@ -142,3 +143,19 @@ def test_an_event_knows_its_correlation_id_and_trace_context_without_reading_its
     event, whole = (Event(None, headers=headers, topic="t", topic_id="T", offset=3) for _ in range(2))
     expected = whole.envelope
     assert (event.traceparent, event.correlation_id) == (expected.traceparent, expected.correlation_id)
+
+
+def test_an_id_of_ours_says_when_it_was_made_and_no_other_does() -> None:
+    before = int(time.time() * 1000)
+    made = made_at(uuid7())
+    assert made is not None
+    assert before <= made <= time.time() * 1000
+    assert made_at("0198f3c2-7a1b-7c3d-9e4f-5a6b7c8d9e0f.2.0") == 0x0198F3C27A1B
+    for other in (
+        "",
+        "4711",
+        str(uuid.uuid4()),
+        "ffffffff-ffff-7fff-9fff-ffffffffffff",
+        "00000000-0001-7000-8000-000000000000",
+    ):
+        assert made_at(other) is None

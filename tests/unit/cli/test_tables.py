@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
-import struct
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
+from terminal import shown_in_terminal
 
 from trunkline.cli.output import Output
 from trunkline.cli.printable import printable
@@ -149,35 +147,11 @@ def test_no_result_note_or_error_moves_the_cursor(print_: str, capsys: pytest.Ca
     assert "\\x1b]0;title\\x07 and\na second line" in said
 
 
-def _read_all(terminal: int) -> Iterator[bytes]:
-    try:
-        while found := os.read(terminal, 65536):
-            yield found
-    except OSError:  # how Linux says that nobody writes any more
-        return
-    finally:
-        os.close(terminal)
-
-
-def _in_a_terminal(monkeypatch: pytest.MonkeyPatch, width: int, columns: list[str], row: list[str]) -> str:
-    import fcntl
-    import termios
-
-    ours, theirs = os.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
-    monkeypatch.delenv("COLUMNS", raising=False)
-    monkeypatch.setenv("TERM", "xterm")
-    with os.fdopen(theirs, "w") as screen, monkeypatch.context() as patched:
-        patched.setattr(sys, "stdout", screen)
-        Output().table(columns, [row], None)
-    shown = b"".join(_read_all(ours)).decode()
-    return re.sub(r"\x1b\[[\d;]*m", "", shown)
-
-
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_a_terminal_gets_no_line_break_within_a_value(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
     columns, row = ["ID", "PIPELINE", "TIME", "REASON"], [ID, "p" * 130, "2026-12-01T08:00:00.123Z", REASON]
-    lines = _in_a_terminal(monkeypatch, width, columns, row).splitlines()
+    shown = shown_in_terminal(monkeypatch, lambda: Output().table(columns, [row], None), width)
+    lines = re.sub(r"\x1b\[[\d;]*m", "", shown).splitlines()
     assert all(any(cell in line for line in lines) for cell in row[:3])
     assert [line for line in lines if len(line) > width and "ppp" not in line] == []
 

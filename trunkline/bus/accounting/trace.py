@@ -7,7 +7,7 @@ A record says who did it (pipeline, kind, worker), when, and for one partition o
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -110,21 +110,35 @@ def _shown(details: Mapping[str, str]) -> Mapping[str, str]:
 
 def find_hops(settings: KafkaSettings, topic: str, correlation_id: str, *, since_ms: int | None = None) -> list[Hop]:
     """Every hop of one correlation id, oldest first. Reads the trace from `since_ms` (Unix milliseconds) or from its beginning."""
-    needle = correlation_id.encode()
-    hops: list[Hop] = []
+    return find_all_hops(settings, topic, [correlation_id], since_ms=since_ms)[correlation_id]
+
+
+def find_all_hops(
+    settings: KafkaSettings, topic: str, correlation_ids: Iterable[str], *, since_ms: int | None = None
+) -> dict[str, list[Hop]]:
+    """The same for several correlation ids at once: the trace is read once, and none is missing from what is given."""
+    found: dict[str, list[Hop]] = {identity: [] for identity in correlation_ids}
+    needles = [orjson.dumps(identity)[1:-1] for identity in found]  # an id may have a quotation mark
 
     def start(reader: Consumer, partition: int) -> int:
-        if since_ms is None:
-            return 0
-        found = reader.offsets_for_times([TopicPartition(topic, partition, since_ms)], timeout=10)[0].offset
-        return found if found >= 0 else 2**62
+        return 0 if since_ms is None else first_since(reader, topic, partition, since_ms)
 
     for message in read_all(settings, topic, start=start):
         value = message.value() or b""
         # A substring search of the bytes spares parsing what has nothing to do with it.
-        if needle in value:
-            hops += [hop for hop in hops_of(message) if hop.correlation_id == correlation_id]
-    return sorted(hops, key=lambda hop: (hop.at, hop.pipeline, hop.offset))
+        if any(needle in value for needle in needles):
+            for hop in hops_of(message):
+                if hop.correlation_id in found:
+                    found[hop.correlation_id].append(hop)
+    return {
+        identity: sorted(hops, key=lambda hop: (hop.at, hop.pipeline, hop.offset)) for identity, hops in found.items()
+    }
+
+
+def first_since(reader: Consumer, topic: str, partition: int, since_ms: int) -> int:
+    """The first offset of a partition with a time at or after `since_ms`, in Unix milliseconds; behind any end where there is none."""
+    found = reader.offsets_for_times([TopicPartition(topic, partition, since_ms)], timeout=10)[0].offset
+    return found if found >= 0 else 2**62
 
 
 def hops_of(message: Message) -> Iterator[Hop]:

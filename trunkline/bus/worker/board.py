@@ -43,6 +43,10 @@ class Heartbeat:
     url: str = ""
     """Where its HTTP service is asked."""
     pipelines: int = 0
+    version: str = ""
+    """Of Trunkline; empty of one that did not say it."""
+    level: str = ""
+    """What it logs: from this level on."""
 
     @property
     def age(self) -> float:

@@ -7,9 +7,10 @@ import os
 import socket
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 
 from trunkline.bus.worker.board import Board, Heartbeat
-from trunkline.core.log import get_logger
+from trunkline.core.log import current_level, get_logger
 
 log = get_logger(__name__)
 BEAT_SECONDS = 2.0
@@ -25,6 +26,7 @@ class Heartbeats:
         self._pipelines = pipelines
         self._started_at = time.time()
         self._host = socket.gethostname()
+        self._version = version("trunkline")
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -55,5 +57,7 @@ class Heartbeats:
                 os.getpid(),
                 self._url(),
                 self._pipelines(),
+                self._version,
+                current_level(),
             )
         )

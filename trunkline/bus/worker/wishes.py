@@ -36,7 +36,9 @@ class Wish:
 def read_wishes(settings: KafkaSettings, names: Names) -> dict[str, Wish]:
     """The latest wish for each pipeline that has one."""
     latest = read_latest(settings, names.control)
-    return {key: parse_wish(found.value or b"", found.version) for key, found in latest.items()}
+    return {
+        key: parse_wish(found.value or b"", found.version) for key, found in latest.items() if not key.startswith("@")
+    }
 
 
 def parse_wish(value: bytes, version: int = ABSENT) -> Wish:

@@ -37,6 +37,7 @@ from trunkline.bus.worker.host import PipelineHost
 from trunkline.bus.worker.identity import WorkerIdentity
 from trunkline.bus.worker.inventory import take_inventory
 from trunkline.bus.worker.lagmetrics import LagMetrics
+from trunkline.bus.worker.loglevels import take_level
 from trunkline.bus.worker.measuring import Measuring
 from trunkline.bus.worker.neighbours import Neighbours
 from trunkline.bus.worker.principals import USED_SECONDS, Principals
@@ -255,6 +256,8 @@ class Worker:
         return heard
 
     def _wished(self, key: str, value: bytes | None, offset: int) -> None:
+        if take_level(self.id, key, value):
+            return
         if value is not None:
             self._runner.wish(key, parse_wish(value, offset))
         else:

@@ -1,4 +1,4 @@
-"""How pipelines stand, and what people want of them: `status`, `lag`, `trace`, `reconcile`; `pause`, `resume`, `restart` and such."""
+"""How pipelines stand, and what people want of them: `status`, `lag`, `reconcile`; `pause`, `resume`, `restart` and such."""
 
 from __future__ import annotations
 
@@ -36,20 +36,52 @@ def register(app: typer.Typer) -> None:
     command(app, "start")(start)
     command(app, "restart")(restart)
     command(app, "lag")(lag)
-    command(app, "trace")(trace)
     command(app, "reconcile")(reconcile)
 
 
-def status(session: Session, pipeline: MaybePipelineArgument = None) -> None:
-    """Show states with their reasons, what became of the records, lag, and whether ledgers close. Exit code 1 where a pipeline fails."""
-    from trunkline.cli.statustable import remarks, status_table
-    from trunkline.control.status import judge, statuses
+def status(
+    session: Session,
+    pipeline: MaybePipelineArgument = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it anew again and again, until Ctrl-C.")] = False,
+    every: Annotated[str, typer.Option("--every", help="With --watch, how often.")] = "2s",
+) -> None:
+    """Show states with their reasons, what became of the records, lag, and whether ledgers close. Exit code 1 where a pipeline fails.
+
+    Watched, it ends with Ctrl-C, prints one line of JSON or one YAML document at a time where data is asked for, and judges nothing.
+    """
+    from trunkline.cli.values import duration
+    from trunkline.cli.watching import watched
+    from trunkline.control.status import judge
+
+    if not watch:
+        found = _statuses(session, pipeline)
+        _show_statuses(session, found)
+        judge(found)
+        return
+    seconds = max(duration(every, "--every"), 0.1)
+
+    def show(found: list[PipelineStatus]) -> None:
+        if session.out.for_people:
+            _show_statuses(session, found)
+        else:
+            session.out.record([one.as_dict() for one in found])
+
+    watched(session.out, lambda: _statuses(session, pipeline), show, seconds)
+
+
+def _statuses(session: Session, pipeline: str | None) -> list[PipelineStatus]:
+    from trunkline.control.status import statuses
     from trunkline.core.errors import UnavailableError
 
     try:
-        found = statuses(session.cluster(), pipeline)
+        return statuses(session.cluster(), pipeline)
     except UnavailableError as error:
-        found = _told_by_worker(session, pipeline, error)
+        return _told_by_worker(session, pipeline, error)
+
+
+def _show_statuses(session: Session, found: list[PipelineStatus]) -> None:
+    from trunkline.cli.statustable import remarks, status_table
+
     columns, rows = status_table(found)
     session.out.table(columns, rows, [one.as_dict() for one in found], empty="no pipeline is applied or running")
     for one in found if session.out.for_people else ():
@@ -57,7 +89,6 @@ def status(session: Session, pipeline: MaybePipelineArgument = None) -> None:
             session.out.note(f"{one.pipeline}: {one.reason}" + (f"\n  hint: {one.hint}" if one.hint else ""))
         for remark in remarks(one):
             session.out.note(f"{one.pipeline}: {remark}")
-    judge(found)
 
 
 def _told_by_worker(session: Session, pipeline: str | None, error: UnavailableError) -> list[PipelineStatus]:
@@ -158,36 +189,6 @@ def lag(
     together = by_pipeline(found)
     rows = [pipeline_row(one) for one in together]
     session.out.table(PIPELINE_COLUMNS, rows, [one.as_dict() for one in together], empty="no pipeline reads a topic")
-
-
-def trace(
-    session: Session,
-    correlation_id: Annotated[str, typer.Argument(help="The correlation id.", metavar="CORRELATION_ID")],
-    since: Annotated[
-        str | None, typer.Option("--since", help="Read the trace of this last time only, such as 2h.")
-    ] = None,
-) -> None:
-    """Show every hop of one event: who did what with it, when, and what other systems called it."""
-    from trunkline.cli.values import duration
-    from trunkline.control.timestamps import utc
-    from trunkline.control.traces import hops
-
-    seconds = None if since is None else duration(since, "--since")
-    found = hops(session.cluster(), correlation_id, seconds=seconds)
-    rows = [
-        (
-            utc(hop.at),
-            hop.pipeline,
-            hop.kind,
-            hop.outcome,
-            f"{hop.topic}[{hop.partition}]@{hop.offset}" if hop.topic else "",
-            hop.detail,
-            hop.worker,
-        )
-        for hop in found
-    ]
-    columns = ["TIME", "PIPELINE", "KIND", "OUTCOME", "INPUT", "DETAIL", "WORKER"]
-    session.out.table(columns, rows, [hop.as_dict() for hop in found])
 
 
 def reconcile(session: Session, pipeline: PipelineArgument) -> None:

@@ -115,11 +115,8 @@ def _print(out: Output, record: TopicRecord, form: str | None) -> None:
         broken = f"  ({record.undecodable})" if record.undecodable is not None else ""
         place = f"{record.topic}[{record.partition}]@{record.offset}"
         sys.stdout.write(printable(f"{record.time or '-'} {place}{key} {value}{broken}") + "\n")
-    elif out.form.value == "json":
-        sys.stdout.write(json.dumps(record.as_dict(), ensure_ascii=False) + "\n")
     else:
-        sys.stdout.write("---\n")
-        out.data(record.as_dict())
+        out.record(record.as_dict())
     sys.stdout.flush()
 
 

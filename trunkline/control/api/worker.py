@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 from collections.abc import Callable
 from urllib.parse import parse_qsl
 
@@ -18,7 +17,7 @@ from trunkline.core.access.directory import DeniedError
 from trunkline.core.access.roles import Permission
 from trunkline.core.access.rules import PUBLIC, Rule
 from trunkline.core.access.tokens import LASTS
-from trunkline.core.log import LEVELS, get_logger, set_level
+from trunkline.core.log import LEVELS, current_level, get_logger, set_level
 from trunkline.core.serving.bodies import TooLargeError, UnreadableBodyError, UnsupportedEncodingError, read_body
 from trunkline.core.serving.doors import TOKEN_PATH
 from trunkline.core.serving.guarding import add_route
@@ -86,7 +85,7 @@ def _no_token(status: int, error: str) -> web.Response:
 
 
 async def _level(_request: web.Request) -> web.Response:
-    return web.json_response({"level": logging.getLevelName(logging.getLogger().level).lower()})
+    return web.json_response({"level": current_level()})
 
 
 async def _set_level(request: web.Request) -> web.Response:
@@ -105,5 +104,5 @@ async def _set_level(request: web.Request) -> web.Response:
         AttributeError,
     ):
         return refusal
-    log.warning("the log level was changed", level=level)
+    log.warning("the log level was changed", to=level)
     return web.json_response({"level": level})
