@@ -63,8 +63,13 @@ fi
 # What this machine trusts counts, such as the certificate of a company's proxy; older versions of uv call it UV_NATIVE_TLS.
 export UV_SYSTEM_CERTS=true UV_NATIVE_TLS=true
 export UV_PROJECT_ENVIRONMENT="$(CURDIR)/.venv" UV_PYTHON_DOWNLOADS=never
-echo "Installing Trunkline's environment into .venv"
-"$$uv" sync --locked --all-extras --python "$$python"
+# Quiet unless it fails: its hundred lines of packages would bury what comes after. A dot every two seconds says that it goes on.
+printf "Installing Trunkline's environment into .venv, about 300 MB "
+(while sleep 2 >/dev/null 2>&1; do printf .; done) &
+dots=$$!
+trap 'kill "$$dots" 2>/dev/null || :' EXIT
+"$$uv" sync --quiet --locked --all-extras --python "$$python" || { echo; exit 1; }
+echo " done"
 endef
 export SET_UP
 

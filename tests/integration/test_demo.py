@@ -17,6 +17,7 @@ from trunkline.bus.embedded.processes import find_brokers
 from trunkline.cli.demo.checks import run_checks
 from trunkline.cli.demo.flights import read_flights
 from trunkline.cli.demo.play import play
+from trunkline.cli.demo.scene import LOOK_AROUND
 from trunkline.cli.demo.stage import set_stage
 from trunkline.cli.demo.view import View
 from trunkline.core.errors import ConfigurationError, UnavailableError
@@ -83,7 +84,7 @@ def test_the_demo_delivers_everything_shows_it_stays_and_ends_without_a_trace(
     demo_with_stay: Running, tmp_path: Path
 ) -> None:
     running = demo_with_stay
-    running.wait_for(lambda text: "Ask it, in another terminal" in text and "topic tail" in text)
+    running.wait_for(lambda text: "Ask it, in another terminal" in text and LOOK_AROUND[-1] in text)
     home = tmp_path / ".trunkline" / "demo"
 
     text = running.text
@@ -125,6 +126,21 @@ def test_the_demo_delivers_everything_shows_it_stays_and_ends_without_a_trace(
     )
     assert asked.returncode == 0, asked.stderr
     assert "delayed-to-partner" in asked.stdout
+
+    # What it printed to be typed can be typed.
+    printed = running.text.split("Ask it, in another terminal", 1)[1].splitlines()[1:]
+    assert len(printed) == len(LOOK_AROUND)
+    for command in printed:
+        typed = subprocess.run(
+            ["/bin/sh", "-c", command.strip()],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert typed.returncode == 0, f"{command}: {typed.stderr}"
+        assert typed.stdout.strip(), command
 
     assert running.end(signal.SIGINT) == 0, running.text
     assert "Traceback" not in running.text

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
+import shutil
 import signal
+import sys
 from pathlib import Path
 
 import uvloop
@@ -19,6 +21,14 @@ from trunkline.cli.demo.stage import Stage, announce, set_stage
 from trunkline.cli.demo.view import View
 from trunkline.cli.output import Output
 
+LOOK_AROUND = (
+    "status",
+    "dlq ls",
+    "topic tail flights.critical",
+    "trace --topic flights.critical --where 'event.minutes >= 180'",
+    "worker ls",
+)
+"""Commands that show something of what stays up."""
 INTERRUPTED = 130
 """What a shell returns for a command that Ctrl-C ended: 128 + SIGINT."""
 
@@ -75,7 +85,8 @@ async def _play(
         if stay:
             await _stay(out, stage, stop)
         else:
-            out.line("`trunkline demo --stay` keeps everything up to look around.")
+            out.line("To keep everything up and look around:")
+            out.line(f"  {stay_command(stage.home)}")
     return 1 if broken else 0
 
 
@@ -85,8 +96,30 @@ async def _stay(out: Output, stage: Stage, stop: asyncio.Event) -> None:
     for name, address in stage.addresses.items():
         out.line(f"  {name:<14} {address}")
     home = shlex.quote(os.path.relpath(stage.home))
-    out.line("Ask it, in another terminal:")
-    for command in ("status", "dlq ls", "topic tail flights.critical"):
-        out.line(f"  trunkline {command} --home {home}")
+    out.line("Ask it, in another terminal in this folder:")
+    for command in LOOK_AROUND:
+        out.line(f"  {called()} {command} --home {home}")
     await stop.wait()
     out.note("ending")
+
+
+def called() -> str:
+    """How this program was called, so that what is printed can be called again: by its name where that is found, else by its path."""
+    program = Path(sys.argv[0])
+    found = shutil.which(program.name)
+    if found is not None and Path(found).resolve() == program.resolve():
+        return program.name
+    own = shlex.quote(os.path.relpath(program))
+    return f"{shlex.quote(_near(sys.executable))} {own}" if program.suffix == ".py" else own
+
+
+def _near(path: str) -> str:
+    """A path from here on where it lies below, else as it is."""
+    relative = os.path.relpath(path)
+    return path if relative.startswith("..") else relative
+
+
+def stay_command(home: Path) -> str:
+    """What keeps a demo in this folder up; the folder is named where it is not the usual one."""
+    parent = os.path.relpath(home.parent)
+    return f"{called()} demo --stay" + ("" if parent == ".trunkline" else f" --home {shlex.quote(parent)}")
