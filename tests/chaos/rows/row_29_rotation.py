@@ -127,10 +127,6 @@ class Play:
 
     # --- what is told ---
 
-    def code(self, pipeline: str) -> str | None:
-        """The code of what keeps a pipeline from its work."""
-        return self.made.report(pipeline).code
-
     async def until(self, what: str, holds: Callable[[], object]) -> None:
         """Waits for it, and notes how long that took; at the full figures it must be soon."""
         begun = time.monotonic()
@@ -141,11 +137,14 @@ class Play:
         self.run.claim(not self.run.full or took <= SOON, f"{what} took {took:.1f} s")
 
     async def until_told(self, pipeline: str, code: str, state: State) -> None:
-        """Waits until status says what is wrong."""
-        await self.until(f"told: {pipeline} {code}", lambda: self.code(pipeline) == code)
-        report = self.made.report(pipeline)
-        self.run.claim(report.state is state, f"{pipeline} is {report.state} with {code}")
-        self.run.claim(report.hint, f"no hint for {code}")
+        """Waits until status says what is wrong: the cause, which may be known a moment earlier, and the state."""
+
+        def told() -> bool:
+            report = self.made.report(pipeline)
+            return report.code == code and report.state is state
+
+        await self.until(f"told: {pipeline} {code}, {state}", told)
+        self.run.claim(self.made.report(pipeline).hint, f"no hint for {code}")
 
     async def until_over(self, *pipelines: str) -> None:
         """Waits until pipelines run without a cause, and do the work of an event that comes now."""
