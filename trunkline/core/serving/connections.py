@@ -18,6 +18,10 @@ from typing import Any
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from trunkline.core.log import get_logger
+from trunkline.core.serving.refusals import json_refusal
+
+log = get_logger(__name__)
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 MOST = 1024
 FEWEST = 8
@@ -149,6 +153,19 @@ class Connection(RequestHandler):
             self.end()  # whatever it is, it is no request that anybody here takes
             return
         super().data_received(data)
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """Answers what can't be read, and logs our own faults. The former anybody can send as often as he likes."""
+        if status >= 500:
+            log.error("a request could not be answered", path=request.path, exc_info=exc)
+        else:
+            log.debug("a request can't be read", remote=self._address, reason=(message or "").partition("\n")[0][:200])
+        reason = "the request could not be answered" if status >= 500 else "the request can't be read"
+        response = json_refusal(status, reason)
+        response.force_close()
+        return response
 
     def end(self) -> None:
         """Closes it at once. What is under way on it is cancelled by whoever does it, when he finds nobody to answer."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 
-import orjson
 from aiohttp import HttpVersion11, hdrs, web
 
 from trunkline.core.access.fence import Fence, Refused
 from trunkline.core.log import get_logger
 from trunkline.core.serving.connections import Handler
+from trunkline.core.serving.refusals import json_refusal
 
 log = get_logger(__name__)
 
@@ -27,12 +27,6 @@ def fenced(handler: Handler, fence: Fence) -> Callable[[web.BaseRequest], Awaita
         return response
 
     return handle
-
-
-def json_refusal(status: int, reason: str, headers: Mapping[str, str] | None = None) -> web.Response:
-    """An error that clients of ours and of Confluent's registry understand."""
-    body = orjson.dumps({"error_code": status, "message": reason, "error": reason})
-    return web.Response(status=status, body=body, content_type="application/json", headers=headers)
 
 
 def _refusal(request: web.BaseRequest, fence: Fence) -> Refused | None:

@@ -13,7 +13,7 @@ from trunkline.core.access.directory import DeniedError, Directory
 from trunkline.core.access.principals import NOBODY, Caller
 from trunkline.core.access.rules import Rule, judge
 from trunkline.core.log import get_logger
-from trunkline.core.serving.fencing import json_refusal
+from trunkline.core.serving.refusals import json_refusal
 
 log = get_logger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
