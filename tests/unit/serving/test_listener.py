@@ -293,6 +293,7 @@ async def test_what_the_fence_refuses_no_handler_sees() -> None:
             (b"GET / HTTP/1.1", b"Host: evil.example\r\n", b"421"),
             (b"GET http://evil.example/ HTTP/1.1", b"Host: localhost\r\n", b"400"),
             (b"GET / HTTP/1.1", b"", b"400"),
+            (b"GET / HTTP/0.9", b"Host: localhost\r\n", b"505"),
             (b"GET / HTTP/1.1", b"Host: localhost\r\nOrigin: https://evil.example\r\n", b"403"),
             (b"POST / HTTP/1.1", b"Host: localhost\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n", b"415"),
         ]:

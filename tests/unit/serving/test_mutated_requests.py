@@ -178,7 +178,7 @@ def test_a_damaged_request_breaks_nothing(
     caplog.clear()
     found = answers(doors[which], sent)
     statuses = [int(part[:3]) for part in found.split(b"HTTP/1.1 ")[1:] if part[:3].isdigit()]
-    assert not found or found.startswith(b"HTTP/1."), found[:100]
+    assert not found or found.startswith(b"HTTP/"), found[:100]
     assert all(status < 500 for status in statuses), found[:300]
     assert b"Traceback" not in found
     assert [one.getMessage() for one in caplog.records if one.levelno >= logging.ERROR] == []

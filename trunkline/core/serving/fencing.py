@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from aiohttp import HttpVersion11, hdrs, web
+from aiohttp import HttpVersion10, HttpVersion11, hdrs, web
 
 from trunkline.core.access.fence import Fence, Refused
 from trunkline.core.log import get_logger
@@ -30,6 +30,8 @@ def fenced(handler: Handler, fence: Fence) -> Callable[[web.BaseRequest], Awaita
 
 
 def _refusal(request: web.BaseRequest, fence: Fence) -> Refused | None:
+    if request.version < HttpVersion10:
+        return Refused(505, "HTTP/1.1 is spoken here")
     hosts = request.headers.getall(hdrs.HOST, [])
     if not hosts and request.version >= HttpVersion11:
         return Refused(400, "the request names no host")
