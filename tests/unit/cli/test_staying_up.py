@@ -48,9 +48,12 @@ async def test_up_begins_again_whatever_is_wrong_with_what_is_applied(
     assert len(begun) == 3
 
 
-async def test_up_ends_where_it_was_started_wrongly_unless_it_worked_before(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("code", ["address.taken", "tls.files", "option.tls"])
+async def test_up_ends_where_it_was_started_wrongly_unless_it_worked_before(
+    monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
     monkeypatch.setattr(serving, "reconnect_delay", lambda _attempts: 0.0)
-    taken = UnavailableError("the port is taken", code="address.taken")
+    taken = UnavailableError("the port is taken", code=code)
     begun: list[int] = []
     with pytest.raises(TrunklineError, match="the port is taken"):
         await serving.stay_up(work_that_fails([taken], begun), asyncio.Event())

@@ -170,6 +170,7 @@ def answers(address: tuple[str, int], sent: bytes) -> bytes:
             return found  # cut off while it was still sending
 
 
+@pytest.mark.timeout(120 + EXAMPLES)
 @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sent=damaged(), which=st.integers(0, 1))
 def test_a_damaged_request_breaks_nothing(

@@ -36,6 +36,7 @@ _OWN_FAULTS = (
     "option.",
     "address.",
     "worker.",
+    "tls.",
     "kafka.denied",
     "kafka.options",
     "registry.denied",
