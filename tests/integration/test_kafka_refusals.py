@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from confluent_kafka import KafkaException, TopicPartition
+from confluent_kafka import KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import (
     NewTopic,
     ScramCredentialInfo,
@@ -20,8 +21,10 @@ from typer.testing import CliRunner, Result
 
 from tests.chaos.faults.brokers import Broker
 from tests.conftest import KafkaUnderTest
-from tests.integration.kafka_listeners import PASSWORD, UNKNOWN_HOST, ManyListeners, scram
+from tests.integration.kafka_listeners import PASSWORD, UNKNOWN_HOST, ManyListeners, allowing_keys, scram
 from tests.integration.three_brokers import three_brokers
+from tests.integration.token_service import CLIENT as TOKEN_CLIENT
+from tests.integration.token_service import SECRET, TokenService
 from trunkline.bus.kafka import (
     KafkaHealth,
     KafkaSettings,
@@ -103,10 +106,21 @@ def test_one_address_that_answers_is_enough(kafka: KafkaUnderTest) -> None:
 
 
 @pytest.fixture(scope="module")
-def listeners(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ManyListeners]:
-    made = ManyListeners(tmp_path_factory.mktemp("listeners"))
-    with made.broker:
+def tokens() -> Iterator[TokenService]:
+    with TokenService() as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def listeners(tmp_path_factory: pytest.TempPathFactory, tokens: TokenService) -> Iterator[ManyListeners]:
+    made = ManyListeners(tmp_path_factory.mktemp("listeners"), tokens=tokens)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv(*allowing_keys(tokens))
+        made.broker.start()
+    try:
+        yield made
+    finally:
+        made.broker.stop()
 
 
 @dataclass(frozen=True)
@@ -123,6 +137,33 @@ def tls(listeners: ManyListeners, **more: str) -> dict[str, str]:
     """The options of a client that speaks TLS and trusts the authority of the broker."""
     options = {"security.protocol": "SSL", "ssl.ca.location": str(listeners.authority)}
     return options | {name.replace("_", "."): value for name, value in more.items()}
+
+
+def certificate(listeners: ManyListeners, name: str, key: str | None = None) -> dict[str, str]:
+    """The options of a client with a certificate: `client`, `late` (expired) or `foreign` (of another authority)."""
+    home = listeners.home
+    return tls(
+        listeners,
+        ssl_certificate_location=str(home / f"{name}.pem"),
+        ssl_key_location=str(home / f"{key or name}.key"),
+    )
+
+
+def token(endpoint: str, secret: str = SECRET) -> dict[str, str]:
+    """The options of a client that gets tokens."""
+    return {
+        "security.protocol": "SASL_PLAINTEXT",
+        "sasl.mechanism": "OAUTHBEARER",
+        "sasl.oauthbearer.method": "oidc",
+        "sasl.oauthbearer.client.id": TOKEN_CLIENT,
+        "sasl.oauthbearer.client.secret": secret,
+        "sasl.oauthbearer.token.endpoint.url": endpoint,
+    }
+
+
+def of_service(kind: str, secret: str = SECRET) -> Callable[[ManyListeners], dict[str, str]]:
+    """The options of a client that gets tokens of a kind from the service of the broker."""
+    return lambda made: token(made.tokens.endpoint(kind), secret)
 
 
 CASES = {
@@ -156,18 +197,46 @@ CASES = {
         lambda made: tls(made, ssl_certificate_location=str(made.home / "none.pem")),
         "No such file",
     ),
+    "a client certificate that has expired": Case(
+        "MUTUAL", "kafka.tls_client_certificate", lambda made: certificate(made, "late")
+    ),
+    "a client certificate of another authority": Case(
+        "MUTUAL", "kafka.tls_client_certificate", lambda made: certificate(made, "foreign")
+    ),
+    "the key of another certificate": Case(
+        "MUTUAL", "kafka.tls_client_certificate", lambda made: certificate(made, "client", "late")
+    ),
+    "a wrong password of PLAIN": Case(
+        "PLAIN", "kafka.authentication", lambda _: scram(password="wrong", sasl_mechanism="PLAIN")
+    ),
+    "a wrong password of PLAIN over TLS": Case(
+        "SIGNED",
+        "kafka.authentication",
+        lambda made: scram(password="wrong", sasl_mechanism="PLAIN") | tls(made, security_protocol="SASL_SSL"),
+    ),
+    "a wrong password over TLS": Case(
+        "SIGNED",
+        "kafka.authentication",
+        lambda made: scram(password="wrong") | tls(made, security_protocol="SASL_SSL"),
+    ),
+    "no authority for a sign-in over TLS": Case(
+        "SIGNED", "kafka.tls_ca", lambda _: scram(security_protocol="SASL_SSL")
+    ),
+    "no sign-in over TLS": Case("SIGNED", "kafka.sasl_required", tls, "PLAIN, SCRAM-SHA-512"),
+    "a password where tokens are asked for": Case(
+        "TOKENS", "kafka.sasl_mechanism", lambda _: scram(), "supported mechanisms: OAUTHBEARER"
+    ),
+    "a wrong secret for the token service": Case("TOKENS", "kafka.token", of_service("right", "wrong")),
+    "a token service that gives none": Case("TOKENS", "kafka.token", of_service("empty")),
+    "a token that has expired": Case("TOKENS", "kafka.token", of_service("expired")),
+    "a token for another audience": Case("TOKENS", "kafka.token_refused", of_service("audience")),
+    "a token of another issuer": Case("TOKENS", "kafka.token_refused", of_service("issuer")),
+    "a token that somebody else signed": Case("TOKENS", "kafka.token_refused", of_service("key")),
     "an address that the cluster gives and nobody has": Case("LOST", "kafka.advertised", says=UNKNOWN_HOST),
     "a token service that is away": Case(
         "CLIENT",
         "kafka.token",
-        lambda _: {
-            "security.protocol": "SASL_PLAINTEXT",
-            "sasl.mechanism": "OAUTHBEARER",
-            "sasl.oauthbearer.method": "oidc",
-            "sasl.oauthbearer.client.id": "trunkline",
-            "sasl.oauthbearer.client.secret": "not this one",
-            "sasl.oauthbearer.token.endpoint.url": "http://127.0.0.1:1/token",
-        },
+        lambda _: token("http://127.0.0.1:1/token"),
         "token",
     ),
 }
@@ -195,6 +264,7 @@ def test_a_client_with(case: Case, listeners: ManyListeners, monkeypatch: pytest
     if error.code not in local and error.where is None:
         assert listeners.address(case.listener) in error.message
     assert PASSWORD not in str(error)
+    assert SECRET not in str(error)
 
 
 @pytest.mark.slow
@@ -204,18 +274,63 @@ def test_a_client_with(case: Case, listeners: ManyListeners, monkeypatch: pytest
         ("CLIENT", lambda _: scram()),
         ("OPEN", lambda _: {}),
         ("TLS", tls),
-        (
-            "MUTUAL",
-            lambda made: tls(
-                made, ssl_certificate_location=str(made.client_certificate), ssl_key_location=str(made.client_key)
-            ),
-        ),
+        ("MUTUAL", lambda made: certificate(made, "client")),
+        ("PLAIN", lambda _: scram(sasl_mechanism="PLAIN")),
+        ("SIGNED", lambda made: scram(sasl_mechanism="PLAIN") | tls(made, security_protocol="SASL_SSL")),
+        ("SIGNED", lambda made: scram() | tls(made, security_protocol="SASL_SSL")),
+        ("TOKENS", of_service("right")),
     ],
+    ids=["SCRAM", "nothing", "TLS", "mTLS", "PLAIN", "PLAIN over TLS", "SCRAM over TLS", "OAUTHBEARER"],
 )
 def test_who_has_what_a_listener_asks_for_is_served(
-    listener: str, options: Callable[[ManyListeners], dict[str, str]], listeners: ManyListeners
+    listener: str,
+    options: Callable[[ManyListeners], dict[str, str]],
+    listeners: ManyListeners,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    ping(listeners.settings(listener, options(listeners)))
+    # As a user says them: each must be among the options that may be set.
+    for name, value in options(listeners).items():
+        monkeypatch.setenv(f"TRUNKLINE_KAFKA_{name.upper().replace('.', '_')}", value)
+    settings = KafkaSettings.from_environment(listeners.address(listener))
+    topic = f"t{uuid.uuid4().hex[:8]}"
+
+    ping(settings)
+    ensure_topics(settings, [TopicPlan(topic, 1)])
+    producer = settings.producer(transactional_id=f"{topic}.writer")
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    producer.produce(topic, b"in a transaction")
+    producer.commit_transaction(30)
+    with closing(settings.consumer(f"{topic}-group")) as member:
+        member.subscribe([topic], on_assign=lambda one, partitions: settings.take(one, from_the_start(partitions)))
+        received: list[bytes | None] = []
+
+        def has_it() -> bool:
+            received.extend(message.value() for message in member.consume(10, 0.2) if message.error() is None)
+            return received == [b"in a transaction"]
+
+        until(has_it, "the record")
+    assert settings.admin().list_topics(topic, timeout=10).topics[topic].error is None
+
+
+def from_the_start(partitions: list[TopicPartition]) -> list[TopicPartition]:
+    return [TopicPartition(one.topic, one.partition, 0) for one in partitions]
+
+
+@pytest.mark.slow
+def test_who_signs_in_with_tokens_goes_on_when_they_expire(listeners: ManyListeners, tokens: TokenService) -> None:
+    settings = listeners.settings("TOKENS", token(tokens.endpoint("short")))
+    topic, given = f"t{uuid.uuid4().hex[:8]}", tokens.given
+    ensure_topics(settings, [TopicPlan(topic, 1)])
+    errors: list[str] = []
+    producer = settings.client(Producer, {"error_cb": lambda error: errors.append(error.str())})
+
+    def several_lives() -> bool:
+        produce_and_wait(producer, topic, b"x", None)
+        return tokens.given >= given + 4
+
+    until(several_lives, "tokens for several lives of one")
+    assert errors == []
 
 
 @pytest.mark.slow

@@ -45,6 +45,14 @@ LINES = [
     ),
     (_AUTHENTICATION, "Failed to acquire SASL OAUTHBEARER token: Could not connect to server", "kafka.token"),
     (
+        _AUTHENTICATION,
+        (
+            'sasl_plaintext://127.0.0.1:29556/bootstrap: SASL authentication error: {"status":"invalid_token"} (after 346ms in state '
+            "AUTH_REQ)"
+        ),
+        "kafka.token_refused",
+    ),
+    (
         _TRANSPORT,
         (
             "ssl://127.0.0.1:27100/bootstrap: SSL handshake failed: Disconnected: SSL connection closed by peer: connecting to a PLAINTEXT "
