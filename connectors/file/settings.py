@@ -62,7 +62,10 @@ class FileSettings(Settings):
     """A file, or the files of a folder."""
 
     path: str = setting(
-        description="The file; or, with `pattern`, the folder.", examples=["/var/spool/orders"], min_length=1
+        description="The file; or, with `pattern`, the folder.",
+        examples=["/var/spool/orders"],
+        min_length=1,
+        references=True,
     )
     pattern: str | None = setting(
         None,
@@ -109,7 +112,10 @@ class FileSettings(Settings):
         "leave", description="What becomes of a complete file after Kafka acknowledged all of it."
     )
     move_to: str | None = setting(
-        None, description="The folder that done files are moved to.", examples=["/var/spool/orders/done"]
+        None,
+        description="The folder that done files are moved to.",
+        examples=["/var/spool/orders/done"],
+        references=True,
     )
     batch: int = setting(5000, description="The most rows of one poll.", ge=1, le=50_000)
     max_line: Size = setting(

@@ -18,6 +18,7 @@ class HttpPollConnection(Settings):
     base_url: str = setting(
         description="What comes before `path`. Credentials go to its origin and nowhere else.",
         examples=["https://api.example.com/v2"],
+        references=True,
     )
     auth: HttpAuth = setting(NoAuth(), description="The credentials.")
     http: HttpOptions = setting(HttpOptions(), description="Time-outs, limits, and private addresses that are allowed.")
@@ -100,8 +101,11 @@ class HttpPollSettings(Settings):
         description="Query parameters, each a Jinja2 template that may use `cursor`. One that uses it and gives nothing is left "
         "out.",
         examples=[{"status": "open", "filter": "updated ge {{ cursor }}"}],
+        references=True,
     )
-    headers: dict[str, str] = setting({}, description="Headers.", examples=[{"Accept": "application/vnd.api+json"}])
+    headers: dict[str, str] = setting(
+        {}, description="Headers.", examples=[{"Accept": "application/vnd.api+json"}], references=True
+    )
     body: str | None = setting(
         None, description="The body of a POST: JSON, as a Jinja2 template that may use `cursor`."
     )

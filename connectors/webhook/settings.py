@@ -120,7 +120,7 @@ class BasicAuth(_Unsigned):
     """HTTP Basic (RFC 7617)."""
 
     provider: Literal["basic"]
-    username: str = setting(description="The user name.", min_length=1)
+    username: str = setting(description="The user name.", min_length=1, references=True)
     secrets: list[Secret] = setting(
         description="The passwords that are accepted.",
         examples=[["${env:WEBHOOK_PASSWORD}"]],

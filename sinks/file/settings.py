@@ -13,4 +13,5 @@ class FileSinkSettings(BatchFileSettings):
         description="The folder for the files, absolute or relative to where the worker was started. Made when it is not there.",
         examples=["out/flights"],
         min_length=1,
+        references=True,
     )

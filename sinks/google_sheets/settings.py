@@ -20,7 +20,7 @@ class GoogleSheetsConnection(Settings):
         description="The service account's key file: the JSON text that Google's console lets you download.",
         examples=["${file:/run/secrets/sheets.json}"],
     )
-    base_url: str = setting("https://sheets.googleapis.com", description="Where the Sheets API is.")
+    base_url: str = setting("https://sheets.googleapis.com", description="Where the Sheets API is.", references=True)
     http: HttpOptions = setting(HttpOptions(), description="Time-outs, limits and addresses of the requests.")
 
     @field_validator("base_url")
@@ -36,6 +36,7 @@ class GoogleSheetsSettings(Settings):
         min_length=1,
         description="The spreadsheet's id: the long part of its address after /d/.",
         examples=["1BxiMVs0XRA5nFMdKvBdBZjgmUUqptlbs74OgvE2upms"],
+        references=True,
     )
     worksheet: str = setting("Sheet1", min_length=1, description="The title of the worksheet (the tab).")
     columns: dict[str, str] | list[str] = setting(

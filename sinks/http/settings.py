@@ -20,6 +20,7 @@ class HttpSinkConnection(Settings):
         None,
         description="What comes before URLs that are not absolute. Credentials go to its origin and nowhere else.",
         examples=["https://api.example.com/v2"],
+        references=True,
     )
     auth: HttpAuth = setting(NoAuth(), description="The credentials.")
     http: HttpOptions = setting(HttpOptions(), description="Time-outs, limits, and private addresses that are allowed.")
@@ -61,9 +62,13 @@ class HttpSinkSettings(Settings):
         description="The URL, absolute or to be appended to `base_url`. A Jinja2 template; each value is percent-encoded "
         "(`verbatim` leaves it alone).",
         examples=["/orders/{{ event.order_id }}"],
+        references=True,
     )
     headers: dict[str, str] = setting(
-        {}, description="Header values, each a Jinja2 template.", examples=[{"X-Tenant": "{{ event.tenant }}"}]
+        {},
+        description="Header values, each a Jinja2 template.",
+        examples=[{"X-Tenant": "{{ event.tenant }}"}],
+        references=True,
     )
     body: Literal["json", "none"] | TemplateBody | FieldBody | None = setting(
         None,

@@ -23,7 +23,7 @@ class ClientCredentials(Settings):
     """The OAuth2 client credentials flow: the app acts as the user that its "Run As" setting names."""
 
     type: Literal["client_credentials"] = setting(description="The flow.")
-    client_id: str = setting(description="The app's consumer key.", min_length=1)
+    client_id: str = setting(description="The app's consumer key.", min_length=1, references=True)
     client_secret: Secret = setting(description="The app's consumer secret.", examples=["${env:SF_CLIENT_SECRET}"])
 
 
@@ -31,14 +31,17 @@ class JwtBearer(Settings):
     """The OAuth2 JWT bearer flow: an assertion signed with the private key of the app's certificate (RS256)."""
 
     type: Literal["jwt_bearer"] = setting(description="The flow.")
-    client_id: str = setting(description="The app's consumer key.", min_length=1)
-    username: str = setting(description="The user that the app acts as.", examples=["bus@example.com"], min_length=1)
+    client_id: str = setting(description="The app's consumer key.", min_length=1, references=True)
+    username: str = setting(
+        description="The user that the app acts as.", examples=["bus@example.com"], min_length=1, references=True
+    )
     private_key: Secret = setting(
         description="The RSA private key in PEM form.", examples=["${file:/run/secrets/salesforce.pem}"]
     )
     audience: str = setting(
         "https://login.salesforce.com",
         description="What the assertion is addressed to: `https://test.salesforce.com` for a sandbox.",
+        references=True,
     )
 
 
@@ -70,6 +73,7 @@ class SalesforceConnection(Settings):
     url: str = setting(
         description="The org's My Domain address, where tokens are asked for.",
         examples=["https://example.my.salesforce.com"],
+        references=True,
     )
     auth: SalesforceAuth = setting(
         description="The OAuth2 flow and its credentials.",

@@ -18,9 +18,11 @@ _ALGORITHM = re.compile(r"(ssh|ecdsa|sk-ssh|sk-ecdsa)-[a-z0-9@.-]+$")
 class SftpConnection(Settings):
     """A server, who we are there, and how we know that it is the right one."""
 
-    host: str = setting(description="Name or address of the server.", examples=["sftp.example.com"], min_length=1)
-    port: int = setting(22, description="Its port.", ge=1, le=65535)
-    user: str = setting(description="The user name.", min_length=1)
+    host: str = setting(
+        description="Name or address of the server.", examples=["sftp.example.com"], min_length=1, references=True
+    )
+    port: int = setting(22, description="Its port.", ge=1, le=65535, references=True)
+    user: str = setting(description="The user name.", min_length=1, references=True)
     password: Secret | None = setting(None, description="The user's password.", examples=["${env:SFTP_PASSWORD}"])
     private_key: Secret | None = setting(
         None,
@@ -34,6 +36,7 @@ class SftpConnection(Settings):
         "`ssh-keyscan` shows them; compare with what the server's owner says.",
         examples=[["SHA256:uNiVztksCsDhcc0u9e8BrrJXVGDk8y5C8x8bYzGkKGM"]],
         min_length=1,
+        references=True,
     )
     allow_private: list[str] = setting(
         [],
@@ -95,6 +98,7 @@ class SftpSinkSettings(BatchFileSettings):
         description="The folder on the server, absolute or relative to the user's home.",
         examples=["/upload/flights"],
         min_length=1,
+        references=True,
     )
     create_folder: bool = setting(
         False, description="Whether the folder is made, with its parents, when it is not there."

@@ -25,7 +25,7 @@ class SlackConnection(Settings):
         description="The address of an incoming webhook, instead of a token. It belongs to one channel, and knowing it is enough to post.",
         examples=["${env:SLACK_WEBHOOK_URL}"],
     )
-    base_url: str = setting("https://slack.com/api", description="Where the Web API is.")
+    base_url: str = setting("https://slack.com/api", description="Where the Web API is.", references=True)
     http: HttpOptions = setting(HttpOptions(), description="Time-outs, limits and addresses of the requests.")
 
     @model_validator(mode="after")
@@ -46,6 +46,7 @@ class SlackSettings(Settings):
         min_length=1,
         description="Where to post: a name or an id, as a template. Not with a webhook, which has its own channel.",
         examples=["#ops", "C0123456789"],
+        references=True,
     )
     text: str = setting(
         min_length=1,
@@ -66,6 +67,7 @@ class SlackSettings(Settings):
             "The least time between two messages of this worker to one channel. Slack allows about one a second; more get 429. "
             "in_flight times this must stay below the pipeline's delivery timeout."
         ),
+        references=True,
     )
     unfurl_links: bool = setting(False, description="Whether Slack shows previews of links in the text.")
 

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -127,8 +128,8 @@ CASES = {
     "secret-of-file": Case(
         sink("bad", "http", "{url: /}", ", connection: away")
         + "---\napiVersion: trunkline/v1\nkind: Connection\nmetadata: {name: away}\n"
-        f'spec: {{connector: http, config: {{base_url: "{AWAY}", auth: {{type: bearer, token: "${{file:/no/such}}"}}}}}}\n',
-        "/no/such",
+        f'spec: {{connector: http, config: {{base_url: "{AWAY}", auth: {{type: bearer, token: "${{file:/run/secrets/no-such}}"}}}}}}\n',
+        "no-such",
     ),
     "wrong-schema": Case(
         "---\napiVersion: trunkline/v1\nkind: Topic\nmetadata: {name: odd}\nspec: {schema: {type: rekord, name: Odd}}\n"
@@ -158,9 +159,19 @@ CASES = {
     "name-clash": Case(source("good0", "schedule", "{every: 1h}"), "good0", refused=True),
 }
 CASES["secret-of-environment"] = Case(
-    CASES["secret-of-file"].manifest.replace("${file:/no/such}", "${env:NOT_SET}"), "NOT_SET"
+    CASES["secret-of-file"].manifest.replace("${file:/run/secrets/no-such}", "${env:NOT_SET}"), "NOT_SET"
 )
-CASES["secret-of-folder"] = Case(CASES["secret-of-file"].manifest.replace("/no/such", "/"), "directory")
+CASES["secret-of-folder"] = Case(
+    CASES["secret-of-file"].manifest.replace("/run/secrets/no-such", tempfile.gettempdir()), "directory"
+)
+CASES["secret-of-the-system"] = Case(
+    CASES["secret-of-file"].manifest.replace("/run/secrets/no-such", "/proc/self/environ"), "environ", refused=True
+)
+CASES["secret-of-the-worker"] = Case(
+    CASES["secret-of-environment"].manifest.replace("NOT_SET", "TRUNKLINE_KAFKA_SASL_PASSWORD"),
+    "PASSWORD",
+    refused=True,
+)
 SHORT = ("dies-on-import", "dies-in-open", "module-raises", "secret-of-file", "unknown-connector", "name-clash")
 
 

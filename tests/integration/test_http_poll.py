@@ -22,10 +22,11 @@ from trunkline.core.contracts import PluginContext, Position, RejectedInput, Sou
 from trunkline.core.errors import ConfigurationError, FatalError, RetriableError
 from trunkline.core.http import HttpOptions
 from trunkline.core.plugins import load_plugin
-from trunkline.core.secret import register_store
+from trunkline.core.secretstores import register_store
+from trunkline.core.testing.stores import MemoryStore
 
 CONTEXT = PluginContext("test", "from-http", Path(), structlog.get_logger())
-register_store("polltest", {"key": "api-key-of-test"}.get, "{path}")
+register_store("polltest", MemoryStore({"key": "api-key-of-test"}))
 
 
 class Api:

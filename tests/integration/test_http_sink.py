@@ -26,7 +26,8 @@ from trunkline.core.errors import ConfigurationError, FatalError, RetriableError
 from trunkline.core.event import Event
 from trunkline.core.http import HttpOptions
 from trunkline.core.plugins import load_plugin
-from trunkline.core.secret import register_store
+from trunkline.core.secretstores import register_store
+from trunkline.core.testing.stores import MemoryStore
 from trunkline.core.verdicts import Dead, Ok, Retry, Unknown, Verdict
 
 pytestmark = pytest.mark.usefixtures("both_ways_out")
@@ -35,7 +36,7 @@ CONTEXT = PluginContext("test", "to-http", Path(), structlog.get_logger())
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OTHER_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
-register_store("sinktest", {"one": SECRET, "two": OTHER_SECRET, "token": "token-of-test"}.get, "{path}")
+register_store("sinktest", MemoryStore({"one": SECRET, "two": OTHER_SECRET, "token": "token-of-test"}))
 
 VALUE = {
     "id": "o/1 ?#",

@@ -153,8 +153,21 @@ def parts_of(value: str) -> Iterator[str]:
             yield unquote(part)
 
 
+def likely_secrets(value: str) -> Iterator[str]:
+    """What in an address that need not be a secret can hardly be anything else: a password, and long parts without a meaning."""
+    yield from (part for part in parts_of(value) if len(part) >= 16 and "/" not in part and _random(part))
+    password = re.match(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s:@]*:([^/\s@]+)@", value)
+    if password is not None:
+        yield unquote(password.group(1))
+
+
 def _unguessable(part: str) -> bool:
-    return len(part) >= 8 and (len(part) >= 20 or (any(map(str.isdigit, part)) and any(map(str.isalpha, part))))
+    return len(part) >= 20 or (len(part) >= 8 and _random(part))
+
+
+def _random(part: str) -> bool:
+    digits, letters = any(map(str.isdigit, part)), any(map(str.isalpha, part))
+    return (digits and letters) or (any(map(str.isupper, part)) and any(map(str.islower, part)))
 
 
 def spellings(text: str) -> set[str]:

@@ -16,7 +16,17 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from trunkline.core.encodings import ESCAPED, LARGEST, Folded, folded, parts_of, pieces, spellings, written
+from trunkline.core.encodings import (
+    ESCAPED,
+    LARGEST,
+    Folded,
+    folded,
+    likely_secrets,
+    parts_of,
+    pieces,
+    spellings,
+    written,
+)
 
 MARK = "********"
 SHORT = 6
@@ -224,8 +234,8 @@ def learn(value: str, *, issued: bool = False) -> None:
 
 
 def learn_parts(value: str) -> None:
-    """Takes what in an address is a secret by itself for one: its password, and what of its path nobody can guess."""
-    for part in parts_of(value):
+    """Takes what in an address is most likely a secret for one: its password, and long parts of its path without a meaning."""
+    for part in likely_secrets(value):
         learn(part)
 
 

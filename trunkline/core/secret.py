@@ -1,8 +1,9 @@
 """Secrets: references in manifests that resolve when their pipeline is opened, and values that no log, status, error or API answer
 shows.
 
-A reference is `${env:NAME}` or `${file:path}`, or names another store that was registered. A secret setting accepts references
-only, so that no manifest in git holds a password.
+A reference is `${env:NAME}` or `${file:path}`, or names another store (`trunkline.core.secretstores`). A secret setting accepts references
+only, so that no manifest in git holds a password. What is read for one is what the operator of the worker allows
+(`trunkline.core.secretpolicy`).
 
 Where manifests are checked and nothing is started, references are left as they are written: their form is judged, and nothing is
 read of the environment, of files or of stores. So a check needs no secrets, and no message of it can show one.
@@ -10,11 +11,9 @@ read of the environment, of files or of stores. So a check needs no secrets, and
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
-import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from hashlib import blake2b
@@ -24,8 +23,10 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from trunkline.core.errors import ConfigurationError, did_you_mean, nearest
+from trunkline.core.errors import ConfigurationError, TrunklineError, UnavailableError, did_you_mean, nearest
 from trunkline.core.redaction import learn, redact
+from trunkline.core.secretpolicy import known_refusal
+from trunkline.core.secretstores import STORES, AbsentError, RefusedError, refused_reference, text_of
 
 REFERENCE = re.compile(r"\$\{(?P<scheme>[a-z]+):(?P<path>[^}:#]+(?:#[^}:]+)?)(?::-(?P<default>[^}]*))?\}")
 _PASSWORD_IN_URL = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^/\s:@]*:)[^/\s@]+@", re.IGNORECASE)
@@ -47,10 +48,6 @@ _SECRET_PAIRS = {
 }
 _NEARLY = re.compile(r"\$\{(?P<inside>[A-Z_][A-Z0-9_]*|[A-Za-z]+:[^}{]*)\}")
 """What was probably meant as a reference: `${PASSWORD}`, `${ENV:X}`, `${env:}`."""
-_watched = {"file"}
-"""The stores that may be read every few seconds."""
-MAX_BYTES = 1 << 20
-"""Of a secret in a file."""
 _MARKING = secrets.token_bytes(32)
 _met: ContextVar[list[str] | None] = ContextVar("trunkline_references_as_written", default=None)
 
@@ -140,18 +137,18 @@ class Secret:
         found = REFERENCE.fullmatch(value)
         try:
             if found is not None:
-                _check_scheme(found)
+                check_form(value)
                 return cls(value)
             if _NEARLY.fullmatch(value):
                 check_form(value)
         except ConfigurationError as error:
-            raise _wrong_form(error.message, error.hint) from None
+            raise _wrong_form(error.message, error.hint, error.code) from None
         # Whatever it is, it may be the secret itself: it is not repeated.
         raise _wrong_form("a secret is written as a reference, and this is none")
 
 
 def resolve_references(text: str, *, secret: bool = False) -> str:
-    """`text` with each reference replaced by what it names. With `secret`, the values are remembered for redaction.
+    """`text` with each reference replaced by what it names. With `secret`, or where its store or its name says so, a value is a secret.
 
     Raises `ConfigurationError` (`secret.missing`, `secret.scheme`, `secret.form`) that names the reference, never a value.
     """
@@ -163,7 +160,7 @@ def resolve_references(text: str, *, secret: bool = False) -> str:
 
     def replaced(match: re.Match[str]) -> str:
         value = _resolve(match)
-        if secret:
+        if secret or match.group("scheme") != "env" or sounds_secret(match.group("path")):
             learn(value)
         return value
 
@@ -185,6 +182,17 @@ SECRET_OPTIONS = frozenset(
     }
 )
 """The options of Kafka's and the registry's clients that are secrets."""
+
+
+def refuse_references(text: str) -> None:
+    """Raises `ConfigurationError` for a reference, or what is meant for one, in a setting that takes none."""
+    found = REFERENCE.search(text) or _NEARLY.search(text)
+    if found is not None:
+        raise ConfigurationError(
+            f"{found.group(0)} is not resolved in this setting",
+            hint="write the value itself; references are for secrets, and for settings whose description says that they take them",
+            code="secret.place",
+        )
 
 
 def guarded(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -229,13 +237,18 @@ def sounds_secret(name: str) -> bool:
 
 
 def check_form(text: str) -> None:
-    """Raises `ConfigurationError` for a reference to a store that is not known, and for what was probably meant as a reference."""
+    """Raises `ConfigurationError` for a reference to a store that is not known or to what is never read, and for what was probably meant
+    as a reference.
+    """
     for found in REFERENCE.finditer(text):
         _check_scheme(found)
+        reason = known_refusal(found.group("scheme"), found.group("path"))
+        if reason is not None:
+            raise refused_reference(found.group(0), found.group("scheme"), found.group("path"), reason)
     for near in _NEARLY.finditer(REFERENCE.sub("", text)):
         scheme, colon, path = near.group("inside").partition(":")
         meant = path.strip() if colon else scheme
-        store = nearest(scheme.lower(), _READERS) if colon else "env"
+        store = nearest(scheme.lower(), STORES.schemes()) if colon else "env"
         raise ConfigurationError(
             f"{near.group(0)} is no reference",
             hint=f"write ${{{store or 'env'}:{meant or 'NAME'}}}",
@@ -245,106 +258,84 @@ def check_form(text: str) -> None:
 
 def _check_scheme(match: re.Match[str]) -> None:
     scheme = match.group("scheme")
-    if scheme not in _READERS:
+    if scheme not in STORES.schemes():
         raise ConfigurationError(
             f"there is no secret store {scheme!r}, which {match.group(0)} names",
-            hint=did_you_mean(scheme, _READERS),
+            hint=did_you_mean(scheme, STORES.schemes()),
             code="secret.scheme",
         )
 
 
-def _wrong_form(message: str, hint: str | None = None) -> PydanticCustomError:
+def _wrong_form(message: str, hint: str | None = None, code: str | None = None) -> PydanticCustomError:
     hint = hint or "write ${env:NAME} for a variable of the environment, or ${file:path} for the content of a file"
-    return PydanticCustomError("secret", "{message}", {"message": message, "hint": hint})
+    return PydanticCustomError("secret", "{message}", {"message": message, "hint": hint, "code": code})
 
 
 def _resolve(match: re.Match[str]) -> str:
     scheme, path, default = match.group("scheme"), match.group("path"), match.group("default")
     try:
-        return _read(scheme, path)
-    except _AbsentError as error:
+        return STORES.read(scheme, path)
+    except RefusedError as error:
+        raise refused_reference(match.group(0), scheme, path, str(error)) from None
+    except AbsentError as error:
         if default is not None:
             return default
         raise ConfigurationError(
             f"{match.group(0)} can't be resolved: {error}",
-            hint=_ADVICE[scheme].format(path=path),
+            hint=_ADVICE.get(scheme, "put it into its store at {path}").format(path=path),
             code="secret.missing",
         ) from None
 
 
-class _AbsentError(Exception):
-    """A reference has no value. The text says why."""
-
-
-def _read(scheme: str, path: str) -> str:
-    value = _READERS[scheme](path)
-    if value is None:
-        raise _AbsentError("it is not there")
-    return value
-
-
-def _from_file(path: str) -> str:
-    try:
-        # Before it is opened: a pipe would be waited on, and a device has no end.
-        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116
-            raise _AbsentError("it is a directory" if os.path.isdir(path) else "it is no file")  # noqa: PTH112
-        with open(path, "rb") as file:  # noqa: PTH123
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise _AbsentError(f"it is larger than {MAX_BYTES // 1024} KiB")
-        return content.decode("utf-8").rstrip("\r\n")
-    except (OSError, ValueError) as error:
-        reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else getattr(error, "strerror", None)
-        raise _AbsentError(reason or str(error)) from error
-
-
-_READERS: dict[str, Callable[[str], str | None]] = {"env": os.environ.get, "file": _from_file}
 _ADVICE = {
     "env": "set the environment variable {path} before the start",
     "file": "put a readable UTF-8 file at {path}",
 }
 
 
-def register_store(scheme: str, reader: Callable[[str], str | None], advice: str, *, watched: bool = False) -> None:
-    """Adds a secret store: `${scheme:path}` is read by `reader`, which returns None for what is not there.
-
-    A `watched` one is read every few seconds, so that a value that changed takes effect while its pipelines run.
-    """
-    _READERS[scheme] = reader
-    _ADVICE[scheme] = advice
-    if watched:
-        _watched.add(scheme)
-
-
 def watched_references(data: Any) -> frozenset[str]:
-    """The references in data, however deep, whose stores are watched: what they name may change while a worker runs.
+    """The references in data, however deep, whose values may change while a worker runs; and paths of files that are read as they are.
 
-    The environment of a process never does. A setting whose name ends in `_file` (`ca_file`) names a text file that is read when its
-    pipeline is opened: it is watched like a reference to that file.
+    The environment of a process never changes. A setting whose name ends in `_file` (`ca_file`) names a text file that is read when its
+    pipeline is opened: it is watched alike.
     """
     if isinstance(data, str):
         found = REFERENCE.finditer(data) if "${" in data else ()
-        return frozenset(match.group(0) for match in found if match.group("scheme") in _watched)
+        return frozenset(match.group(0) for match in found if match.group("scheme") != "env")
     if isinstance(data, Mapping):
         files = [value for name, value in data.items() if str(name).endswith("_file") and isinstance(value, str)]
-        named = frozenset(one for file in files if REFERENCE.fullmatch(one := f"${{file:{file}}}"))
-        return named.union(*map(watched_references, data.values()))
+        paths = frozenset(file for file in files if file and "${" not in file)
+        return paths.union(*map(watched_references, data.values()))
     return frozenset().union(*map(watched_references, data if isinstance(data, (list, tuple)) else ()))
 
 
-def marks_of(references: Iterable[str]) -> dict[str, str]:
-    """What tells, for each reference, whether it still names what it did: equal for equal values, and only within this process.
+def marks_of(watched: Iterable[str]) -> dict[str, str]:
+    """What tells, for each of what is watched, whether it still has the value that it had: equal for equal values, and only within this
+    process. Nothing can be learned of a value from its mark.
 
-    Reads the stores, so it belongs in a thread. Nothing can be learned of a value from its mark.
+    Reads files and asks stores, so it belongs in a thread. A store that is away changes nothing as long as its last value holds.
     """
+    watched = list(watched)
+    STORES.fetch(_places(watched))
     marks = {}
-    for reference in references:
-        match = REFERENCE.fullmatch(reference)
-        assert match is not None, reference
+    for one in watched:
+        match = REFERENCE.fullmatch(one)
         try:
-            value = _read(match.group("scheme"), match.group("path"))
-        except _AbsentError:
-            marks[reference] = ""
+            value = text_of(one) if match is None else STORES.read(match.group("scheme"), match.group("path"))
+        except (AbsentError, RefusedError, UnavailableError):
+            marks[one] = ""
         else:
-            marks[reference] = blake2b(value.encode(), key=_MARKING).hexdigest()
+            marks[one] = blake2b(value.encode("utf-8", "surrogatepass"), key=_MARKING).hexdigest()
     return marks
+
+
+def stores_trouble(watched: Iterable[str]) -> TrunklineError | None:
+    """Why one of these references has no value now: its store did not answer when its mark was asked for. None where all have one."""
+    return STORES.trouble(_places(watched))
+
+
+def _places(watched: Iterable[str]) -> list[tuple[str, str]]:
+    """Those that are kept in stores of their own."""
+    matches = filter(None, map(REFERENCE.fullmatch, watched))
+    places = [(match.group("scheme"), match.group("path")) for match in matches]
+    return [place for place in places if place[0] != "file"]

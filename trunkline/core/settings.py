@@ -11,10 +11,12 @@ import re
 from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from trunkline.core.errors import ConfigurationError
-from trunkline.core.secret import Secret, resolve_references
+from trunkline.core.redaction import learn_parts
+from trunkline.core.secret import Secret, as_written, refuse_references, resolve_references, sounds_secret
 
 __all__ = ["Duration", "Secret", "Settings", "Size", "parse_duration", "parse_size", "setting"]
 
@@ -27,8 +29,8 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _resolve_plain_references(cls, data: Any) -> Any:
-        """`${env:NAME}` in a field that is no secret is resolved here, unless references stay as they are written; secrets stay
-        references until `reveal()`.
+        """`${env:NAME}` in a field that is no secret is resolved here where the field takes references, unless those stay as they are
+        written, and is refused where it does not. Secrets stay references until `reveal()`.
         """
         if not isinstance(data, dict):
             return data
@@ -39,7 +41,7 @@ class Settings(BaseModel):
             field = by_name.get(name)
             if field is not None and not _holds(field.annotation, (Secret, BaseModel)):
                 try:
-                    resolved[name] = _resolved(value)
+                    resolved[name] = _resolved(value, name) if takes_references(field) else _unresolved(value)
                 except ConfigurationError as error:
                     details = {"message": error.message, "hint": error.hint, "code": error.code, "field": name}
                     raise PydanticCustomError("reference", "{field}: {message}", details) from error
@@ -61,9 +63,33 @@ def _takes_truth(annotation: Any) -> bool:
     return any(part is True or part is False or _takes_truth(part) for part in get_args(annotation))
 
 
-def setting(default: Any = ..., *, description: str, examples: list[Any] | None = None, **constraints: Any) -> Any:
-    """A field of a settings class. `description` is one or two sentences that say what it does and its unit."""
+_REFERENCES = "references"
+
+
+def setting(
+    default: Any = ...,
+    *,
+    description: str,
+    examples: list[Any] | None = None,
+    references: bool = False,
+    **constraints: Any,
+) -> Any:
+    """A field of a settings class. `description` is one or two sentences that say what it does and its unit.
+
+    With `references`, `${env:NAME}` is resolved in it although it is no secret: for what differs from one place to another, such as a
+    host's address. A field of the type `Secret` takes references anyway, and in all others they are refused, because who writes a
+    manifest may not read what its worker can read.
+    """
+    if references:
+        description += " Takes references, such as `${env:NAME}`."
+        constraints["json_schema_extra"] = {_REFERENCES: True}
     return Field(default, description=description, examples=examples, **constraints)
+
+
+def takes_references(field: FieldInfo) -> bool:
+    """Whether references are resolved in this field although it is no secret."""
+    extra = field.json_schema_extra
+    return isinstance(extra, dict) and extra.get(_REFERENCES) is True
 
 
 def _holds(annotation: Any, types: tuple[type, ...]) -> bool:
@@ -72,13 +98,30 @@ def _holds(annotation: Any, types: tuple[type, ...]) -> bool:
     return any(_holds(part, types) for part in get_args(annotation))
 
 
-def _resolved(value: Any) -> Any:
+def _resolved(value: Any, name: str) -> Any:
+    """A value with its references resolved; `name` tells whether they are secrets. What of an address is one is learned too."""
     if isinstance(value, str):
-        return resolve_references(value) if "${" in value else value
+        if "${" not in value:
+            return value
+        found = resolve_references(value, secret=sounds_secret(name))
+        if not as_written():
+            learn_parts(found)
+        return found
     if isinstance(value, list):
-        return [_resolved(item) for item in value]
+        return [_resolved(item, name) for item in value]
     if isinstance(value, dict):
-        return {name: _resolved(item) for name, item in value.items()}
+        return {key: _resolved(item, str(key)) for key, item in value.items()}
+    return value
+
+
+def _unresolved(value: Any) -> Any:
+    """The value, which holds no reference: raises `ConfigurationError` where it does."""
+    if isinstance(value, str):
+        if "${" in value:
+            refuse_references(value)
+    elif isinstance(value, (list, dict)):
+        for item in value if isinstance(value, list) else value.values():
+            _unresolved(item)
     return value
 
 

@@ -25,12 +25,13 @@ from tests.rights import Rights
 from trunkline.bus.embedded.properties import REAUTHENTICATION
 from trunkline.bus.kafka import KafkaSettings, headers_of
 from trunkline.bus.states import State
+from trunkline.core.secretpolicy import FOLDERS
 
 FILED, SET, SECURED, STEADY, COPY = "filed", "set", "secured", "steady", "copy"
 """Sinks whose token is in a file, whose token is a variable's, that call over TLS, that need nothing; and a stream."""
 SINKS = (FILED, SET, SECURED, STEADY)
 USER, PASSWORD = "worker", "the password of the fault campaign"
-VARIABLE = "TRUNKLINE_CHAOS_ROTATED_TOKEN"
+VARIABLE = "CHAOS_ROTATED_TOKEN"
 SOON = 10.0
 """Within so many seconds a cause is told, and is over after it was mended: judged at the full figures only."""
 AT_ONCE = 32
@@ -375,7 +376,8 @@ async def rotation(run: Run) -> None:
         for kind, seconds in sorted(play.slowest.items()):
             run.note(f"slowest {kind}, s", round(seconds, 1))
     finally:
-        os.environ.pop(VARIABLE, None)
+        for name in (VARIABLE, FOLDERS):
+            os.environ.pop(name, None)
         await tokens.server.stop()
         await tokens.tls.stop()
 
@@ -386,6 +388,7 @@ async def _play(play: Play, authority: Issued) -> None:
     first = play.new_token()
     play.tokens.good = {FILED: {first}, SET: {first}}
     os.environ[VARIABLE] = first
+    os.environ[FOLDERS] = os.path.dirname(play.token_file)  # noqa: PTH120
     play.write_file(play.token_file, first)
     play.write_file(play.ca_file, authority.pem)
     await made.start(_manifests(play))

@@ -35,7 +35,7 @@ from trunkline.registry.client import RegistryClient
 
 STEADY = ("steady-0", "steady-1")
 KEYS = 20
-MISSING = "${env:TRUNKLINE_CHAOS_NOBODY_SET_THIS}"
+MISSING = "${env:CHAOS_NOBODY_SET_THIS}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,24 +12,24 @@ from pydantic import ValidationError
 from trunkline.bus.worker.secretwatch import SecretWatch
 from trunkline.core.errors import ConfigurationError
 from trunkline.core.secret import (
-    MAX_BYTES,
     Secret,
     marks_of,
-    register_store,
     resolve_references,
     watched_references,
 )
+from trunkline.core.secretstores import MAX_BYTES
 from trunkline.core.settings import Duration, Settings, Size, parse_duration, parse_size, setting
 
 
 class Account(Settings):
     """Settings of the tests."""
 
-    user: str = setting(description="Who.")
+    user: str = setting(description="Who.", references=True)
     password: Secret = setting(description="Secret.")
     patience: Duration = setting(1.0, description="How long.")
     room: Size = setting(10, description="How much.")
-    tags: list[str] = setting([], description="Some words.")
+    tags: list[str] = setting([], description="Some words.", references=True)
+    plain: list[str] = setting([], description="Some words more.")
 
 
 def test_a_secret_is_resolved_when_it_is_revealed_and_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +68,6 @@ def test_a_secret_that_is_no_file_of_text_is_refused_with_the_reason_and_never_w
     for path, reason in {
         tmp_path: "it is a directory",
         tmp_path / "pipe": "it is no file",
-        Path("/dev/zero"): "it is no file",
         tmp_path / "odd": "it is not UTF-8",
         tmp_path / "large": "it is larger than 1024 KiB",
         tmp_path / "none": "No such file or directory",
@@ -89,7 +88,15 @@ def test_a_default_stands_in_for_what_is_not_set(monkeypatch: pytest.MonkeyPatch
     assert resolve_references("${env:NOT_THERE:-here}/x") == "here/x"
 
 
-def test_plain_fields_take_references_too(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("value", ["${env:WHO}", "x ${file:/run/secrets/a} y", "${WHO}", "${ENV:WHO}", "${vault:a#b}"])
+def test_a_field_that_takes_no_references_refuses_them(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("WHO", "canary")
+    with pytest.raises(ValidationError, match="is not resolved in this setting") as raised:
+        Account(user="me", password="${env:X}", plain=["a", value])  # type: ignore[arg-type]
+    assert "canary" not in str(raised.value)
+
+
+def test_fields_that_are_declared_to_take_references_resolve_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WHO", "me")
     account = Account(user="${env:WHO}", password="${env:X}", tags=["a", "${env:WHO}"])  # type: ignore[arg-type]
     assert (account.user, account.tags) == ("me", ["a", "me"])
@@ -142,14 +149,8 @@ def test_only_stores_that_can_change_are_watched(tmp_path: Path) -> None:
         "${file:/run/secrets/token}",
         "${file:host:-example.com}",
         "${file:path}",
-        "${file:/etc/ca.pem}",
+        "/etc/ca.pem",
     }
-
-
-def test_a_store_of_ones_own_is_watched_where_it_says_so() -> None:
-    register_store("onceread", {"a": "b"}.get, "{path}")
-    register_store("watchable", {"a": "b"}.get, "{path}", watched=True)
-    assert watched_references("${onceread:a} ${watchable:a}") == {"${watchable:a}"}
 
 
 def test_a_mark_tells_that_a_value_changed_and_nothing_of_the_value(tmp_path: Path) -> None:

@@ -127,7 +127,7 @@ VALUES = [
     ("partitions: 2", "partitions: 0", "spec.partitions", "at least 1 is expected, found the number 0", ""),
     ("partitions: 2", "partitions: 2.5", "spec.partitions", "a whole number is expected", ""),
     ("partitions: 2", "trust: extern", "spec.trust", "internal or external is expected, found 'extern'", "'external'"),
-    ("partitions: 2", "partitions: ${env:N}", "spec.partitions", "a whole number", "resolved in `config`, and nowhere else"),
+    ("partitions: 2", "partitions: ${env:N}", "spec.partitions", "a whole number", "resolved in settings of `config`, and nowhere else"),
     ("connection: peer", "connection: peer\n  delivery: {order: keys}", "spec.delivery.order", "key, partition or none", "'key'"),
     ("connection: peer", "connection: peer\n  delivery: {timeout: 5 minutes}", "spec.delivery.timeout", "such as 30s, 5m", ""),
     ("connection: peer", "connection: peer\n  delivery: {timeout: [5]}", "spec.delivery.timeout", "found a list", ""),

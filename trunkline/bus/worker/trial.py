@@ -23,6 +23,7 @@ from trunkline.core.manifests import Connection, Manifest, Pipeline, Project, To
 from trunkline.core.manifests import Stream as StreamManifest
 from trunkline.core.manifests.build import own_code
 from trunkline.core.plugins import Kind, comes_with_trunkline, plugin_names
+from trunkline.core.secretpolicy import protected
 
 TRIAL_SECONDS = 30.0
 SOON_SECONDS = 5.0
@@ -113,7 +114,7 @@ class Trials:
             assert process.stdin is not None
             assert process.stdout is not None
             key = (manifest.kind, manifest.metadata.name)
-            request = pickle.dumps(Request(part_of(project, manifest), key, self._namespace, opens, asked))
+            request = pickle.dumps(Request(part_of(project, manifest), key, self._namespace, opens, asked, protected()))
             answer = b""
             try:
                 async with asyncio.timeout(seconds):

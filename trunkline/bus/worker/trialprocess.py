@@ -29,6 +29,7 @@ from trunkline.core.manifests.build import build_fallback, build_sink, build_sou
 from trunkline.core.manifests.check import examine
 from trunkline.core.manifests.findings import Key
 from trunkline.core.redaction import redact
+from trunkline.core.secretpolicy import protect
 from trunkline.core.uncaught import redact_what_nobody_catches
 
 READY = b"ready\n"
@@ -47,6 +48,8 @@ class Request:
     namespace: str
     opens: bool
     number: int
+    protected: tuple[str, ...] = ()
+    """Folders that no secret is read from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,8 @@ def try_out(request: Request) -> Refusal | None:
 
     What is only judged has come to its end, whatever was found: the worker finds that again.
     """
+    for protected in request.protected:
+        protect(protected)
     kind, name = request.key
     manifest = request.project.of_kind(kind)[name]
     try:

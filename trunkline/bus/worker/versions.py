@@ -15,7 +15,7 @@ from trunkline.bus.worker.standing import refused
 from trunkline.core.cause import Cause
 from trunkline.core.errors import TrunklineError
 from trunkline.core.log import get_logger
-from trunkline.core.secret import marks_of
+from trunkline.core.secret import marks_of, stores_trouble
 
 log = get_logger(__name__)
 
@@ -142,6 +142,9 @@ class Versions:
         if version.secrets:
             # Before they are read for use: what changes meanwhile is noticed, at worst without need.
             self._marks |= await asyncio.get_running_loop().run_in_executor(None, marks_of, version.secrets)
+            trouble = stores_trouble(version.secrets)
+            if trouble is not None:
+                raise trouble  # as it is: what a plug-in says of it would be a fault of its manifest
         return await version.open(replace(self.beginning, cautious=self._cautious()))
 
     def _renew_soon(self, version: Version, after: float) -> None:

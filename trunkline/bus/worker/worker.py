@@ -55,6 +55,7 @@ from trunkline.bus.worker.wishes import parse_wish
 from trunkline.core.manifests import Project
 from trunkline.core.manifests.check import examine
 from trunkline.core.metrics import computed
+from trunkline.core.secretpolicy import protect
 from trunkline.core.subjects import Subjects
 from trunkline.registry.client import RegistryClient
 
@@ -72,6 +73,7 @@ class Worker:
         self.settings = self._settings = settings = replace(settings, kafka=self._health.settings)
         self._extend_api = extend_api
         kafka, names = settings.kafka, settings.names
+        protect(settings.home)
         self._identity = WorkerIdentity(settings.home)
         self.id = self._identity.id
         doors, ports = settings.doors, self._identity.ports

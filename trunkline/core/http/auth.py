@@ -25,7 +25,9 @@ class BasicAuth(Settings):
     """User name and password (RFC 7617)."""
 
     type: Literal["basic"] = setting(description="HTTP Basic.")
-    username: str = setting(description="The user name; it can't hold a colon.", pattern=r"^[^:\x00-\x1f\x7f]*$")
+    username: str = setting(
+        description="The user name; it can't hold a colon.", pattern=r"^[^:\x00-\x1f\x7f]*$", references=True
+    )
     password: Secret = setting(description="The password.")
 
 
@@ -54,13 +56,16 @@ class OAuth2Auth(Settings):
 
     type: Literal["oauth2"] = setting(description="OAuth 2.0 client credentials.")
     token_url: str = setting(
-        description="Where tokens are issued.", examples=["https://login.example.com/oauth2/token"]
+        description="Where tokens are issued.", examples=["https://login.example.com/oauth2/token"], references=True
     )
-    client_id: str = setting(description="The client's id.")
+    client_id: str = setting(description="The client's id.", references=True)
     client_secret: Secret = setting(description="The client's secret.")
-    scope: str | None = setting(None, description="Scopes asked for, separated by blanks.")
+    scope: str | None = setting(None, description="Scopes asked for, separated by blanks.", references=True)
     parameters: dict[str, str] = setting(
-        {}, description="More form fields of the token request.", examples=[{"audience": "https://api.example.com"}]
+        {},
+        description="More form fields of the token request.",
+        examples=[{"audience": "https://api.example.com"}],
+        references=True,
     )
     credentials_in: Literal["header", "body"] = setting(
         "header", description="How the client names itself to the token server: HTTP Basic, or form fields."

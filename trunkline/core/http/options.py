@@ -25,7 +25,9 @@ class HttpOptions(Settings):
         max_length=100,
     )
     ca_file: str | None = setting(
-        None, description="A PEM file of certificate authorities that are trusted besides the system's."
+        None,
+        description="A PEM file of certificate authorities that are trusted besides the system's.",
+        references=True,
     )
     max_response: Size = setting(
         16 * 2**20, ge=1, description="The largest answer that is read, after decompression. A larger one is an error."

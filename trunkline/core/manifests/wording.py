@@ -19,7 +19,7 @@ from trunkline.core.secret import REFERENCE, Secret, as_written, sounds_secret, 
 _SHOWN = 60
 _INVALID = "manifest.invalid"
 
-_ELSEWHERE = "references such as ${env:NAME} are resolved in `config`, and nowhere else"
+_ELSEWHERE = "references such as ${env:NAME} are resolved in settings of `config`, and nowhere else"
 _TRUTH = "true or false"
 _FORMS = frozenset({"secret", "reference"})
 """Kinds of what `trunkline.core.secret` says of a reference."""
