@@ -235,6 +235,7 @@ class HttpClient:
 
     def _oauth2(self, settings: OAuth2Auth) -> TokenAuthorizer:
         token_server = Target(check_url(settings.token_url), own=False)
+        settings.client_secret.reveal()  # one that is missing is said now, and one that is there is known to be a secret
 
         async def post(headers: dict[str, str], content: bytes) -> HttpResponse:
             return await self._send(Outgoing("POST", token_server, CIMultiDict(headers), content, self.options.timeout))
