@@ -14,7 +14,9 @@ from typer.testing import CliRunner, Result
 from trunkline.bus.accounting.trace import TraceBatch
 from trunkline.bus.kafka import KafkaSettings, produce
 from trunkline.bus.names import Names
+from trunkline.cli.commands import trace
 from trunkline.cli.main import app
+from trunkline.control import eventsearch
 from trunkline.control.registryserver import serving_registry
 from trunkline.core.envelope import Envelope, envelope_to_headers, uuid7
 from trunkline.registry.client import RegistryClient
@@ -175,3 +177,7 @@ def test_what_can_not_be_looked_for_is_refused(orders: Orders, arguments: list[s
     result = orders("trace", *[orders.topic if one == "TOPIC" else one for one in arguments])
     assert result.exit_code == 2, result.stderr
     assert f"error[{code}" in result.stderr
+
+
+def test_the_command_looks_at_as_many_records_as_the_service_unless_told_otherwise() -> None:
+    assert trace._MOST == eventsearch.MOST

@@ -78,8 +78,8 @@ def drop(settings: KafkaSettings, names: Names, pipeline: str, order: DropOrder)
                 "drop": settled.run,
                 "letters": len(offsets),
                 "partition": partition,
-                "first": offsets[0],
-                "last": offsets[-1],
+                "first": min(offsets),
+                "last": max(offsets),
                 "filter": order.letters.where,
                 "reason": order.reason,
             }
