@@ -34,6 +34,12 @@ if [ -z "$$python" ]; then
     exit 3
 fi
 
+printf "Installing Trunkline's environment into .venv, about 300 MB "
+# A dot every two seconds says that it goes on.
+(while sleep 2 >/dev/null 2>&1; do printf .; done) &
+dots=$$!
+trap 'kill "$$dots" 2>/dev/null || :' EXIT
+
 unset VIRTUAL_ENV PYTHONHOME
 uv=uv
 case "$$(uv --version 2>/dev/null)" in
@@ -43,13 +49,13 @@ case "$$(uv --version 2>/dev/null)" in
     export PIP_ROOT_USER_ACTION=ignore
     uv=.tools/bin/uv
     if ! "$$uv" --version >/dev/null 2>&1; then
-        echo "Installing uv into .tools"
         if "$$python" -m venv .tools >/dev/null 2>&1; then
             .tools/bin/python -m pip install --quiet --disable-pip-version-check uv
         elif "$$python" -m pip --version >/dev/null 2>&1; then
             "$$python" -m pip install --quiet --disable-pip-version-check --upgrade --target .tools/lib uv
             uv=.tools/lib/bin/uv
         else
+            echo
             echo "$$python can neither make an environment nor run pip: install python3-venv, pip or uv." >&2
             exit 3
         fi
@@ -63,11 +69,7 @@ fi
 # What this machine trusts counts, such as the certificate of a company's proxy; older versions of uv call it UV_NATIVE_TLS.
 export UV_SYSTEM_CERTS=true UV_NATIVE_TLS=true
 export UV_PROJECT_ENVIRONMENT="$(CURDIR)/.venv" UV_PYTHON_DOWNLOADS=never
-# Quiet unless it fails: its hundred lines of packages would bury what comes after. A dot every two seconds says that it goes on.
-printf "Installing Trunkline's environment into .venv, about 300 MB "
-(while sleep 2 >/dev/null 2>&1; do printf .; done) &
-dots=$$!
-trap 'kill "$$dots" 2>/dev/null || :' EXIT
+# Quiet unless it fails: its hundred lines of packages would bury what comes after.
 "$$uv" sync --quiet --locked --all-extras --python "$$python" || { echo; exit 1; }
 echo " done"
 endef
