@@ -51,7 +51,7 @@ class _Standing:
     fault="a second worker joins or leaves, {rebalances} times",
     full={"rate": 200, "rebalances": 12, "seconds": 60},
     short={"rate": 40, "rebalances": 4, "seconds": 1},
-    minutes=16,
+    minutes=20,
 )
 async def rebalances(run: Run) -> None:
     """After the warm-up the worker that stays takes no more memory, files or threads, and nothing is lost."""
