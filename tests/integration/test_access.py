@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -16,12 +17,13 @@ import aiohttp
 import pytest
 import pytest_asyncio
 from aiohttp import web
-from bus_harness import Bus, bus
+from bus_harness import Bus, bus, topic_manifest
 from conftest import KafkaUnderTest
 from typer.testing import CliRunner
 
 from tests.certificates import issue
 from trunkline.bus.worker.worker import Worker, WorkerSettings
+from trunkline.cli.endpoint import Endpoint, write_endpoint
 from trunkline.cli.main import app as command_line
 from trunkline.control import keys
 from trunkline.control.api.worker import extend
@@ -212,6 +214,42 @@ async def test_a_key_counts_at_every_worker_from_when_it_is_made_until_it_is_rev
     assert all(one.who == "tester" and one.subject == "Principal/shop" for one in told)
     assert all(whole not in json.dumps([one.as_dict() for one in told]) for whole in (made.whole, rotated.whole))
     assert made.key.hash not in json.dumps([one.as_dict() for one in told])
+
+
+async def test_where_this_machine_may_nothing_the_worker_and_its_user_still_sign_in(
+    kafka: KafkaUnderTest, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    async with bus(kafka.bootstrap, home) as running:
+        settings = WorkerSettings(running.settings, running.names, home, doors=Doors(local_role=None))
+        running.worker = Worker(settings, extend_api=extend)
+        topic = running.name("orders")
+        await running.worker.start(load_text(topic_manifest(topic)))
+        worker = running.worker
+        async with aiohttp.ClientSession() as session:
+            async with session.get(f"{worker.url}/registry/subjects") as answer:
+                assert answer.status == 401
+            async with session.get(f"{worker.url}/readyz") as answer:
+                assert set(await answer.json()) == {"worker", "status"}
+        names = running.names.namespace
+        told = Endpoint(
+            os.getpid(),
+            kafka.bootstrap,
+            names,
+            worker.url,
+            worker.registry_url,
+            "",
+            (),
+            worker.local_url,
+            worker.own_key.reveal(),
+        )
+        write_endpoint(home, told)
+        assert (home / "endpoint.json").stat().st_mode & 0o777 == 0o600
+        assert told.key not in repr(told)
+        options = ["--home", str(home), "--bootstrap", kafka.bootstrap, "--namespace", names, "-o", "json"]
+        listed = await asyncio.to_thread(CliRunner().invoke, command_line, [*options, "schema", "ls"])
+        assert listed.exit_code == 0, listed.output
+        assert json.loads(listed.stdout) == []
 
 
 async def test_the_command_line_makes_lists_rotates_and_revokes_keys(guarded: Guarded) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 FILE = "endpoint.json"
@@ -15,7 +15,8 @@ FILE = "endpoint.json"
 class Endpoint:
     """A running worker. `ingress` is empty as long as no push source listens; `files` are those that it runs, none for the applied.
 
-    `local` is where programs of this machine reach the API; `registry` is its registry as they reach it.
+    `local` is where programs of this machine reach the API, and `registry` is its registry as they reach it. With `key` they sign in: the
+    file is for its user alone.
     """
 
     pid: int
@@ -26,6 +27,7 @@ class Endpoint:
     ingress: str = ""
     files: tuple[str, ...] = ()
     local: str = ""
+    key: str = field(default="", repr=False)
 
 
 def write_endpoint(home: Path, endpoint: Endpoint) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -136,13 +136,18 @@ class Session:
         endpoint = self.endpoint()
         return endpoint.registry if endpoint is not None else None
 
-    def registry_options(self) -> dict[str, Any]:
-        """Options of the registry's client: `TRUNKLINE_REGISTRY_BASIC_AUTH_USER_INFO` sets `basic.auth.user.info`.
+    def registry_options(self) -> Mapping[str, Any]:
+        """Options of the registry's client: `TRUNKLINE_REGISTRY_BASIC_AUTH_USER_INFO` sets `basic.auth.user.info`. To the registry of the
+        worker in the home folder a client signs in with that worker's key.
 
         Secrets among them are `Secret`s.
         """
+        from trunkline.core.access.principals import OWN_NAME
         from trunkline.core.secret import guarded
 
+        endpoint = self.endpoint() if self.registry_url is None else None
+        if endpoint is not None and endpoint.key and endpoint.registry.startswith(endpoint.local):
+            return guarded({"basic.auth.user.info": f"{OWN_NAME}:{endpoint.key}"})
         found = {}
         for name, value in os.environ.items():
             option = name.removeprefix(REGISTRY_PREFIX).lower().replace("_", ".")

@@ -16,14 +16,13 @@ from trunkline.bus.commands import Effect, Latest, Write, carry_out, read_latest
 from trunkline.bus.worker.principals import USED
 from trunkline.control.cluster import Cluster
 from trunkline.core.access.keys import Key, make_key
-from trunkline.core.access.principals import Principal
+from trunkline.core.access.principals import RESERVED, Principal
 from trunkline.core.access.roles import EVERYTHING, OWN, Grant, Role
 from trunkline.core.access.tokens import ISSUER
 from trunkline.core.errors import ConfigurationError, did_you_mean
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,62}")
 _PATTERN = re.compile(r"[A-Za-z0-9._*-]{1,249}")
-_TAKEN = {"local"}
 _WHAT = "the key can't be written"
 
 
@@ -219,10 +218,10 @@ def _grants(roles: Sequence[str], on: Sequence[str], team: str | None) -> list[G
 
 
 def _checked_name(name: str) -> str:
-    if not _NAME.fullmatch(name) or name in _TAKEN:
+    if not _NAME.fullmatch(name) or name in RESERVED:
         raise ConfigurationError(
             f"{name!r} can't be the name of a principal",
-            hint="use lower case letters, digits, '.', '_', '-' and '@', at most 63, and not `local`",
+            hint="use lower case letters, digits, '.', '_', '-' and '@', at most 63, and neither `local` nor `worker`",
             code="key.name",
         )
     return name

@@ -15,12 +15,12 @@ from trunkline.core.errors import ConfigurationError, UnavailableError, did_you_
 SECONDS = 5.0
 
 
-def ask_worker(api: str, only: str | None = None) -> list[PipelineStatus]:
-    """The status of each pipeline on the worker that serves at `api`, by its own counts; nobody knows the lag.
+def ask_worker(api: str, only: str | None = None, *, key: str = "") -> list[PipelineStatus]:
+    """The status of each pipeline on the worker that serves at `api`, asked with `key`, by its own counts; nobody knows the lag.
 
     Raises `UnavailableError` when the worker does not answer, `ConfigurationError` when it does not know `only`.
     """
-    reports = {report.pipeline: report for report in _reports(api)}
+    reports = {report.pipeline: report for report in _reports(api, key)}
     if only is not None and only not in reports:
         raise ConfigurationError(
             f"the worker has no pipeline {only!r}", hint=did_you_mean(only, reports), code="pipeline.unknown"
@@ -28,11 +28,11 @@ def ask_worker(api: str, only: str | None = None) -> list[PipelineStatus]:
     return [status_of_reports([one]) for name, one in sorted(reports.items()) if only in {None, name}]
 
 
-def _reports(api: str) -> list[Report]:
+def _reports(api: str, key: str) -> list[Report]:
     address = urlsplit(api)
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=SECONDS)
     try:
-        connection.request("GET", "/status")
+        connection.request("GET", "/status", headers={"X-API-Key": key} if key else {})
         answer = connection.getresponse()
         content = answer.read()
         if answer.status != 200:

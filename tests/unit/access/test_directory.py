@@ -229,6 +229,17 @@ def test_an_issuer_that_can_not_be_read_is_believed_nothing(
     assert sign_in(directory, bearer(token)) == 401
 
 
+def test_a_worker_signs_in_to_itself_and_no_record_can_be_taken_for_it(directory: Directory) -> None:
+    own = directory.own_key()
+    for name in ("worker", "local"):
+        key, whole = make_key(NOW)
+        directory.heard(name, orjson.dumps(Principal(name, (Grant(Role.ADMIN),), keys=(key,)).as_dict()))
+        assert sign_in(directory, {"x-api-key": whole}) == 401
+        directory.heard(name, None)
+    assert sign_in(directory, basic("worker", own)) == "worker"
+    assert Directory().own_key() != own
+
+
 def test_of_a_key_only_its_hash_is_kept() -> None:
     key, whole = make_key(NOW)
     assert whole.rpartition("_")[2] not in str(key.as_dict())

@@ -48,7 +48,9 @@ class Principals:
             issuer = Issuer(self._worker, now)
             for ended in self.directory.tokens.ended(now):
                 self._write(ISSUER + ended, None)
-            self._write(ISSUER + issuer.id, issuer.record())
+            record = issuer.record()
+            self._write(ISSUER + issuer.id, record)
+            self.directory.tokens.heard(issuer.id, record)  # the others hear of it in a moment
             self._issuer = issuer
         return self._issuer.issue(caller, now)
 

@@ -15,9 +15,11 @@ from aiohttp import web
 from trunkline.bus.worker.readiness import Ready
 from trunkline.bus.worker.settings import WorkerSettings
 from trunkline.core.access.directory import Directory
-from trunkline.core.access.principals import NOBODY, Caller, local
+from trunkline.core.access.principals import NOBODY, OWN_NAME, Caller, local
 from trunkline.core.access.roles import Permission
 from trunkline.core.access.rules import PUBLIC, Rule
+from trunkline.core.secret import Secret
+from trunkline.core.secret import guarded as guarded_options
 from trunkline.core.serving.doors import Doors
 from trunkline.core.serving.guarding import CALLER, Access, add_route, guarded
 from trunkline.core.serving.listener import Listener
@@ -47,6 +49,9 @@ class Services:
         self._local: Listener | None = None
         self.registry_url = settings.registry_url or ""
         """The schema registry as this machine reaches it."""
+        self.registry_options = settings.registry_options
+        self.own_key = Secret.of(directory.own_key())
+        """With which the worker's own clients and the programs of its user sign in."""
 
     @property
     def url(self) -> str:
@@ -73,6 +78,7 @@ class Services:
             await self._local.start(self._runner(extend, on_this_machine))
         if self._store is not None:
             self.registry_url = f"{self.local_url}/registry"
+            self.registry_options = guarded_options({"basic.auth.user.info": f"{OWN_NAME}:{self.own_key.reveal()}"})
 
     def _runner(self, extend: Callable[[web.Application], None], anonymous: Caller) -> web.AppRunner:
         app = guarded(self._app(extend), Access(self._directory, anonymous), self._owner_of)

@@ -55,6 +55,7 @@ from trunkline.bus.worker.wishes import parse_wish
 from trunkline.core.manifests import Project
 from trunkline.core.manifests.check import examine
 from trunkline.core.metrics import computed
+from trunkline.core.secret import Secret
 from trunkline.core.secretpolicy import protect
 from trunkline.core.subjects import Subjects
 from trunkline.registry.client import RegistryClient
@@ -152,6 +153,11 @@ class Worker:
         return self._services.local_url
 
     @property
+    def own_key(self) -> Secret:
+        """With which programs of its user sign in there."""
+        return self._services.own_key
+
+    @property
     def registry_url(self) -> str:
         """The schema registry that it uses, which may be its own."""
         return self._services.registry_url
@@ -176,7 +182,7 @@ class Worker:
         for key, value in await loop.run_in_executor(None, self.principals.read):
             self.principals.heard(key, value)
         await self._services.start(lambda app: extend(app, self) if extend is not None else None)
-        self._registry = RegistryClient(self.registry_url, self._settings.registry_options)
+        self._registry = RegistryClient(self.registry_url, self._services.registry_options)
         remembered = await loop.run_in_executor(None, Remembered.read, kafka, names, self._board)
         self._neighbours.begin(remembered.reports)
         self._runner.prepare(self._registry, remembered)

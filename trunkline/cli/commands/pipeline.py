@@ -101,7 +101,7 @@ def _told_by_worker(session: Session, pipeline: str | None, error: UnavailableEr
     session.out.note(
         f"{error.message}; this is what the worker at {endpoint.api} says, without the cluster's counts and lag"
     )
-    return ask_worker(endpoint.local or endpoint.api, pipeline)
+    return ask_worker(endpoint.local or endpoint.api, pipeline, key=endpoint.key)
 
 
 def pause(session: Session, pipeline: PipelineArgument, timeout: TimeoutOption = 30.0) -> None:

@@ -70,6 +70,7 @@ async def one_worker(session: Session, options: ServeOptions, kafka: KafkaSettin
                 worker.ingress.url,
                 files,
                 worker.local_url,
+                worker.own_key.reveal(),
             )
             if slot in {None, "0"} and endpoint != written and _written(home, endpoint):
                 written = endpoint

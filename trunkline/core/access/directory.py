@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 
 import orjson
 
-from trunkline.core.access.keys import Key, id_of
-from trunkline.core.access.principals import Caller, Principal
+from trunkline.core.access.keys import Key, id_of, make_key
+from trunkline.core.access.principals import OWN_NAME, RESERVED, Caller, Principal
+from trunkline.core.access.roles import Grant, Role
 from trunkline.core.access.tokens import ISSUER, TokenError, Tokens, looks_like_token
 from trunkline.core.log import get_logger
 
@@ -45,6 +46,8 @@ class Directory:
         if name.startswith(ISSUER):
             self.tokens.heard(name.removeprefix(ISSUER), value)
             return
+        if name in RESERVED:
+            return
         before = self._principals.pop(name, None)
         for key in before.keys if before is not None else ():
             self._keys.pop(key.id, None)
@@ -60,6 +63,14 @@ class Directory:
             return
         self._principals[name] = found
         self._keys.update((key.id, (found, key)) for key in found.keys)
+
+    def own_key(self) -> str:
+        """A key of this process for itself and the programs of its user. No topic knows it, and it ends with the process."""
+        key, whole = make_key(self._clock())
+        principal = Principal(OWN_NAME, (Grant(Role.ADMIN),), keys=(key,))
+        self._principals[OWN_NAME] = principal
+        self._keys[key.id] = principal, key
+        return whole
 
     def get(self, name: str) -> Principal | None:
         """A principal by name."""

@@ -12,6 +12,11 @@ from trunkline.core.access.keys import Key
 from trunkline.core.access.roles import EVERYTHING, Grant, Permission, Role, Target
 
 VERSION: Final = 1
+OWN_NAME: Final = "worker"
+"""What a worker is for itself, and for the programs of its user."""
+LOCAL_NAME: Final = "local"
+RESERVED: Final = frozenset({OWN_NAME, LOCAL_NAME})
+"""Names that no record can give rights to."""
 
 
 @dataclass(frozen=True)
@@ -92,4 +97,4 @@ NOBODY: Final = Caller(Principal(""))
 
 def local(role: Role | None) -> Caller:
     """Whoever asks on loopback without a key, who is a program of this machine."""
-    return Caller(Principal("local", (Grant(role, (EVERYTHING,)),))) if role is not None else NOBODY
+    return Caller(Principal(LOCAL_NAME, (Grant(role, (EVERYTHING,)),))) if role is not None else NOBODY
