@@ -14,7 +14,7 @@ from trunkline.registry.canonical import canonical_text, normalised
 from trunkline.registry.compatibility import LEVELS, Incompatibility, breaks
 from trunkline.registry.errors import RegistryError
 from trunkline.registry.model import AvroType, SchemaError, parse_schema, parse_type
-from trunkline.registry.references import MAX_REFERENCES, decoded, resolved
+from trunkline.registry.references import MAX_REFERENCES, decoded, decoded_text, resolved
 from trunkline.registry.schema import decode_json
 from trunkline.registry.schema_error import TooCostlyError
 from trunkline.registry.state import Reference, SchemaKey, State, Version
@@ -106,10 +106,8 @@ class Judgement:
                 if known:
                     raise UnjudgedError
                 # What was let in once is not questioned again.
-                self.steps.take(1 + len(old.schema.text) // 64)
-                before = parse_type(
-                    decode_json(old.schema.text), decoded(used, self.steps), strict=False, steps=self.steps
-                )
+                source = decoded_text(old.schema.text, self.steps)
+                before = parse_type(source, decoded(used, self.steps), strict=False, steps=self.steps)
                 direction = next(each for each in LEVELS if each == level)
                 found = self._breaks[key] = breaks(sent.type, before, direction, self.steps)
         except TooCostlyError as error:

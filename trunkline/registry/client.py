@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -17,21 +17,23 @@ from trunkline.core.secret import guarded
 from trunkline.registry import errors
 from trunkline.registry.compatibility import LEVELS, Incompatibility, Level, breaks
 from trunkline.registry.model import SchemaError
+from trunkline.registry.references import decoded_text, in_order
 from trunkline.registry.refusals import unreachable
 from trunkline.registry.remote import (
     LoopbackRegistry,
     OptionsError,
+    Reference,
     RefusedError,
     Remote,
     RemoteSchema,
     UnreachableError,
 )
-from trunkline.registry.schema import Schema, decode_json
+from trunkline.registry.schema import Schema
+from trunkline.registry.steps import Steps
 
 T = TypeVar("T")
 UNKNOWN_FOR: Final = 10.0
 """Seconds for which an id that the registry does not know is not asked for again."""
-_MAX_REFERENCES: Final = 200
 _CONTEXT: Final = re.compile(r"^:\.[^:]*:")
 """A context stands before the subject where a registry has several: https://docs.confluent.io/platform/current/schema-registry/schema-linking-cp.html"""
 _HERE: Final = frozenset({"127.0.0.1", "::1"})
@@ -236,33 +238,33 @@ class RegistryClient:
         known: Level = next((each for each in LEVELS if each == level), "NONE")
         numbers = self.versions(subject) if known != "NONE" else []
         held = numbers if known.endswith("_TRANSITIVE") else numbers[-1:]
+        steps = Steps()
         return [
             (number, found)
             for number in reversed(held)
-            for found in breaks(schema.type, self.version(subject, number).type, known)
+            for found in breaks(schema.type, self.version(subject, number).type, known, steps)
         ]
 
     def _schema(self, found: RemoteSchema, schema_id: int | None) -> Schema:
         if found.type != "AVRO":
             raise SchemaError(f"it is a schema of the type {found.type}; only AVRO can be read")
-        budget = [_MAX_REFERENCES]
-        return Schema(found.text, id=schema_id, references=self._referenced(found, budget), strict=False)
+        steps = Steps()
+        used = in_order(found.references, lambda one: (one.subject, one.version), self._load)
+        return Schema(
+            found.text,
+            id=schema_id,
+            references=[decoded_text(one.text, steps) for one in used],
+            strict=False,
+            steps=steps,
+        )
 
-    def _referenced(self, outer: RemoteSchema, budget: list[int]) -> list[Any]:
-        """The schemas that one refers to, each after those that it refers to itself."""
-        found: list[Any] = []
-        for one in outer.references:
-            budget[0] -= 1
-            if budget[0] < 0:
-                raise SchemaError(f"it refers to more than {_MAX_REFERENCES} schemas")
-            try:
-                inner = self._call(lambda one=one: self._remote.version(one.subject, one.version, deleted=True))  # type: ignore[misc]
-            except _NotFoundError as error:
-                raise SchemaError(
-                    f"its reference {one.name} ({one.subject} version {one.version}) is not there"
-                ) from error
-            found += [*self._referenced(inner, budget), decode_json(inner.text)]
-        return found
+    def _load(self, one: Reference, place: tuple[str, int]) -> tuple[RemoteSchema, Sequence[Reference]]:
+        """What a reference means, and what that refers to itself."""
+        try:
+            found = self._call(lambda: self._remote.version(*place, deleted=True))
+        except _NotFoundError as error:
+            raise SchemaError(f"its reference {one.name} ({one.subject} version {one.version}) is not there") from error
+        return found, found.references
 
     def _call(self, ask: Callable[[], T]) -> T:
         try:

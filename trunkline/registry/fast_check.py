@@ -9,13 +9,14 @@ event: a flat record of 20 fields costs about a microsecond.
 from __future__ import annotations
 
 import datetime as dt
+import itertools
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 from trunkline.registry.model import INT_MAX, INT_MIN, AvroType
-from trunkline.registry.model_graph import is_recursive
+from trunkline.registry.model_graph import is_recursive, walk
 from trunkline.registry.precise import DAYS_MAX, DAYS_MIN, FLOAT_MAX, MICROS_MAX, MICROS_MIN
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -44,6 +45,8 @@ _LOGICAL_TYPES: dict[str, tuple[type, ...]] = {
     "decimal": (Decimal,),
     "uuid": (UUID,),
 }
+_MOST_TYPES = 20_000
+"""Code for more takes seconds to make."""
 _SAFE_IN_UNION = frozenset({"null", "boolean", "int", "long", "string", "bytes", "fixed", "enum"})
 _NAMES: dict[str, Any] = {
     "MISSING": object(),
@@ -56,8 +59,8 @@ _NAMES: dict[str, Any] = {
 
 
 def compile_check(root: AvroType) -> Callable[[Any], bool] | None:
-    """The check of one schema; None for a recursive one, whose data need a count of levels as well."""
-    if is_recursive(root):
+    """The check of one schema; None for a recursive one, whose data need a count of levels as well, and for one that is very large."""
+    if is_recursive(root) or sum(1 for _ in itertools.islice(walk(root), _MOST_TYPES)) >= _MOST_TYPES:
         return None
     writer = _Writer()
     name = writer.function(root)

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from fastavro.read import LOGICAL_READERS
 
+from trunkline.registry.extent import Extents
 from trunkline.registry.model import AvroType
 from trunkline.registry.model_graph import is_recursive, walk
 from trunkline.registry.wire import PREFIX_SIZE
@@ -25,6 +26,12 @@ _KINDS: Final = frozenset(
     {"null", "boolean", "int", "long", "float", "double", "bytes", "string", "enum", "fixed", "union", "record"}
 )
 _MOST_FIELDS: Final = 200
+_MOST_VALUES: Final = 1000
+"""Code is written for a record wherever it is used."""
+_MOST_BRANCHES: Final = 64
+"""The index of more has a second byte."""
+_MOST_ALTERNATIVES: Final = 80
+"""Python nests no deeper than 100 levels."""
 _WIDE: Final = frozenset({"long", "int"})
 
 
@@ -42,7 +49,12 @@ def compile_reader(root: AvroType, wanted: Collection[str] | None = None) -> Rea
     if root.kind != "record" or is_recursive(root):
         return None
     nodes = list(walk(root))
-    if any(node.kind not in _KINDS for node in nodes) or sum(len(node.fields) for node in nodes) > _MOST_FIELDS:
+    extent = Extents().of(root)
+    if any(node.kind not in _KINDS for node in nodes) or extent.values > _MOST_VALUES:
+        return None
+    if extent.alternatives > _MOST_ALTERNATIVES or any(len(node.branches) > _MOST_BRANCHES for node in nodes):
+        return None
+    if sum(len(node.fields) for node in nodes) > _MOST_FIELDS:
         return None
     if wanted is None and sum(node.kind in _WIDE or node.logical is not None for node in nodes) * 2 > len(root.fields):
         return None  # numbers of many bytes are what the library is faster at

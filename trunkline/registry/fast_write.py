@@ -11,6 +11,7 @@ import struct
 from collections.abc import Callable
 from typing import Any, Final
 
+from trunkline.registry.extent import Extents
 from trunkline.registry.model import INT_MAX, INT_MIN, LONG_MAX, LONG_MIN, AvroType
 from trunkline.registry.model_graph import is_recursive, walk
 from trunkline.registry.precise import FLOAT_MAX
@@ -20,6 +21,8 @@ _KINDS: Final = frozenset(
     {"null", "boolean", "int", "long", "float", "double", "bytes", "string", "enum", "union", "record"}
 )
 _MOST_FIELDS: Final = 200
+_MOST_VALUES: Final = 1000
+"""Code is written for a record wherever it is used."""
 _SHORT: Final = 4096
 _TESTS: Final = {
     "null": "{0} is not None",
@@ -50,7 +53,7 @@ def compile_writer(root: AvroType, prefix: bytes) -> Writer | None:
         return None
     if any(node.kind == "union" and not _is_optional(node) for node in nodes):
         return None
-    if sum(len(node.fields) for node in nodes) > _MOST_FIELDS:
+    if sum(len(node.fields) for node in nodes) > _MOST_FIELDS or Extents().of(root).values > _MOST_VALUES:
         return None
     code = _Code()
     code.record(root, "x", 1)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from trunkline.core.errors import RejectedError
+from trunkline.registry.extent import Extents
 from trunkline.registry.model import INT_MAX, INT_MIN, AvroType
 from trunkline.registry.model_graph import is_recursive, walk
 
@@ -29,6 +30,9 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
+_MOST_EMPTY = 10_000
+_MOST_EMPTY_IN_ITEM = 16
+"""Values without bytes that a datum, and an item of an array, may have without a guard."""
 
 _Skip = Callable[["_Walk", int, int], int]
 
@@ -72,21 +76,36 @@ class Guard:
 
 
 def needs_guard(writer: AvroType) -> bool:
-    """Whether a few bytes of this schema can cost without bound: recursion, or arrays of items that take no bytes."""
-    return is_recursive(writer) or any(node.kind == "array" and is_zero_width(node.element) for node in walk(writer))
+    """Whether a few bytes of this schema can cost without bound: recursion, items that take no bytes, or many values that take none."""
+    if is_recursive(writer):
+        return True
+    extents = Extents()
+    if extents.of(writer).empty > _MOST_EMPTY:
+        return True
+    for node in walk(writer):
+        if node.items is not None:
+            if extents.of(node.items).empty > _MOST_EMPTY_IN_ITEM:
+                return True
+            if node.kind == "array" and is_zero_width(node.items):
+                return True
+    return False
 
 
 def is_zero_width(node: AvroType) -> bool:
     """Whether some datum of this type takes no bytes at all."""
-    return _is_zero_width(node, frozenset())
-
-
-def _is_zero_width(node: AvroType, above: frozenset[int]) -> bool:
-    if node.kind == "record":
-        if id(node) in above:
-            return True
-        return all(_is_zero_width(each.type, above | {id(node)}) for each in node.fields)
-    return node.kind == "null" or (node.kind == "fixed" and node.size == 0)
+    # All that it is made of without a union, an array or a map, each of which takes a byte: none of that may take one.
+    seen: set[int] = set()
+    waiting = [node]
+    while waiting:
+        found = waiting.pop()
+        if id(found) in seen:
+            continue
+        seen.add(id(found))
+        if found.kind == "record":
+            waiting.extend(each.type for each in found.fields)
+        elif not (found.kind == "null" or (found.kind == "fixed" and found.size == 0)):
+            return False
+    return True
 
 
 def _varint(w: _Walk, at: int) -> tuple[int, int]:
@@ -230,6 +249,7 @@ def _compile(node: AvroType, made: dict[int, _Skip]) -> _Skip:
 
 def _compile_record(node: AvroType, made: dict[int, _Skip]) -> _Skip:
     parts: list[_Skip] = []
+    empty = sum(_is_empty(each.type) for each in node.fields)
 
     def skip_record(w: _Walk, at: int, depth: int) -> int:
         depth += 1
@@ -239,9 +259,24 @@ def _compile_record(node: AvroType, made: dict[int, _Skip]) -> _Skip:
             at = part(w, at, depth)
         return at
 
-    made[id(node)] = skip_record
+    def skip_with_empty(w: _Walk, at: int, depth: int) -> int:
+        # Nothing in the data bounds what takes no bytes.
+        w.left -= empty
+        if w.left < 0:
+            raise BrokenError(f"it has more than {w.limits.elements} values that take no bytes")
+        return skip_record(w, at, depth)
+
+    skip = skip_with_empty if empty else skip_record
+    made[id(node)] = skip
     parts.extend(_compile(each.type, made) for each in node.fields)
-    return skip_record
+    return skip
+
+
+def _is_empty(node: AvroType) -> bool:
+    """Whether it takes no bytes by itself; of a record with fields those are asked."""
+    return (
+        node.kind == "null" or (node.kind == "fixed" and node.size == 0) or (node.kind == "record" and not node.fields)
+    )
 
 
 def _compile_blocks(item: _Skip, keyed: bool) -> _Skip:

@@ -44,6 +44,20 @@ class _MismatchError(Exception):
         self.path = path
 
 
+class _Out(bytearray):
+    """What is written so far, and which branches of unions could not be written for which values.
+
+    A value inside a union inside a union is met once for each branch that is tried above, and would be tried anew for each.
+    """
+
+    __slots__ = ("failed",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failed: dict[tuple[int, int], tuple[Any, _MismatchError]] = {}
+        """By branch and value, which is kept so that no other one gets its identity."""
+
+
 class PreciseEncoder:
     """Encodes data of one type; `ignore_extra` leaves unknown fields of records out instead of refusing them."""
 
@@ -53,7 +67,7 @@ class PreciseEncoder:
 
     def encode(self, datum: Any) -> bytes:
         """The Avro body. Raises RejectedError (`record.schema_mismatch`) that names the path of the field."""
-        out = bytearray()
+        out = _Out()
         try:
             self._write(self._root, datum, out, (), 0)
         except _MismatchError as error:
@@ -68,7 +82,7 @@ class PreciseEncoder:
             raise RejectedError("the datum is nested too deep", code="record.schema_mismatch") from None
         return bytes(out)
 
-    def _write(self, node: AvroType, value: Any, out: bytearray, path: tuple[str, ...], depth: int) -> None:
+    def _write(self, node: AvroType, value: Any, out: _Out, path: tuple[str, ...], depth: int) -> None:
         kind = node.kind
         if kind == "union":
             self._write_union(node, value, out, path, depth)
@@ -85,7 +99,7 @@ class PreciseEncoder:
                 raise _MismatchError(f"expected {expectation(node)}", value, path)
             write_raw(node, raw, out)
 
-    def _write_record(self, node: AvroType, value: Any, out: bytearray, path: tuple[str, ...], depth: int) -> None:
+    def _write_record(self, node: AvroType, value: Any, out: _Out, path: tuple[str, ...], depth: int) -> None:
         if not isinstance(value, Mapping):
             raise _MismatchError(f"expected {expectation(node)}", value, path)
         known = 0
@@ -103,10 +117,10 @@ class PreciseEncoder:
             first = next(key for key in value if key not in names)
             raise _MismatchError(f"is not in the schema {node.label}", value[first], (*path, f".{first}"))
 
-    def _write_default(self, each: Field, out: bytearray, path: tuple[str, ...], depth: int) -> None:
+    def _write_default(self, each: Field, out: _Out, path: tuple[str, ...], depth: int) -> None:
         self._write(each.type, default_value(each.type, each.default), out, path, depth)
 
-    def _write_blocks(self, node: AvroType, value: Any, out: bytearray, path: tuple[str, ...], depth: int) -> None:
+    def _write_blocks(self, node: AvroType, value: Any, out: _Out, path: tuple[str, ...], depth: int) -> None:
         if node.kind == "array":
             if not isinstance(value, list | tuple):
                 raise _MismatchError(f"expected {expectation(node)}", value, path)
@@ -126,7 +140,7 @@ class PreciseEncoder:
                     self._write(node.element, item, out, (*path, f"[{key!r}]"), depth)
         out.append(0)
 
-    def _write_union(self, node: AvroType, value: Any, out: bytearray, path: tuple[str, ...], depth: int) -> None:
+    def _write_union(self, node: AvroType, value: Any, out: _Out, path: tuple[str, ...], depth: int) -> None:
         ranked = sorted(
             (rank, index) for index, branch in enumerate(node.branches) if (rank := rank_of(branch, value)) is not None
         )
@@ -134,13 +148,20 @@ class PreciseEncoder:
             raise _MismatchError(f"expected {expectation(node)}", value, path)
         first: _MismatchError | None = None
         for _, index in ranked:
+            branch = node.branches[index]
+            failed = out.failed.get((id(branch), id(value))) if out.failed else None
+            if failed is not None:
+                first = first or failed[1]
+                continue
             mark = len(out)
             write_long(index, out)
             try:
-                self._write(node.branches[index], value, out, path, depth)
+                self._write(branch, value, out, path, depth)
             except _MismatchError as error:
                 del out[mark:]
                 first = first or error
+                if len(ranked) > 1:
+                    out.failed[id(branch), id(value)] = (value, error)
             else:
                 return
         assert first is not None

@@ -35,10 +35,10 @@ class Resolution:
     can't take: a branch or symbol that it lacks, a field without a default.
     """
 
-    def __init__(self, writer: Schema, reader: Schema) -> None:
+    def __init__(self, writer: Schema, reader: Schema, *, steps: Steps | None = None) -> None:
         """Raises RejectedError (`record.schema_mismatch`) for two schemas that can't be brought together."""
         self._names = (writer, reader)
-        self._steps = Steps()
+        self._steps = steps or Steps()
         self._comparison = Comparison(self._steps)
         self._branches: dict[int, Branches] = {}
         # Logical types are decoded by the reader's schema (a plain long may have become a timestamp, or the other way).

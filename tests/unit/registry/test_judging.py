@@ -166,7 +166,7 @@ async def test_a_schema_that_costs_too_much_is_refused_with_confluents_error(
 
 async def test_the_union_that_blocked_all_others_is_registered(url: str, session: aiohttp.ClientSession) -> None:
     def union(kind: str) -> list[Any]:
-        return [record(("a", kind), ("b", ["null", "string"], None), name=f"ns.Rec{index}") for index in range(3000)]
+        return [record(("a", kind), ("b", ["null", "string"], None), name=f"ns.Rec{index}") for index in range(1000)]
 
     assert await register(session, url, "s", union("int")) == (200, {"id": 1, "version": 1})
     assert await register(session, url, "s", union("int")) == (200, {"id": 1, "version": 1})

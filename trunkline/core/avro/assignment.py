@@ -24,7 +24,7 @@ def settled(derived: RecordSchema, context: StepContext) -> Any:
     if context.target is None:
         return derived.json()
     target = RecordSchema(context.target, context.where)
-    _check_record(derived, derived.name, target, target.name, "", context.where)
+    _Check(derived, target, context.where).records(derived.name, target.name, "")
     return context.target
 
 
@@ -38,45 +38,57 @@ def check_assignable(given: Any, taken: Any, where: str) -> None:
             raise _unfit(f"the value is a {kinds[0]}, and the target's schema wants a {kinds[1]}", None, where)
         return
     derived, target = RecordSchema(given, where), RecordSchema(taken, where)
-    _check_record(derived, derived.name, target, target.name, "", where)
+    _Check(derived, target, where).records(derived.name, target.name, "")
 
 
-def _check_record(
-    given: RecordSchema, given_name: str, taken: RecordSchema, taken_name: str, path: str, where: str
-) -> None:
-    found = {field["name"]: field for field in given.named[given_name]["fields"]}
-    wanted = {field["name"]: field for field in taken.named[taken_name]["fields"]}
-    for name, field in found.items():
-        if name not in wanted:
+class _Check:
+    """Whether values of one schema can be written with another. Two records are compared once, however often they meet."""
+
+    def __init__(self, given: RecordSchema, taken: RecordSchema, where: str) -> None:
+        self._given = given
+        self._taken = taken
+        self._where = where
+        self._done: set[tuple[str, str]] = set()
+
+    def records(self, given_name: str, taken_name: str, path: str) -> None:
+        if (given_name, taken_name) in self._done:
+            return
+        self._done.add((given_name, taken_name))
+        found = {field["name"]: field for field in self._given.named[given_name]["fields"]}
+        wanted = {field["name"]: field for field in self._taken.named[taken_name]["fields"]}
+        for name, field in found.items():
+            if name not in wanted:
+                raise _unfit(
+                    f"the target's schema {taken_name} has no field {path + name!r}",
+                    did_you_mean(name, wanted),
+                    self._where,
+                )
+            self._types(field["type"], wanted[name]["type"], path + name)
+        for name, field in wanted.items():
+            if name not in found and "default" not in field:
+                raise _unfit(
+                    f"the target's schema {taken_name} needs the field {path + name!r}, which nothing gives",
+                    "set it with a `map` step, or give it a default in the schema",
+                    self._where,
+                )
+
+    def _types(self, kind: Any, wanted: Any, path: str) -> None:
+        given, taken = self._given, self._taken
+        inner, outer = given.record_in(kind), taken.record_in(wanted)
+        if inner is not None and outer is not None:
+            if inner != given.name and outer != taken.name and path.count(".") < 16:
+                self.records(inner, outer, f"{path}.")
+            return
+        if is_nullable(kind) and is_nullable(wanted):
+            return
+        kinds = [_shape(given, branch) for branch in branches_of(kind)]
+        takers = [_shape(taken, branch) for branch in branches_of(wanted)]
+        if not any(_may_hold(taker, one) for one in set(kinds) for taker in set(takers)):
             raise _unfit(
-                f"the target's schema {taken_name} has no field {path + name!r}", did_you_mean(name, wanted), where
+                f"{path!r} is {' or '.join(kinds[:20]) or 'null'}, and the target's schema wants {' or '.join(takers[:20]) or 'null'}",
+                "convert it in a `cast` or `map` step",
+                self._where,
             )
-        _check_type(given, field["type"], taken, wanted[name]["type"], path + name, where)
-    for name, field in wanted.items():
-        if name not in found and "default" not in field:
-            raise _unfit(
-                f"the target's schema {taken_name} needs the field {path + name!r}, which nothing gives",
-                "set it with a `map` step, or give it a default in the schema",
-                where,
-            )
-
-
-def _check_type(given: RecordSchema, kind: Any, taken: RecordSchema, wanted: Any, path: str, where: str) -> None:
-    inner, outer = given.record_in(kind), taken.record_in(wanted)
-    if inner is not None and outer is not None:
-        if inner != given.name and outer != taken.name and path.count(".") < 16:
-            _check_record(given, inner, taken, outer, f"{path}.", where)
-        return
-    if is_nullable(kind) and is_nullable(wanted):
-        return
-    kinds = [_shape(given, branch) for branch in branches_of(kind)]
-    takers = [_shape(taken, branch) for branch in branches_of(wanted)]
-    if not any(_may_hold(taker, one) for one in kinds for taker in takers):
-        raise _unfit(
-            f"{path!r} is {' or '.join(kinds) or 'null'}, and the target's schema wants {' or '.join(takers) or 'null'}",
-            "convert it in a `cast` or `map` step",
-            where,
-        )
 
 
 def _shape(schema: RecordSchema, kind: Any) -> str:
