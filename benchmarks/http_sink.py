@@ -34,6 +34,7 @@ from trunkline.registry.service import serve_registry
 from trunkline.registry.store import MemoryStore
 
 IN_FLIGHT = 64
+CUSTOMERS = 1000
 EVENTS = {0: 8_000, 20: 4_000}
 """Orders by the server's latency in milliseconds: as many as the slowest delivers in half a minute."""
 PEERS = ("httpx", "httpx-8x8", "aiohttp", "faststream-httpx", "connect-camel")
@@ -139,7 +140,7 @@ def _beside(peers: Any, folder: Path, registry: str, latency: int, rounds: int) 
     runs: list[dict[str, Any]] = []
     try:
         broker.topic("orders")
-        peers.load("orders", EVENTS[latency])
+        peers.load("orders", EVENTS[latency], "http-sink", CUSTOMERS)
         broker.warm()
         for turn in range(1, rounds + 1):
             for name in (OURS, *PEERS):
