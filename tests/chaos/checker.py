@@ -199,9 +199,10 @@ def wrong_ledgers(history: History, promise: Promise) -> Iterator[Finding]:
         for commit in commits:
             if commit.read is None:
                 continue
-            below = sum(commit.first <= one.offset < commit.offset for one in records.get(place, ()))
-            if commit is commits[-1] and commit.read != below:
-                wrong.append(f"{_shown(place)}@{commit.offset} read {commit.read} of {below}")
+            if commit is commits[-1]:
+                below = sum(commit.first <= one.offset < commit.offset for one in records.get(place, ()))
+                if commit.read != below:
+                    wrong.append(f"{_shown(place)}@{commit.offset} read {commit.read} of {below}")
             if commit.settled != commit.read:
                 wrong.append(f"{_shown(place)}@{commit.offset} settled {commit.settled} of {commit.read}")
     yield from _found("the ledger does not close", promise, wrong)
