@@ -31,6 +31,8 @@ class Case:
     """Whether the secret stands in a header as it is, and so has to be printable ASCII."""
     tokens: bool = False
     """Whether it asks for tokens."""
+    most: int = 60
+    """How many canaries it is tried with: fewer where each try waits."""
 
 
 @cache
@@ -142,6 +144,7 @@ CASES: Mapping[str, Case] = {
                 "connect_timeout": 0.5,
             },
         ),
+        most=4,
     ),
 }
 """By name."""

@@ -219,7 +219,7 @@ def test_no_secret_is_shown_whatever_the_connector_raises(name: str, tmp_path: P
 @pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("name", CASES)
 def test_none_of_sixty_secrets_is_shown_by_any_connector_at_any_fault(name: str, fault: str, tmp_path: Path) -> None:
-    _meeting(CASES[name], fault, _fit(CASES[name], 60), tmp_path)
+    _meeting(CASES[name], fault, _fit(CASES[name], CASES[name].most), tmp_path)
 
 
 @pytest.mark.slow
@@ -228,4 +228,4 @@ def test_none_of_sixty_secrets_is_shown_by_any_connector_at_any_fault(name: str,
 def test_none_of_sixty_secrets_is_shown_in_any_encoding_that_a_connector_raises(
     name: str, encoding: str, tmp_path: Path
 ) -> None:
-    _meeting(CASES[name], "500", _fit(CASES[name], 60), tmp_path, encoding)
+    _meeting(CASES[name], "500", _fit(CASES[name], CASES[name].most), tmp_path, encoding)

@@ -184,14 +184,14 @@ def spellings(text: str) -> set[str]:
     }
 
 
-def written(text: str) -> set[bytes]:
-    """A text of at least six bytes as it may stand in others, apart from what folding undoes."""
+def written(text: str) -> tuple[set[bytes], set[bytes]]:
+    """A text of at least six bytes as it may stand in others, apart from what folding undoes: in clear, and in base64."""
     plain = {spelling.encode("utf-8", "surrogatepass") for spelling in spellings(text)}
     if not text.isascii():
         raw = text.encode("utf-8", "surrogatepass")
         plain.add(raw.decode("latin-1").encode())  # headers are read as latin-1
         plain.update({text.encode("latin-1")} if all(ord(sign) < 256 for sign in text) else ())
-    return plain | {coded for one in plain for coded in _in_base64(one)}
+    return plain, {coded for one in plain for coded in _in_base64(one)} - plain
 
 
 def _in_base64(data: bytes) -> Iterator[bytes]:

@@ -3,7 +3,7 @@
 What was a secret once stays one for the life of the process. Text is searched for all of them at once, in time linear in the text
 however many there are, and in every way in which they may be written (`trunkline.core.encodings`).
 
-* A secret of six bytes or more is found anywhere, also within a word, and its beginning where a text was cut within it.
+* A secret of six bytes or more is found anywhere, also within a word, and its beginning where somebody cut it.
 * A shorter one is found where it stands alone, so that it blanks no ordinary words. One of a single sign is not looked for.
 """
 
@@ -34,20 +34,25 @@ SHORT = 6
 ISSUED = 256
 """Of tokens that are issued to us, at least as many are kept: an older one has expired."""
 _CUT = 12
-"""So many bytes of a secret at the end of a text are its beginning, and no coincidence."""
+"""So many bytes as a secret begins with are its beginning, and no coincidence: other systems cut what they repeat."""
 _BETWEEN = 8
 """The most bytes between two pieces of one secret: the end of a line, what base64 makes of it."""
 _CODED = re.compile(rb"[A-Za-z0-9+/_-]{3,}={0,2}")
 _DEEPEST = 8
 
-Span = tuple[int, int, bool]
-"""Beginning and end of what is blanked, and whether it is a piece of a longer secret."""
+_SIGN = re.compile(rb"[A-Za-z0-9+/_-]?={0,2}")
+
+Kind = tuple[bool, bool]
+"""Of what is looked for: whether it is a piece of a longer secret, and whether it is base64."""
+_WHOLE: Kind = (False, False)
+Span = tuple[int, int, Kind]
+"""Beginning and end of what is blanked."""
 
 
 class _Table:
     """Some secrets as they are written, found by their first six bytes."""
 
-    def __init__(self, entries: Mapping[bytes, bool]) -> None:
+    def __init__(self, entries: Mapping[bytes, Kind]) -> None:
         import re2  # type: ignore[import-untyped]  # 20 ms, for who has secrets
 
         self.entries = entries
@@ -68,12 +73,11 @@ class _Table:
             at = start + 1
             candidates = self._by_prefix[data[start : start + SHORT]]
             entry = next((one for one in candidates if data.startswith(one, start)), None)
-            if entry is not None:
-                found.append((start, start + len(entry), self.entries[entry]))
-            elif _CUT <= len(data) - start < len(candidates[0]):
-                rest = data[start:]
-                if any(one.startswith(rest) for one in candidates):
-                    found.append((start, len(data), False))
+            length = len(entry) if entry is not None else 0
+            if entry is None:
+                length, entry = max((_beginning(data, start, one), one) for one in candidates)
+            if length:
+                found.append((start, start + length, self.entries[entry]))
 
 
 class _Known:
@@ -81,12 +85,12 @@ class _Known:
 
     def __init__(self) -> None:
         self.tables: tuple[_Table, ...] = ()
-        self._pending: dict[bytes, bool] = {}
+        self._pending: dict[bytes, Kind] = {}
         self._lock = threading.Lock()
 
-    def add(self, entries: Mapping[bytes, bool]) -> None:
+    def add(self, entries: Iterable[bytes], kind: Kind) -> None:
         with self._lock:
-            self._pending.update((entry, piece) for entry, piece in entries.items() if len(entry) >= SHORT)
+            self._pending.update((entry, kind) for entry in entries if len(entry) >= SHORT)
 
     def find(self, data: bytes, found: list[Span]) -> None:
         if self._pending:
@@ -114,9 +118,10 @@ class _Generation:
 
     def learn(self, text: str, piece: bool) -> None:
         self.count += 1
-        forms = written(text)
-        self.plain.add(dict.fromkeys(forms, piece))
-        self.unescaped.add(dict.fromkeys(map(folded, forms), piece))
+        plain, coded = written(text)
+        for forms, kind in ((coded, (piece, True)), (plain, (piece, False))):
+            self.plain.add(forms, kind)
+            self.unescaped.add(map(folded, forms), kind)
 
 
 class Redactor:
@@ -170,21 +175,39 @@ class Redactor:
             unescaped, hits = Folded(data), list[Span]()
             for one in generations:
                 one.unescaped.find(unescaped.data, hits)
-            found += [(*unescaped.source(start, end), piece) for start, end, piece in hits]
+            found += [(*unescaped.source(start, end), kind) for start, end, kind in hits]
         if self._short_pattern is not None:
             self._find_short(self._short_pattern, data, found)
             if escaped:
                 unescaped = Folded(data, blanks=True)
                 matches = self._short_pattern.finditer(unescaped.data)
-                found += [(*unescaped.source(*match.span()), False) for match in matches]
+                found += [(*unescaped.source(*match.span()), _WHOLE) for match in matches]
         return _blanked(data, found) if found else text
 
     def _find_short(self, pattern: re.Pattern[bytes], data: bytes, found: list[Span]) -> None:
-        found += [(*match.span(), False) for match in pattern.finditer(data)]
+        found += [(*match.span(), _WHOLE) for match in pattern.finditer(data)]
         for match in _CODED.finditer(data):
             decoded = _decoded(match.group())
             if decoded is not None and pattern.search(decoded):
-                found.append((*match.span(), False))
+                found.append((*match.span(), _WHOLE))
+
+
+def _beginning(data: bytes, start: int, secret: bytes) -> int:
+    """How many bytes a secret and a text have in common from here on; 0 where so few may be by chance, as those of an address."""
+    if b"://" in secret[:_CUT] or not data.startswith(secret[:_CUT], start):
+        return 0
+    least, most = _CUT, min(len(secret), len(data) - start)
+    while least < most:
+        middle = (least + most + 1) // 2
+        least, most = (middle, most) if data.startswith(secret[:middle], start) else (least, middle - 1)
+    return least
+
+
+def _with_neighbours(data: bytes, start: int, end: int) -> tuple[int, int]:
+    """What of base64 is blanked: the sign at either side too, which has some bits of the secret's first or last byte."""
+    before = start - 1 if start and _SIGN.fullmatch(data, start - 1, start) else start
+    after = _SIGN.match(data, end)
+    return before, after.end() if after is not None else end
 
 
 def _alone(secret: bytes) -> bytes:
@@ -209,8 +232,12 @@ def _decoded(coded: bytes) -> bytes | None:
 
 
 def _blanked(data: bytes, found: Iterable[Span]) -> str:
-    spans: list[Span] = []
-    for start, end, piece in sorted(found):
+    wide = [
+        (*(_with_neighbours(data, start, end) if coded else (start, end)), piece)
+        for start, end, (piece, coded) in found
+    ]
+    spans: list[tuple[int, int, bool]] = []
+    for start, end, piece in sorted(wide):
         if spans:
             first, last, before = spans[-1]
             if start < last or (piece and before and start - last <= _BETWEEN):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
 from types import ModuleType
@@ -87,10 +88,27 @@ def test_what_of_an_address_nobody_can_guess_is_a_secret_and_its_plain_words_are
     )
 
 
-def test_the_beginning_of_a_secret_at_the_end_of_a_cut_text_is_blanked() -> None:
+def test_the_beginning_of_a_secret_that_somebody_cut_is_blanked() -> None:
     made = Redactor()
     made.learn("0123456789abcdefghijklmnopqrstuvwxyz")
+    made.learn("https://hooks.example.com/services/T0AB12CD3/B0EF45GH6/abcdefghijklmnopqrstuvwx")
     assert made.redact("token 0123456789abcdefghij") == f"token {MARK}"
+    assert made.redact("token 0123456789abcdefghij… (cut)") == f"token {MARK}… (cut)"
+    coded = base64.b64encode(b"bus:0123456789abcdefghijklmnopqrstuvwxyz").decode()
+    assert made.redact(f"Basic {coded[:30]}: 500").endswith(f"{MARK}: 500")
+    assert made.redact("at https://hooks.example.com/other") == "at https://hooks.example.com/other"
+
+
+@pytest.mark.parametrize("before", ["", "u:", "us:", "usr:"])
+def test_of_base64_no_sign_is_left_that_has_a_bit_of_the_secret(before: str) -> None:
+    made = Redactor()
+    made.learn("tr0ub4dor&3")
+    for after in ("", "\n", "/x", "/xy"):
+        coded = base64.b64encode(f"{before}tr0ub4dor&3{after}".encode()).decode()
+        shown = made.redact(f"Basic {coded}")
+        left, right = shown.removeprefix("Basic ").split(MARK)
+        assert len(left) * 6 // 8 <= len(before), shown
+        assert len(right.rstrip("=")) * 6 // 8 <= len(after), shown
 
 
 def test_an_excerpt_is_cut_after_it_was_redacted() -> None:
@@ -103,9 +121,9 @@ def test_old_values_stay_secret_and_tokens_are_kept_in_a_bounded_number() -> Non
     made = Redactor()
     made.learn("the-first-password")
     for number in range(2 * ISSUED + 1):
-        made.learn(f"the-token-with-the-number-{number:06}", issued=True)
+        made.learn(f"{number:06}-is-the-number-of-a-token", issued=True)
     assert made.redact("the-first-password") == MARK
-    last, first = f"the-token-with-the-number-{2 * ISSUED:06}", "the-token-with-the-number-000000"
+    last, first = f"{2 * ISSUED:06}-is-the-number-of-a-token", "000000-is-the-number-of-a-token"
     assert made.redact(last) == MARK
     assert made.redact(first) == first
 
