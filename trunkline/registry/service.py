@@ -5,12 +5,13 @@ Source: https://docs.confluent.io/platform/current/schema-registry/develop/api.h
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Final, TypeVar
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from trunkline.core.serving.guarding import keep_rule
 from trunkline.core.serving.listener import Listener
@@ -186,14 +187,14 @@ class _Service:
 
         return _json(request, page(request, await self.ask(question)))
 
-    async def schemas(self, request: web.Request) -> web.Response:
+    async def schemas(self, request: web.Request) -> web.StreamResponse:
         prefix, deleted, latest = subject_prefix(request), which_deleted(request), flag(request, "latestOnly")
 
         def question(state: State) -> list[Version]:
             found = [_chosen(state, each, deleted) for each in sorted(state.subjects) if each.startswith(prefix)]
             return [each for versions in found for each in (versions[-1:] if latest else versions)]
 
-        return _json(request, [_described(each) for each in page(request, self.store.view(question))])
+        return await _each(request, page(request, self.store.view(question)))
 
     async def by_id(self, request: web.Request) -> web.Response:
         wanted = wanted_id(request)
@@ -359,6 +360,24 @@ def _json(request: web.Request, answer: Any, status: int = 200) -> web.Response:
 def _text(request: web.Request, text: str, status: int = 200) -> web.Response:
     body = text.encode("utf-8", "backslashreplace")
     return web.Response(body=body, status=status, content_type=request.get(_ANSWERED_IN, V1_JSON))
+
+
+async def _each(request: web.Request, found: Iterable[Version]) -> web.StreamResponse:
+    """A list of versions, written one after another: together they may be larger than memory, and others want their turn."""
+    response = web.StreamResponse()
+    response.content_type = request.get(_ANSWERED_IN, V1_JSON)
+    await response.prepare(request)
+    if request.method == hdrs.METH_HEAD:
+        return response
+    before = b"["
+    for each in found:
+        text = json.dumps(_described(each), ensure_ascii=False)
+        await response.write(before + text.encode("utf-8", "backslashreplace"))
+        await asyncio.sleep(0)
+        before = b", "
+    await response.write(b"[]" if before == b"[" else b"]")
+    await response.write_eof()
+    return response
 
 
 def _chosen(state: State, subject: str, deleted: str) -> list[Version]:

@@ -259,6 +259,19 @@ async def test_a_body_in_another_type_changes_nothing(bare: Bare, method: str, p
     assert (await bare.ask("GET", "/config"))[2] == {"compatibilityLevel": "BACKWARD"}
 
 
+async def test_a_list_of_schemas_is_written_piece_by_piece(bare: Bare) -> None:
+    assert (await bare.ask("GET", "/schemas", {"Accept": JSON})) == (200, JSON, [])
+    for number in range(3):
+        source = {**PLAIN, "doc": f"{number} " + "x" * 100_000}
+        await bare.ask("POST", "/subjects/s/versions", {}, {"schema": json.dumps(source)})
+    async with bare.session.get(f"{bare.url}/schemas") as answer:
+        assert answer.headers["Transfer-Encoding"] == "chunked"
+        assert [each["version"] for each in json.loads(await answer.read())] == [1, 2, 3]
+    async with bare.session.head(f"{bare.url}/schemas") as answer:
+        assert (answer.status, await answer.read()) == (200, b"")
+    assert (await bare.ask("GET", "/subjects"))[2] == ["s"]
+
+
 async def test_confluents_client_is_understood(bare: Bare) -> None:
     def use() -> None:
         with SchemaRegistryClient({"url": bare.url}) as client:
