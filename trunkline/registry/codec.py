@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from io import BytesIO
+from operator import itemgetter
 from typing import Any, Literal, NamedTuple
 
 from fastavro import schemaless_reader, schemaless_writer
@@ -21,7 +22,7 @@ from trunkline.registry.fast_write import compile_writer
 from trunkline.registry.guard import DEFAULT_LIMITS, Guard, Limits, needs_guard
 from trunkline.registry.precise import PreciseEncoder
 from trunkline.registry.resolution import Resolution
-from trunkline.registry.schema import Schema, SchemaSource
+from trunkline.registry.schema import WRAPPED, Schema, SchemaSource
 from trunkline.registry.wire import PREFIX_SIZE, prefix, schema_id
 
 __all__ = ["DEFAULT_LIMITS", "Decoder", "Encoder", "Limits"]
@@ -134,7 +135,7 @@ class Decoder:
         if self._belongs is not None:
             self._belongs(schema)
         guard = Guard(schema.type, self._limits) if self._trust == "external" or needs_guard(schema.type) else None
-        parsed, convert, named = schema.parsed, None, False
+        parsed, convert, named = schema.parsed, (_unwrapped if schema.wrapped else None), False
         if self._reader is not None and self._reader.text != schema.text:
             resolution = Resolution(schema, self._reader)
             parsed, convert, named = resolution.parsed, resolution.convert, resolution.named
@@ -152,6 +153,7 @@ class Encoder:
             raise ValueError(f"the schema {schema.name} has no id yet: register it first")
         self.schema = schema
         self._parsed = schema.parsed
+        self._wrapped = schema.wrapped
         self._prefix = prefix(schema.id)
         self._check = compile_check(schema.type)
         self._write = compile_writer(schema.type, self._prefix)
@@ -171,13 +173,17 @@ class Encoder:
         if check is not None and check(datum):
             body = BytesIO()
             body.write(self._prefix)
+            whole = {WRAPPED: datum} if self._wrapped else datum
             try:
-                schemaless_writer(body, self._parsed, datum, strict_allow_default=True, disable_tuple_notation=True)
+                schemaless_writer(body, self._parsed, whole, strict_allow_default=True, disable_tuple_notation=True)
             except Exception:  # noqa: BLE001, S110 (the precise encoder decides, and says why)
                 pass
             else:
                 return body.getvalue()
         return self._prefix + self._precise.encode(datum)
+
+
+_unwrapped: Callable[[Any], Any] = itemgetter(WRAPPED)
 
 
 def _reason(error: Exception) -> str:

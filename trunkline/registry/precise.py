@@ -370,7 +370,8 @@ def expectation(node: AvroType) -> str:
     """What a field takes, for a message: `int or null`, `one of UA, DL`."""
     if node.kind == "union":
         ordered = sorted(node.branches, key=lambda branch: branch.kind == "null")
-        return " or ".join(expectation(branch) for branch in ordered)
+        told = [expectation(branch) for branch in ordered[:8]]
+        return " or ".join([*told, "…"] if len(ordered) > len(told) else told)
     if node.kind == "enum":
         return f"one of {', '.join(node.symbols[:8])}{', …' if len(node.symbols) > 8 else ''}"
     if node.kind == "fixed" and node.logical is None:

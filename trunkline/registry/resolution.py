@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import fastavro
 from fastavro.read import LOGICAL_READERS
 
 from trunkline.core.errors import RejectedError
@@ -20,8 +19,7 @@ from trunkline.registry.defaults import default_value, fresh
 from trunkline.registry.matching import PROMOTIONS, Branches, field_of_writer, logical_conflict, names_match
 from trunkline.registry.model import INT_MAX, INT_MIN, AvroType, SchemaError, parse_type
 from trunkline.registry.model_graph import walk
-from trunkline.registry.model_json import to_json
-from trunkline.registry.schema import Schema
+from trunkline.registry.schema import WRAPPED, Schema, parsed_by_library
 from trunkline.registry.steps import Steps
 
 Convert = Callable[[Any], Any]
@@ -30,9 +28,9 @@ Convert = Callable[[Any], Any]
 class Resolution:
     """How data of `writer` become data of `reader`.
 
-    `parsed` is the schema to decode with; where `named`, records, enums and fixed inside unions must come as (name, datum) pairs,
-    which is how `convert` knows the branch. `convert` raises RejectedError (`record.schema_mismatch`) for a datum that the reader
-    can't take: a branch or symbol that it lacks, a field without a default.
+    `parsed` is the library's form of the schema to decode with, `convert` takes what that gives. Where `named`, records, enums and fixed
+    inside unions must come as (name, datum) pairs, which is how `convert` knows the branch. It raises RejectedError
+    (`record.schema_mismatch`) for a datum that the reader can't take: a branch or symbol that it lacks, a field without a default.
     """
 
     def __init__(self, writer: Schema, reader: Schema, *, steps: Steps | None = None) -> None:
@@ -45,15 +43,16 @@ class Resolution:
         raw = parse_type(writer.json, strict=False)
         for node in walk(raw):
             node.logical = None
-        self.parsed = fastavro.parse_schema(to_json(raw, plain=True), _ignore_default_error=True)
+        self.parsed, wrapped = parsed_by_library(raw)
         self.named = any(branch.name for node in walk(raw) for branch in node.branches)
         self._made: dict[tuple[int, int], Convert] = {}
         try:
-            self.convert = self._compile(reader.type, writer.type)
+            convert = self._compile(reader.type, writer.type)
         except SchemaError as error:
             raise self._error(error.message) from error
         except RecursionError as error:
             raise self._error("their types are nested too deep together") from error
+        self.convert: Convert = (lambda datum: convert(datum[WRAPPED])) if wrapped else convert
 
     def _compile(self, reader: AvroType, writer: AvroType) -> Convert:
         pair = (id(reader), id(writer))

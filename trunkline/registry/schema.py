@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import fastavro
 
@@ -16,6 +16,8 @@ from trunkline.registry.source_json import decode
 from trunkline.registry.steps import Steps
 
 MAX_SCHEMA_BYTES = 1024 * 1024
+WRAPPED: Final = "datum"
+"""The field of a record that stands around a datum."""
 _BARE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
 
 
@@ -26,13 +28,15 @@ class Schema:
     `id` is None until a registry gave one.
     """
 
-    __slots__ = ("__weakref__", "fingerprint", "id", "json", "name", "parsed", "text", "type")
+    __slots__ = ("__weakref__", "fingerprint", "id", "json", "name", "parsed", "text", "type", "wrapped")
 
     id: int | None
     json: Any
     text: str
     type: AvroType
     parsed: Any
+    wrapped: bool
+    """Whether a datum for `parsed` is a record with the datum in its field `WRAPPED`."""
     fingerprint: str
     name: str
 
@@ -58,28 +62,20 @@ class Schema:
         put = object.__setattr__
         resolved = to_json(node)
         text = json.dumps(resolved, ensure_ascii=False, separators=(",", ":"))
-        try:
-            parsed = fastavro.parse_schema(to_json(node, plain=True), _ignore_default_error=True)
-        except (
-            fastavro.schema.SchemaParseException,
-            fastavro.schema.UnknownType,
-            KeyError,
-            TypeError,
-            ValueError,
-        ) as error:
-            raise SchemaError(f"the schema can't be used: {error}") from error
+        parsed, wrapped = parsed_by_library(node)
         put(self, "id", schema_id)
         put(self, "json", resolved)
         put(self, "text", text)
         put(self, "type", node)
         put(self, "parsed", parsed)
+        put(self, "wrapped", wrapped)
         put(self, "fingerprint", hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest())
         put(self, "name", node.name or node.kind)
 
     def with_id(self, schema_id: int) -> Schema:
         """The same schema under the id that a registry gave it."""
         made = Schema.__new__(Schema)
-        for slot in ("json", "text", "type", "parsed", "fingerprint", "name"):
+        for slot in ("json", "text", "type", "parsed", "wrapped", "fingerprint", "name"):
             object.__setattr__(made, slot, getattr(self, slot))
         object.__setattr__(made, "id", schema_id)
         return made
@@ -95,6 +91,28 @@ class Schema:
 
     def __repr__(self) -> str:
         return f"<Schema {self.name} id={self.id}>"
+
+
+def parsed_by_library(node: AvroType) -> tuple[Any, bool]:
+    """The parsed form that fastavro's readers and writers take, and whether it is of a record around the type. Raises SchemaError.
+
+    fastavro recognises only a record as parsed before. Any other schema it parses for every datum, which takes a second for a union of
+    some thousand records; so such a type stands in a record of its own, which takes no bytes.
+    """
+    wrapped = node.kind in {"union", "array", "map"}
+    plain = to_json(node, plain=True)
+    if wrapped:
+        plain = {"type": "record", "name": "__datum__", "fields": [{"name": WRAPPED, "type": plain}]}
+    try:
+        return fastavro.parse_schema(plain, _ignore_default_error=True), wrapped
+    except (
+        fastavro.schema.SchemaParseException,
+        fastavro.schema.UnknownType,
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:
+        raise SchemaError(f"the schema can't be used: {str(error)[:500]}") from error
 
 
 class SchemaSource(Protocol):

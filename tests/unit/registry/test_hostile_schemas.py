@@ -23,7 +23,7 @@ from trunkline.registry.guard import Guard, Limits, is_zero_width, needs_guard
 from trunkline.registry.model import parse_type
 from trunkline.registry.precise import PreciseEncoder
 from trunkline.registry.resolution import Resolution
-from trunkline.registry.schema import Schema
+from trunkline.registry.schema import WRAPPED, Schema
 from trunkline.registry.steps import Steps
 
 from .served import apart
@@ -128,6 +128,33 @@ def test_whether_a_type_takes_bytes_is_found_in_a_way_through_its_types() -> Non
     assert is_zero_width(parse_type(record(("r", "test.R"), ("n", "null"))))
 
 
+@pytest.mark.parametrize(
+    ("source", "datum", "reader"),
+    [
+        (["null", record(("x", "int"), name="A"), record(("y", "int"), name="B")], {"y": 5}, None),
+        (["null", "int"], None, ["null", "long"]),
+        ([record(("x", "int"), name="A"), "string"], {"x": 5}, [record(("x", "long"), name="A"), "string"]),
+        ({"type": "array", "items": record(("x", "int"), name="A")}, [{"x": 5}], None),
+        (
+            {"type": "map", "values": ["int", "string"]},
+            {"a": 5, "b": "c"},
+            {"type": "map", "values": ["long", "string"]},
+        ),
+    ],
+)
+def test_what_is_no_record_is_parsed_once_and_not_for_every_datum(source: Any, datum: Any, reader: Any) -> None:
+    shelf = SchemaShelf(source)
+    encoder = Encoder(shelf.schemas[1])
+    decoder = Decoder(shelf, reader=Schema(reader) if reader is not None else None)
+    assert isinstance(shelf.schemas[1].parsed, dict)
+    assert shelf.schemas[1].parsed["__fastavro_parsed"], "the library would parse it again"
+    value = encoder.encode(datum)
+    assert value[5:] == PreciseEncoder(shelf.schemas[1].type).encode(datum)
+    assert decoder.decode(value)[1] == datum
+    with pytest.raises(RejectedError, match="after the"):
+        decoder.decode(value + b"\0")
+
+
 # --- encoding ---
 
 
@@ -169,6 +196,13 @@ def test_a_value_that_fits_the_last_branch_at_each_level_is_written() -> None:
     assert Decoder(shelf).decode(value)[1] == {"u": datum}
 
 
+def test_what_fits_none_of_many_branches_is_told_in_few_words() -> None:
+    schema = Schema(record(("u", [record(("x", "int"), name=f"Rec{index}") for index in range(500)])), id=1)
+    with pytest.raises(RejectedError, match=r"expected the record test\.Rec0 or the record test\.Rec1") as refused:
+        Encoder(schema).encode({"u": 5})
+    assert len(refused.value.message) < 400
+
+
 # --- resolution ---
 
 
@@ -179,7 +213,7 @@ def test_a_union_of_many_records_is_brought_to_another_of_their_names() -> None:
     steps = Steps()
     resolution = Resolution(Schema(union("a", "int")), Schema(union("b", "long")), steps=steps)
     assert steps.taken < 20 * 500
-    assert resolution.convert(("a.Rec499", {"x": 5})) == {"x": 5}
+    assert resolution.convert({WRAPPED: ("a.Rec499", {"x": 5})}) == {"x": 5}
 
 
 def test_two_schemas_that_cost_too_much_together_are_refused_as_a_record() -> None:
