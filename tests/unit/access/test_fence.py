@@ -48,7 +48,7 @@ def test_on_loopback_no_other_name_does(host: str) -> None:
 
 
 def test_names_that_the_operator_gives_lead_to_it_also_all_of_a_domain() -> None:
-    fence = Fence(names=["bus.example.com", "*.internal.example"])
+    fence = Fence(names=("bus.example.com", "*.internal.example"))
     allowed = ["bus.example.com:443", "Bus.Example.COM", "a.internal.example", "a.b.internal.example"]
     refused = ["internal.example", "xbus.example.com", "evil.bus.example.com", "a.internal.example.evil"]
     assert [host for host in allowed + refused if fence.refusal("GET", {}, [host], body=False) is None] == allowed
@@ -56,7 +56,7 @@ def test_names_that_the_operator_gives_lead_to_it_also_all_of_a_domain() -> None
 
 def test_off_loopback_every_name_leads_to_it_until_some_are_named() -> None:
     assert Fence(loopback=False).refusal("GET", {}, ["worker.bus.svc"], body=False) is None
-    assert Fence(loopback=False, names=["a.example"]).refusal("GET", {}, ["worker.bus.svc"], body=False) is not None
+    assert Fence(loopback=False, names=("a.example",)).refusal("GET", {}, ["worker.bus.svc"], body=False) is not None
 
 
 def test_a_request_that_names_two_hosts_is_none_that_anybody_means() -> None:
@@ -89,7 +89,7 @@ def test_requests_of_its_own_pages_and_of_named_ones_do() -> None:
     own = {"origin": "http://localhost:8080", "sec-fetch-site": "same-origin"}
     assert Fence().refusal("POST", JSON | own, ["localhost:8080"], body=True) is None
     named = {"origin": "https://Console.example", "sec-fetch-site": "cross-site"}
-    fence = Fence(origins=["https://console.example/"])
+    fence = Fence(origins=("https://console.example/",))
     assert fence.refusal("POST", JSON | named, ["localhost:8080"], body=True) is None
 
 

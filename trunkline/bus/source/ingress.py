@@ -124,7 +124,8 @@ class Ingress:
 
 def _path(raw: str) -> Path:
     """The segments of a path. An escaped slash belongs to its segment (RFC 3986, section 2.2): it leads nowhere else."""
-    return tuple(unquote(segment) for segment in raw.split("/"))
+    segments = raw.split("/")
+    return tuple(map(unquote, segments) if "%" in raw else segments)
 
 
 def _response(answer: Answer, *, close: bool = False) -> web.Response:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -43,10 +43,10 @@ class Fence:
     """
 
     loopback: bool = True
-    names: Collection[str] = ()
-    origins: Collection[str] = ()
+    names: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
     any_content: bool = False
-    forms: Collection[str] = ()
+    forms: tuple[str, ...] = ()
     setting: str = field(default="TRUNKLINE_HOSTS", repr=False)
 
     def refusal(
@@ -57,10 +57,10 @@ class Fence:
         `headers` are looked up by their lower-case names. `hosts` are all the authorities that the request names: each `Host`, and that of
         an absolute request target (RFC 9112, section 3.2). `body` says whether it has one.
         """
-        if len({_name_of(host) for host in hosts}) > 1:
+        if len(hosts) > 1 and len({_name_of(host) for host in hosts}) > 1:
             return Refused(400, "the request names several hosts")
         for host in hosts:
-            if not self._knows(_name_of(host)):
+            if not _is_known(self, host):
                 shown = host[:_LONGEST_SHOWN]
                 return Refused(
                     421, f"nothing is served under the name {shown!r}; the operator can allow it by {self.setting}"
@@ -76,7 +76,8 @@ class Fence:
                 return Refused(415, "the body needs a Content-Type that says what it is, such as application/json")
         return None
 
-    def _knows(self, name: str) -> bool:
+    def knows(self, name: str) -> bool:
+        """Whether it is a name under which the service is known, or an address."""
         if _is_address(name):
             return True
         if not self.loopback and not self.names:
@@ -93,6 +94,12 @@ class Fence:
         except ValueError:
             return False
         return bool(authority) and any(authority == host.lower() for host in hosts)
+
+
+@lru_cache(maxsize=512)
+def _is_known(fence: Fence, host: str) -> bool:
+    """Whether an authority is one of the fence's. Nearly all requests name the same one."""
+    return fence.knows(_name_of(host))
 
 
 def _name_of(host: str) -> str:
