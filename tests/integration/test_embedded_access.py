@@ -65,12 +65,13 @@ def settings(broker: RunningBroker, options: dict[str, str] | None = None) -> Ka
     return KafkaSettings(broker.bootstrap, broker.client_options if options is None else options)
 
 
+def no_registry() -> Any:
+    raise AssertionError("no schema is needed")
+
+
 @pytest.fixture
 def cluster(broker: RunningBroker) -> Cluster:
-    def none() -> Any:
-        raise AssertionError("no schema is needed")
-
-    return Cluster(settings(broker), Names(), "somebody", none)
+    return Cluster(settings(broker), Names(), "somebody", no_registry)
 
 
 @pytest.fixture
@@ -143,6 +144,48 @@ def test_clients_that_wait_for_the_broker_know_its_password_when_it_is_back(owne
     assert after.client_options == before.client_options
     ping(settings(before), 30)
     assert (owned.home / "kafka" / FILE).read_text().strip() == before.client_options["sasl.password"]
+
+
+@pytest.mark.slow
+def test_with_tls_the_broker_proves_itself_before_anybody_shows_it_a_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRUNKLINE_BROKER_TLS", "1")
+    with EmbeddedKafka(tmp_path / "home", EmbeddedOptions.from_environment()) as sealed:
+        found = running(sealed)
+        assert (found.client_options["security.protocol"], found.client_options["sasl.mechanism"]) == (
+            "SASL_SSL",
+            "PLAIN",
+        )
+        kafka = settings(found)
+        ensure_topics(kafka, [TopicPlan("sealed", 1)])
+        produce_and_wait(kafka.producer(), "sealed", b"record", None)
+        made = brokerusers.create(
+            Cluster(kafka, Names(), "somebody", no_registry), "reader", Wanted(consume=["sealed"])
+        )
+
+        assert consumed(made, "sealed", "reader_group") == b"record"
+        untrusting = {name: value for name, value in found.client_options.items() if name != "ssl.ca.location"}
+        for options, code in (
+            (untrusting, "kafka.tls_ca"),
+            (found.client_options | {"security.protocol": "SASL_PLAINTEXT"}, "kafka.plaintext_to_tls"),
+            (found.client_options | {"security.protocol": "SSL"}, "kafka.sasl_required"),
+        ):
+            with pytest.raises(KafkaUnusableError) as refused:
+                ping(settings(found, options), 15)
+            assert refused.value.code == code
+
+
+@pytest.mark.parametrize(("said", "tls"), [("1", True), ("Yes", True), ("0", False), ("off", False), ("", False)])
+def test_tls_is_switched_on_and_off_by_a_variable(monkeypatch: pytest.MonkeyPatch, said: str, tls: bool) -> None:
+    monkeypatch.setenv("TRUNKLINE_BROKER_TLS", said)
+    assert EmbeddedOptions.from_environment().tls is tls
+
+
+def test_a_variable_that_says_neither_yes_nor_no_switches_nothing_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRUNKLINE_BROKER_TLS", "ture")
+    with pytest.raises(ConfigurationError, match="TRUNKLINE_BROKER_TLS"):
+        EmbeddedOptions.from_environment()
 
 
 # --- what commands do about it ---
@@ -250,9 +293,9 @@ def client(made: NewUser, **more: Any) -> dict[str, Any]:
 def produced(made: NewUser, topic: str, **more: Any) -> int:
     """Writes a record; the code of what came of it, 0 where it is there."""
     codes: list[int] = []
-    producer = Producer(client(made, **{"enable.idempotence": True, "message.timeout.ms": 20_000, **more}))
+    producer = Producer(client(made, **{"enable.idempotence": True, "message.timeout.ms": 100_000, **more}))
     producer.produce(topic, b"x", on_delivery=lambda error, _: codes.append(error.code() if error is not None else 0))
-    assert producer.flush(40) == 0
+    assert producer.flush(120) == 0
     return codes[0]
 
 
@@ -262,7 +305,7 @@ def consumed(made: NewUser, topic: str, group: str) -> bytes | int | None:
     consumer = Consumer(client(made, **{"group.id": group, **protocol}))
     try:
         consumer.subscribe([topic])
-        message = consumer.poll(40)
+        message = consumer.poll(120)
         assert message is not None
         error = message.error()
         return message.value() if error is None else int(error.code())
@@ -330,7 +373,7 @@ def test_a_user_that_is_removed_is_cut_off(cluster: Cluster, topics: tuple[str, 
 
     def outcome() -> int:
         producer.produce(topic, b"x", on_delivery=lambda error, _: outcomes.append(error.code() if error else 0))
-        assert producer.flush(40) == 0
+        assert producer.flush(120) == 0
         return outcomes[-1]
 
     assert outcome() == 0

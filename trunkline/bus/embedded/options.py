@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,8 @@ RESERVED_USERS = frozenset({INTERNAL_USER, OWN_USER, "ANONYMOUS"})
 REAUTHENTICATION_MS = 4000
 """Who signed in with SCRAM signs in anew within this time (KIP-368), so a user whose credential was deleted is cut off by then."""
 
+TLS_VARIABLE = "TRUNKLINE_BROKER_TLS"
+_YES, _NO = {"1", "true", "yes", "on"}, {"", "0", "false", "no", "off"}
 _HEAP = re.compile(r"^[1-9][0-9]*[kKmMgG]$")
 _USER = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,62}$")
 
@@ -81,6 +84,19 @@ class EmbeddedOptions:
         for name, value in self.overrides.items():
             if any(sign in name + value for sign in "\r\n"):
                 raise ConfigurationError(f"the override {name!r} holds a line break", code="embedded.overrides")
+
+    @classmethod
+    def from_environment(cls, *, is_open: bool = False) -> EmbeddedOptions:
+        """The options of a broker that is started by a command: TLS where `TRUNKLINE_BROKER_TLS` says so.
+
+        Raises `ConfigurationError` (`option.tls`) where it says neither yes nor no.
+        """
+        said = os.environ.get(TLS_VARIABLE, "").strip().lower()
+        if said not in _YES | _NO:
+            raise ConfigurationError(
+                f"{said!r} says neither yes nor no", where=TLS_VARIABLE, hint="set it to 1 or 0", code="option.tls"
+            )
+        return cls(open=is_open, tls=said in _YES)
 
     @property
     def secured(self) -> bool:

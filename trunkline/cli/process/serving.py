@@ -160,7 +160,7 @@ def _broker(session: Session, options: ServeOptions) -> Iterator[tuple[KafkaSett
     from trunkline.bus.embedded import EmbeddedKafka, EmbeddedOptions
 
     with _download_progress() as report:
-        broker = EmbeddedKafka(session.home, EmbeddedOptions(open=options.open), on_progress=report)
+        broker = EmbeddedKafka(session.home, EmbeddedOptions.from_environment(is_open=options.open), on_progress=report)
         running = broker.start()
     try:
         yield KafkaSettings(running.bootstrap, running.client_options), broker
