@@ -288,7 +288,8 @@ class EmbeddedKafka:
         if self.options.scram is not None:
             if health.wait_answering(internal, still_running=self._is_awaited, deadline=deadline) is None:
                 return False
-            health.write_user(internal, self.options.scram)
+            if not health.write_user(internal, self.options.scram, still_running=self._is_awaited, deadline=deadline):
+                return False
         return health.wait_answering(client, still_running=self._is_awaited, deadline=deadline) is not None
 
     def _is_awaited(self) -> bool:

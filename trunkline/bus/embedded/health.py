@@ -88,12 +88,20 @@ def wait_answering(config: Mapping[str, str], *, still_running: Callable[[], boo
     return None
 
 
-def write_user(config: Mapping[str, str], user: ScramOptions) -> None:
-    """Write the administrator's SCRAM credential over the broker's internal listener."""
+def write_user(
+    config: Mapping[str, str], user: ScramOptions, *, still_running: Callable[[], bool], deadline: float
+) -> bool:
+    """Write the administrator's SCRAM credential over the broker's internal listener; False as `wait_listening`."""
     credential = UserScramCredentialUpsertion(
         user.username, ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, _ITERATIONS), user.password.encode()
     )
     admin = admin_client(config)  # its futures end with it
-    futures = admin.alter_user_scram_credentials([credential], request_timeout=_CALL_TIMEOUT)
-    for future in futures.values():
-        future.result(_CALL_TIMEOUT + 1)
+    while still_running() and time.monotonic() < deadline:
+        try:
+            for future in admin.alter_user_scram_credentials([credential], request_timeout=_CALL_TIMEOUT).values():
+                future.result(_CALL_TIMEOUT + 1)
+        except (KafkaException, TimeoutError):
+            time.sleep(_PAUSE)
+            continue
+        return True
+    return False
