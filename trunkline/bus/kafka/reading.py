@@ -68,7 +68,8 @@ def read_range(
     reader.assign([TopicPartition(topic, partition, first)])
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
-        messages = reader.consume(1000, 0.05)
+        # `consume` alone would wait for its time-out, or for that many, also at the end.
+        messages = [*reader.consume(1, 0.05), *reader.consume(1000, 0)]
         for message in messages:
             error = message.error()
             if message.topic() is not None and (message.topic(), message.partition()) != (topic, partition):
