@@ -238,6 +238,7 @@ def follow(
             if here is not None and not here.thread.is_alive():
                 _judge(here)
                 here = None
+                continue  # what it noted at its end may be newer than what was looked at
             if here is None and not now.runnable and now.wish.at >= wish.at:
                 break
             if interrupted.is_set() and here is None:
