@@ -22,6 +22,7 @@ from trunkline.core.errors import UnavailableError
 from trunkline.core.log import KafkaClientLog
 from trunkline.core.secret import revealed
 from trunkline.registry import errors
+from trunkline.registry.changes import UNKNOWN, Auditor, Change, Extra, changes_of
 from trunkline.registry.errors import RegistryError
 from trunkline.registry.remade import OtherSchemasError, records_missing
 from trunkline.registry.rules import Decide
@@ -40,7 +41,16 @@ class _Asked(NamedTuple):
     """A write that waits for its turn."""
 
     decide: Decide[Any]
+    by: str
     answer: Future[Any]
+
+
+class _Decided(NamedTuple):
+    """What decisions come to, one after another."""
+
+    records: list[Record]
+    changes: list[Change]
+    answers: list[Any]
 
 
 def topic_name(namespace: str) -> str:
@@ -49,12 +59,23 @@ def topic_name(namespace: str) -> str:
 
 
 class KafkaStore:
-    """See `Store`. `options` are those of librdkafka that reach the broker: `bootstrap.servers`, security and the like."""
+    """See `Store`. `options` are those of librdkafka that reach the broker: `bootstrap.servers`, security and the like.
 
-    def __init__(self, options: Mapping[str, Any], topic: str = "_schemas", *, timeout: float = 30.0) -> None:
+    What an `auditor` makes of the changes is written in their transactions.
+    """
+
+    def __init__(
+        self,
+        options: Mapping[str, Any],
+        topic: str = "_schemas",
+        *,
+        timeout: float = 30.0,
+        auditor: Auditor | None = None,
+    ) -> None:
         self._options = dict(options)
         self._topic = topic
         self._timeout = timeout
+        self._auditor = auditor
         self._follower = Follower(self._options, topic)
         self._producer: Producer | None = None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="registry-writer")
@@ -113,10 +134,10 @@ class KafkaStore:
         except (UnavailableError, TimeoutError) as error:
             raise _store_failed(error) from error
 
-    async def write(self, decide: Decide[T]) -> T:
+    async def write(self, decide: Decide[T], by: str = UNKNOWN) -> T:
         """See `Store.write`."""
 
-        asked = _Asked(decide, Future())
+        asked = _Asked(decide, by, Future())
         self._asked.append(asked)
         self._writer.submit(self._write_asked)
         return await asyncio.wrap_future(asked.answer)
@@ -130,14 +151,14 @@ class KafkaStore:
         try:
             if self._refusal is not None:
                 raise self._refusal
-            answers = self._write_together([one.decide for one in asked])
+            answers = self._write_together(asked)
         except RegistryError as error:
             if len(asked) == 1 or error is self._refusal:
                 for one in asked:
                     one.answer.set_exception(error)
                 return
             # One that can't be kept, such as a record that is too large, takes no other with it.
-            answers = [self._write_alone(one.decide) for one in asked]
+            answers = [self._write_alone(one) for one in asked]
         except BaseException as error:  # noqa: BLE001 (told to who asked: nobody looks at what this function raises)
             answers = [error for _ in asked]
         for one, answer in zip(asked, answers, strict=True):
@@ -146,37 +167,38 @@ class KafkaStore:
             else:
                 one.answer.set_result(answer)
 
-    def _write_alone(self, decide: Decide[Any]) -> Any:
+    def _write_alone(self, asked: _Asked) -> Any:
         try:
-            return self._write_together([decide])[0]
+            return self._write_together([asked])[0]
         except RegistryError as error:
             return error
 
     def _write(self, decide: Decide[T]) -> T:
-        answer = self._write_together([decide])[0]
+        answer = self._write_together([_Asked(decide, UNKNOWN, Future())])[0]
         if isinstance(answer, BaseException):
             raise answer
         return answer  # type: ignore[no-any-return]
 
-    def _write_together(self, decisions: Sequence[Decide[Any]]) -> list[Any]:
+    def _write_together(self, asked: Sequence[_Asked]) -> list[Any]:
         """Decides one after another, each on what those before it decided, and keeps all their records in one transaction.
 
         The answer of a decision that raised is what it raised. Raises RegistryError where the records can't be kept.
         """
-        records, answers = _decided(decisions, self._follower.view(State.copy))
-        if not records and not any(isinstance(answer, RegistryError) for answer in answers):
-            return answers
+        decided = _decided(asked, self._follower.view(State.copy))
+        if not decided.records and not any(isinstance(answer, RegistryError) for answer in decided.answers):
+            return decided.answers
         # What was refused may have been decided on what is old: it is asked again, of the newest state.
         deadline = time.monotonic() + self._timeout
         attempt = 0
         while True:
             try:
                 producer = self._own(deadline)
-                records, answers = _decided(decisions, self._follower.view(State.copy))
-                if not records:
-                    return answers
-                self._follower.await_record(*records[-1].encoded())
-                _commit(producer, self._topic, records, deadline)
+                decided = _decided(asked, self._follower.view(State.copy))
+                if not decided.records:
+                    return decided.answers
+                self._follower.await_record(*decided.records[-1].encoded())
+                told = self._auditor.records(decided.changes) if self._auditor is not None else ()
+                _commit(producer, self._topic, decided.records, told, deadline)
             except KafkaException as error:
                 self._give_up_ownership(error, deadline)
                 attempt += 1
@@ -189,7 +211,7 @@ class KafkaStore:
                 self._follower.wait_for_record(deadline - time.monotonic())
             except (UnavailableError, TimeoutError) as error:
                 raise _store_failed(error) from error
-            return answers
+            return decided.answers
 
     async def _watch(self) -> None:
         while True:
@@ -280,6 +302,8 @@ class KafkaStore:
             producer.list_topics(self._topic, timeout=max(0.1, deadline - time.monotonic()))
             producer.init_transactions(max(0.1, deadline - time.monotonic()))
             self._follower.catch_up(max(0.1, deadline - time.monotonic()))
+            if self._auditor is not None:
+                self._auditor.begin()
             self._producer = producer
         return self._producer
 
@@ -296,25 +320,28 @@ class KafkaStore:
             ) from error
 
 
-def _decided(decisions: Sequence[Decide[Any]], state: State) -> tuple[list[Record], list[Any]]:
-    """The records of all decisions, and the answer of each, or what it raised. `state` follows them."""
+def _decided(asked: Sequence[_Asked], state: State) -> _Decided:
+    """The records of all decisions with what they change, and the answer of each, or what it raised. `state` follows them."""
     records: list[Record] = []
+    changes: list[Change] = []
     answers: list[Any] = []
-    for decide in decisions:
+    for one in asked:
         try:
-            made, answer = decide(state)
+            made, answer = one.decide(state)
+            told = changes_of(state, made, one.by)
             for key, value in [record.encoded() for record in made]:
                 state.apply(key, value)
         except Exception as error:  # noqa: BLE001 (given to who asked)
             answers.append(error)
             continue
+        changes += told
         records += made
         answers.append(answer)
-    return records, answers
+    return _Decided(records, changes, answers)
 
 
-def _commit(producer: Producer, topic: str, records: Sequence[Record], deadline: float) -> None:
-    """Write the records in one transaction. Raises KafkaException.
+def _commit(producer: Producer, topic: str, records: Sequence[Record], told: Sequence[Extra], deadline: float) -> None:
+    """Write the records, and what the audit trail tells of them, in one transaction. Raises KafkaException.
 
     There are no delivery callbacks: of records in a transaction the commit says it all, and confluent-kafka raises a fatal
     error (being fenced) into the middle of a callback.
@@ -323,6 +350,8 @@ def _commit(producer: Producer, topic: str, records: Sequence[Record], deadline:
     for record in records:
         key, value = record.encoded()
         producer.produce(topic, value, key, partition=0)
+    for one in told:
+        producer.produce(one.topic, one.value, one.key, partition=one.partition)
     producer.commit_transaction(max(0.1, deadline - time.monotonic()))
 
 

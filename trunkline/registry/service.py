@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 
 from aiohttp import hdrs, web
 
-from trunkline.core.serving.guarding import keep_rule
+from trunkline.core.serving.guarding import asker, keep_rule
 from trunkline.core.serving.listener import Listener
 from trunkline.registry import errors, rules
 from trunkline.registry.access import rule_of
@@ -32,6 +32,7 @@ from trunkline.registry.parameters import (
     wanted_subject,
     which_deleted,
 )
+from trunkline.registry.rules import Decide
 from trunkline.registry.state import State, Version
 from trunkline.registry.steps import AbandonedError
 from trunkline.registry.store import Store
@@ -129,6 +130,10 @@ class _Service:
 
     async def close(self, _app: web.Application) -> None:
         self.judges.close()
+
+    async def write(self, request: web.Request, decide: Decide[T]) -> T:
+        """Writes what a request asks for, in the name of who sent it."""
+        return await self.store.write(decide, asker(request))
 
     async def root(self, request: web.Request) -> web.Response:
         return _json(request, {})
@@ -259,7 +264,7 @@ class _Service:
         for _ in range(_MOST_ATTEMPTS):
             await self.judges.judge(request, judgement.steps, lambda: registration.judge(self.store.view(State.copy)))
             try:
-                made = await self.store.write(registration.decide)
+                made = await self.write(request, registration.decide)
             except UnjudgedError:
                 continue  # somebody else wrote what it has to be compared with
             return _json(request, {"id": made.id, "version": made.version})
@@ -267,12 +272,12 @@ class _Service:
 
     async def delete_subject(self, request: web.Request) -> web.Response:
         subject, permanent = request.match_info["subject"], flag(request, "permanent")
-        return _json(request, await self.store.write(rules.delete_subject(subject, permanent=permanent)))
+        return _json(request, await self.write(request, rules.delete_subject(subject, permanent=permanent)))
 
     async def delete_version(self, request: web.Request) -> web.Response:
         subject, version = request.match_info["subject"], request.match_info["version"]
         decide = rules.delete_version(subject, version, permanent=flag(request, "permanent"))
-        return _json(request, await self.store.write(decide))
+        return _json(request, await self.write(request, decide))
 
     async def compatible(self, request: web.Request) -> web.Response:
         subject, version = request.match_info["subject"], request.match_info.get("version")
@@ -305,11 +310,11 @@ class _Service:
 
     async def set_level(self, request: web.Request) -> web.Response:
         body = await json_body(request)
-        level = await self.store.write(rules.set_level(request.match_info.get("subject"), body.get("compatibility")))
+        level = await self.write(request, rules.set_level(request.match_info.get("subject"), body.get("compatibility")))
         return _json(request, {"compatibility": level})
 
     async def delete_level(self, request: web.Request) -> web.Response:
-        old = await self.store.write(rules.delete_level(request.match_info.get("subject")))
+        old = await self.write(request, rules.delete_level(request.match_info.get("subject")))
         return _json(request, {"compatibilityLevel": old})
 
     async def mode(self, request: web.Request) -> web.Response:
@@ -324,11 +329,11 @@ class _Service:
 
     async def set_mode(self, request: web.Request) -> web.Response:
         body, subject = await json_body(request), request.match_info.get("subject")
-        mode = await self.store.write(rules.set_mode(subject, body.get("mode"), force=flag(request, "force")))
+        mode = await self.write(request, rules.set_mode(subject, body.get("mode"), force=flag(request, "force")))
         return _json(request, {"mode": mode})
 
     async def delete_mode(self, request: web.Request) -> web.Response:
-        return _json(request, {"mode": await self.store.write(rules.delete_mode(request.match_info.get("subject")))})
+        return _json(request, {"mode": await self.write(request, rules.delete_mode(request.match_info.get("subject")))})
 
 
 @web.middleware

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
+from trunkline.registry.changes import UNKNOWN
 from trunkline.registry.rules import Decide
 from trunkline.registry.state import State
 
@@ -19,8 +20,8 @@ class Store(Protocol):
     def view(self, ask: Callable[[State], T]) -> T:
         """The answer to a short question; the state must not be kept or changed. May be called from any thread."""
 
-    async def write(self, decide: Decide[T]) -> T:
-        """Decide on the newest state, keep the records, and answer once `view` sees them.
+    async def write(self, decide: Decide[T], by: str = UNKNOWN) -> T:
+        """Decide on the newest state, keep the records, and answer once `view` sees them. `by` is who asks, for the audit trail.
 
         `decide` may be called more than once and in a thread, and takes no time: all who write wait for it. Its errors pass through.
         Raises RegistryError 50001 or 50002 where the records can't be kept; a time-out leaves open whether they were.
@@ -42,8 +43,8 @@ class MemoryStore:
         with self._lock:
             return ask(self._state)
 
-    async def write(self, decide: Decide[T]) -> T:
-        """See `Store.write`."""
+    async def write(self, decide: Decide[T], by: str = UNKNOWN) -> T:
+        """See `Store.write`. It has no trail."""
 
         def decided() -> T:
             with self._lock:

@@ -53,6 +53,14 @@ class Access:
         return NOBODY if any(name in request.headers for name in _FORWARDED) else self.anonymous
 
 
+def asker(request: web.Request) -> str:
+    """Who sent a request, for what is written down of it: the name of who signed in, else the address that it came from."""
+    caller = request.get(CALLER)
+    return (
+        caller.name if caller is not None and caller.name else f"anonymous at {request.remote or 'an unknown address'}"
+    )
+
+
 def add_route(app: web.Application, method: str, path: str, handler: Handler, rule: Rule) -> None:
     """Serves a route under a rule. GET serves HEAD as well."""
     route = app.router.add_route(method, path, handler)
