@@ -5,7 +5,7 @@ Nobody leads. All commands of a namespace share one transactional id, and each g
 1. It reads the topic and decides what to write.
 2. `init_transactions` fences whoever else was about to write, and ends the transaction that a killed one left open.
 3. It reads what was committed since; if anything was, it decides again.
-4. It writes the new state and the audit entries in one transaction.
+4. It writes the new state and the audit entries in one transaction, and a seal over them and all that stand before.
 
 A command that was fenced meanwhile begins again. So what is written follows from exactly the state that it replaces, and the
 audit trail has every change, in the order in which they took effect (docs/adr/0024).
@@ -18,14 +18,14 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from typing import Generic, TypeVar
 
 from confluent_kafka import KafkaException, Message, Producer
 
 from trunkline.bus.accounting import audit
-from trunkline.bus.accounting.audit import Entry
+from trunkline.bus.accounting.audit import Chain, Entry
 from trunkline.bus.kafka import (
     KafkaSettings,
     end_offsets,
@@ -33,11 +33,11 @@ from trunkline.bus.kafka import (
     offset_of,
     produce,
     read_range,
-    transactional_producer,
     translate,
     watermarks,
 )
 from trunkline.bus.names import Names
+from trunkline.bus.sealing import IDLE_FETCH_MS, STEP_SECONDS, commanding_producer, seal_own, tail_of
 from trunkline.core.errors import ConflictError, RetriableError, TrunklineError
 
 T = TypeVar("T")
@@ -47,9 +47,6 @@ BY_HEADER = "trunkline.by"
 """Who wrote a record of state. A deletion has no value that could say it."""
 PATIENCE_SECONDS = 30.0
 """How long a command begins again while others fence it or Kafka is away."""
-STEP_SECONDS = 10.0
-IDLE_FETCH_MS = 5
-"""A command waits for the end of a fetch that finds nothing: the end of a topic is a transaction's marker, which no reader sees."""
 LONGEST_PAUSE = 1.0
 SETTLING_SECONDS = 1.0
 
@@ -178,14 +175,19 @@ class Write:
 class Effect(Generic[T]):
     """What a command comes to: records and audit entries, written together, and what the caller gets.
 
-    `within` adds what is no record, such as offsets, to the open transaction; what it raises undoes all of it. Without it and without
-    records nothing is written.
+    `within` adds what is no record, such as offsets, to the open transaction; what it raises undoes all of it. An effect of nothing
+    is not written.
     """
 
     answer: T
     records: Sequence[Write] = ()
     entries: Sequence[Entry] = ()
     within: Callable[[Producer], None] | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing follows from it."""
+        return not (self.records or self.entries or self.within)
 
 
 Decide = Callable[[Latest], Effect[T]]
@@ -222,7 +224,7 @@ class _Reading:
         self._settings = settings
         self._topic = topic
         self._wanted = None if partitions is None else set(partitions)
-        self._reader = settings.reader(eof=True, idle_fetch_ms=IDLE_FETCH_MS)
+        self.reader = settings.reader(eof=True, idle_fetch_ms=IDLE_FETCH_MS)
         self._next: dict[int, int] = {}
         self.latest = Latest()
 
@@ -234,15 +236,15 @@ class _Reading:
                 continue
             first = self._next.get(partition)
             if first is None:
-                first = watermarks(self._reader, self._topic, partition)[0]
-            for message in read_range(self._reader, self._topic, partition, first, end):
+                first = watermarks(self.reader, self._topic, partition)[0]
+            for message in read_range(self.reader, self._topic, partition, first, end):
                 self.latest.take(message)
                 came = True
             self._next[partition] = max(first, end)
         return came
 
     def close(self) -> None:
-        self._reader.close()
+        self.reader.close()
 
 
 @dataclass(slots=True)
@@ -273,7 +275,7 @@ class _Command(Generic[T]):
                 continue
             if moved or effect is None:
                 effect = self.decide(self.reading.latest)
-            if not effect.records and effect.within is None:
+            if effect.empty:
                 return effect.answer
             try:
                 self._write(producer, effect)
@@ -297,20 +299,21 @@ class _Command(Generic[T]):
 
     def _own(self) -> Producer:
         # I30: who else was about to write is fenced before the rest is read, so that what is written replaces what was read.
-        transactional_id = self.names.transactional_id("_trunkline", "command")
-        producer = transactional_producer(self.settings, transactional_id, self.what, timeout=STEP_SECONDS, linger_ms=0)
+        producer = commanding_producer(self.settings, self.names, self.what)
         if self.audit_end is None:
             self.audit_end = end_offsets(self.settings, self.names.audit).get(0, 0)
         return producer
 
     def _write(self, producer: Producer, effect: Effect[T]) -> None:
-        by = [(BY_HEADER, self.by.encode())]
+        by, chain = [(BY_HEADER, self.by.encode())], Chain()
+        tail = tail_of(self.settings, self.names, self.reading.reader) if effect.entries else None
         try:
             producer.begin_transaction()
             for one in effect.records:
                 produce(producer, one.topic, one.value, one.key, by, partition=one.partition)
             for entry in effect.entries:
-                audit.write(producer, self.names, entry, command=self.id)
+                audit.write(producer, self.names, chain, replace(entry, command=self.id))
+            seal_own(producer, self.names, tail, chain, self.by)
             if effect.within is not None:
                 self._add(producer, effect.within)
             self.in_doubt = True

@@ -7,11 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from trunkline.bus.accounting import audit
 from trunkline.bus.redrive.jobs import JobLog
 from trunkline.bus.worker.applied import Applied, Change, connections, pipelines_of, reads, writes
 from trunkline.bus.worker.applying import read_state, write_changes
-from trunkline.bus.worker.remains import Count, Remains, forget, mark_removed, records_in, remains_of
+from trunkline.bus.worker.remains import Count, Remains, forget, mark_removed, records_in, remains_of, remove_ended
 from trunkline.control.cluster import Cluster
 from trunkline.core.errors import ConfigurationError, did_you_mean
 from trunkline.core.manifests.kinds import KINDS
@@ -109,9 +108,9 @@ def carry_out(cluster: Cluster, deletion: Deletion) -> list[str]:
         made = write_changes(
             cluster.kafka, cluster.names, changes, {}, by=cluster.actor, seen=deletion.seen, replan=replan
         )
-    mark_removed(cluster.kafka, cluster.names, deletion.pipelines)
-    for name in pipelines_of(deletion.ended):
-        audit.append(cluster.kafka, cluster.names, "pipeline.remove", who=cluster.actor, pipeline=name)
+        mark_removed(cluster.kafka, cluster.names, pipelines_of(deletion.applied))
+    if deletion.ended:
+        remove_ended(cluster.kafka, cluster.names, pipelines_of(deletion.ended), by=cluster.actor)
     return [change.key for change in made]
 
 

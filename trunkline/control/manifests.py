@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -124,7 +125,8 @@ def carry_out(cluster: Cluster, registry: RegistryClient, proposal: Proposal) ->
     for subject, level in proposal.project.levels():
         _set_level(cluster, registry, subject, level)
     wanted = [(proposal.project.subject_of(topic), schema) for topic, schema in proposal.schemas.items()]
-    _side_by_side(lambda one: registry.register(*one), wanted)
+    with _registering(cluster, proposal.new_schemas):
+        _side_by_side(lambda one: registry.register(*one), wanted)
     made: list[Change] = []
     if proposal.changes:
 
@@ -142,6 +144,17 @@ def carry_out(cluster: Cluster, registry: RegistryClient, proposal: Proposal) ->
         )
         mark_removed(cluster.kafka, cluster.names, _deleted(proposal.changes))
     return made
+
+
+@contextmanager
+def _registering(cluster: Cluster, subjects: Sequence[str]) -> Iterator[None]:
+    """New versions of schemas are a call to a registry, which may be anybody's and knows nobody's name."""
+    if not subjects:
+        yield
+        return
+    entry = Entry(time.time(), cluster.actor, "schema.register", "", {"subjects": list(subjects)}, subject="Registry")
+    with announced(cluster.kafka, cluster.names, entry):
+        yield
 
 
 def _set_level(cluster: Cluster, registry: RegistryClient, subject: str, level: str) -> None:

@@ -7,8 +7,10 @@ import contextlib
 import threading
 from collections.abc import Iterator
 
+from trunkline.bus.accounting.registrytrail import RegistryTrail
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
+from trunkline.bus.topics import ensure_topics, internal_topics
 from trunkline.registry.kafka_store import KafkaStore
 from trunkline.registry.service import serve_registry
 
@@ -24,7 +26,9 @@ def serving_registry(kafka: KafkaSettings, names: Names) -> Iterator[str]:
     stack = contextlib.AsyncExitStack()
 
     async def begin() -> str:
-        store = KafkaStore(kafka.for_others(), names.schemas)
+        audited = [plan for plan in internal_topics(names) if plan.name == names.audit]
+        await asyncio.to_thread(ensure_topics, kafka, audited)
+        store = KafkaStore(kafka.for_others(), names.schemas, auditor=RegistryTrail(names))
         stack.push_async_callback(store.close)
         await store.start()
         listener = await serve_registry(store)

@@ -87,6 +87,19 @@ TABLE: tuple[Metric, ...] = (
         "1 while the pipeline fails, waits or stands still because of this; no series while it does its work.",
         ("pipeline", "code"),
     ),
+    Metric(
+        "trunkline_audit_intact",
+        "gauge",
+        "1 while the audit trail goes on from the head that this worker's home folder has noted, 0 where it was tampered with.",
+        (),
+    ),
+    Metric(
+        "trunkline_audit_unsealed",
+        "gauge",
+        "1 while entries of the audit trail wait for a seal, as they do for a second.",
+        (),
+    ),
+    Metric("trunkline_audit_seals", "gauge", "The number of the last seal of the audit trail.", ()),
     Metric("trunkline_pipeline_restarts_total", "counter", "Automatic restarts after a failure.", ("pipeline",)),
     Metric(
         "trunkline_requests_total",

@@ -149,7 +149,12 @@ class MemoryWriter:
         pass
 
     def write(
-        self, records: Sequence[Outgoing], offsets: Sequence[TopicPartition], _consumer: object, changelog: str
+        self,
+        records: Sequence[Outgoing],
+        offsets: Sequence[TopicPartition],
+        _consumer: object,
+        changelog: str,
+        _entries: object,
     ) -> dict[int, int] | None:
         world, fate = self.world, self.world.fate
         world.fate = "commit"

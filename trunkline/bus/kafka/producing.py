@@ -220,20 +220,31 @@ def produce(
 
 
 def produce_and_wait(
-    producer: Producer, topic: str, value: bytes | None, key: bytes | None, timeout: float = 30.0
+    producer: Producer,
+    topic: str,
+    value: bytes | None,
+    key: bytes | None,
+    timeout: float = 30.0,
+    *,
+    partition: int = -1,
 ) -> None:
     """Writes one record and waits until every replica has it. Raises our error for Kafka's."""
-    produce_all_and_wait(producer, topic, [(value, key)], timeout)
+    produce_all_and_wait(producer, topic, [(value, key)], timeout, partition=partition)
 
 
 def produce_all_and_wait(
-    producer: Producer, topic: str, records: Sequence[tuple[bytes | None, bytes | None]], timeout: float = 30.0
+    producer: Producer,
+    topic: str,
+    records: Sequence[tuple[bytes | None, bytes | None]],
+    timeout: float = 30.0,
+    *,
+    partition: int = -1,
 ) -> None:
     """Writes records, each a value and a key, and waits until every replica has all of them. Raises our error for Kafka's."""
     outcomes: list[KafkaError | None] = []
     try:
         for value, key in records:
-            producer.produce(topic, value, key, on_delivery=lambda error, _message: outcomes.append(error))
+            producer.produce(topic, value, key, partition, lambda error, _message: outcomes.append(error))
     except KafkaException as error:
         raise translate(error, f"{topic} can't be written") from error
     left = producer.flush(timeout)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import orjson
-
-from trunkline.bus.accounting import audit
+from trunkline.bus.accounting.audit import Entry
 from trunkline.bus.deadletters import dead_letter_headers
 from trunkline.bus.delivery.tickets import Place, SinkTicket, Tickets
 from trunkline.bus.intake import Partition
@@ -39,6 +38,8 @@ class Batch:
         self._passed = passed
         self._lots: list[Lot] = []
         self.records: list[Outgoing] = []
+        self.entries: list[Entry] = []
+        """What of it is in the audit trail."""
         self.committed: list[Callable[[], object]] = []
         """What is to be done once it committed."""
         self.ended: list[tuple[Place, Outcome]] = []
@@ -114,7 +115,7 @@ class Batch:
             for record in edited:
                 lot.put(record.edited(decision.value, decision.by))
         self.records.append(Outgoing(self._names.decisions, None, decision.record_key, []))
-        self.records.append(self._audit(decision, settled, found))
+        self.entries.append(self._entry(decision, settled, found))
         self.decided.append(((lot.number, decision.key), len(settled), found and decision.action != "drop"))
         log.info(
             "a decision on a parked key",
@@ -124,7 +125,8 @@ class Batch:
             settled=len(settled),
         )
 
-    def _audit(self, decision: Decision, settled: Sequence[ParkedRecord], found: bool) -> Outgoing:
+    @staticmethod
+    def _entry(decision: Decision, settled: Sequence[ParkedRecord], found: bool) -> Entry:
         details: dict[str, Any] = {
             "key": decision.key.decode("utf-8", "backslashreplace"),
             "partition": decision.partition,
@@ -135,8 +137,7 @@ class Batch:
         }
         if decision.action == "drop":
             details |= {"count": len(settled), "places": [record.origin.place for record in settled[:PLACES]]}
-        entry = audit.record(f"parked.{decision.action}", who=decision.by, pipeline=self._pipeline, details=details)
-        return Outgoing(self._names.audit, orjson.dumps(entry), self._pipeline.encode(), [])
+        return Entry(time.time(), decision.by, f"parked.{decision.action}", decision.pipeline, details)
 
     def _end(self, record: ParkedRecord, outcome: Outcome, detail: str | None) -> None:
         """A parked record is settled: the ledger and the trace say so."""

@@ -216,7 +216,8 @@ class Park:
         batch.complete(self._changelog.topic, lots)
         if batch.ended:
             offsets = self._tickets.standing(numbers, batch.ended)
-        reached = self._writer.write(batch.records, offsets, self._around.group_member, self._changelog.topic)
+        member, changelog = self._around.group_member, self._changelog.topic
+        reached = self._writer.write(batch.records, offsets, member, changelog, batch.entries)
         if reached is None:
             for lot in lots:
                 lot.discard()

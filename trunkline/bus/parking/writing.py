@@ -8,6 +8,8 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
+from trunkline.bus.accounting import audit
+from trunkline.bus.accounting.audit import Chain, Entry
 from trunkline.bus.kafka import (
     OFFSETS_SECONDS,
     BoundedCalls,
@@ -43,9 +45,11 @@ class Writer:
 
     def __init__(self, settings: KafkaSettings, names: Names, pipeline: str, worker: str) -> None:
         self._settings = settings
+        self._names = names
         self._pipeline = pipeline
         self._id = names.transactional_id(pipeline, worker, "park")
         self._producer: Producer | None = None
+        self._chain = Chain()
         self._bounded = BoundedCalls(f"offsets-{pipeline}-park")
         self._refusals = 0
         self._aborted = counter("trunkline_transactions_aborted_total").labels(pipeline)
@@ -57,9 +61,14 @@ class Writer:
             self._producer = transactional_producer(self._settings, self._id, what)
 
     def write(
-        self, records: Sequence[Outgoing], offsets: Sequence[TopicPartition], consumer: Consumer, changelog: str
+        self,
+        records: Sequence[Outgoing],
+        offsets: Sequence[TopicPartition],
+        consumer: Consumer,
+        changelog: str,
+        entries: Sequence[Entry] = (),
     ) -> dict[int, int] | None:
-        """One transaction. Returns, by partition of the changelog, the offset after its last record.
+        """One transaction, with its entries in the audit trail. Returns, by partition of the changelog, the offset after its last record.
 
         None where the transaction was aborted and may be tried again: the group is about to take partitions away, or the
         broker could not do it now. Raises `RetriableError` when nobody knows whether it committed, and after TRIES refusals;
@@ -89,6 +98,8 @@ class Writer:
                     partition=one.partition,
                     on_delivery=acknowledged,
                 )
+            for entry in entries:
+                audit.write(self._producer, self._names, self._chain, entry, on_delivery=acknowledged)
             self._producer.flush(TIMEOUT)
             if failures:
                 raise KafkaException(failures[0])
@@ -109,6 +120,7 @@ class Writer:
     def _undo(self, cause: KafkaError, failures: list[KafkaError]) -> None:
         """Aborts what can be aborted; raises for the rest."""
         assert self._producer is not None
+        self._chain = Chain()
         self._aborted.inc()
         self._refusals += 1
         log.warning("parking: transaction undone", pipeline=self._pipeline, error=cause.str())

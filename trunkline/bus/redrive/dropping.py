@@ -11,9 +11,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from confluent_kafka import Producer
-
-from trunkline.bus.accounting import audit
+from trunkline.bus.accounting.audit import Entry
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
 from trunkline.bus.redrive.jobs import Job, JobLog, RedriveOrder
@@ -83,11 +81,8 @@ def drop(settings: KafkaSettings, names: Names, pipeline: str, order: DropOrder)
                 "filter": order.letters.where,
                 "reason": order.reason,
             }
-
-            def beside(producer: Producer, details: dict[str, object] = details) -> None:
-                audit.append(producer, names, "dlq.drop", who=order.by, pipeline=pipeline, details=details)
-
-            sender.drop(reader.fetch(partition, offsets), settled, ends=ends, beside=beside)
+            entry = Entry(time.time(), order.by, "dlq.drop", pipeline, details)
+            sender.drop(reader.fetch(partition, offsets), settled, ends=ends, entry=entry)
             dropped += len(offsets)
     finally:
         reader.close()

@@ -12,7 +12,7 @@ from typing import Any
 
 from confluent_kafka import Producer
 
-from trunkline.bus.accounting import audit
+from trunkline.bus.accounting.audit import Entry
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
 from trunkline.bus.redrive.edits import Edit, Editor
@@ -215,16 +215,8 @@ class RedriveExecution:
 
         def beside(producer: Producer) -> None:
             self._records.write_progress(producer, self._job, progress)
-            if audited is not None:
-                details = {"job": self._identity, "sent": progress.sent, "executor": self._around.executor}
-                audit.append(
-                    producer,
-                    self._around.names,
-                    audited,
-                    who=self._job.by,
-                    pipeline=self._pipeline,
-                    details=details,
-                )
 
-        self._sender.send([], run=self._identity, by=self._job.by, beside=beside)
+        details = {"job": self._identity, "sent": progress.sent, "executor": self._around.executor}
+        entry = Entry(time.time(), self._job.by, audited, self._pipeline, details) if audited is not None else None
+        self._sender.send([], run=self._identity, by=self._job.by, beside=beside, entry=entry)
         self._progress = progress

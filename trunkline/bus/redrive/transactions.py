@@ -13,6 +13,8 @@ from itertools import islice
 
 from confluent_kafka import KafkaException, Producer
 
+from trunkline.bus.accounting import audit
+from trunkline.bus.accounting.audit import Chain, Entry
 from trunkline.bus.deadletters import DeadLetter
 from trunkline.bus.kafka import KafkaSettings, end_offsets, produce, read_all, transactional_producer, translate
 from trunkline.bus.names import Names
@@ -38,6 +40,7 @@ class Sender:
         self._names = names
         self._pipeline = pipeline
         self._producer: Producer | None = None
+        self._chain = Chain()
         self._redriven = self._dropped = 0
         self.letters = ""
         """The id of the dead-letter topic, when this was opened."""
@@ -48,6 +51,7 @@ class Sender:
         what = f"the dead letters of {self._pipeline} can't be sent again"
         # I18: who was sending is fenced, and his open transaction is over, before marks and progress are read.
         self._producer = transactional_producer(self._settings, transactional_id, what, linger_ms=0)
+        self._chain = Chain()
         jobs = JobLog.read(self._settings, self._names, pipeline=self._pipeline)
         self._redriven = jobs.redriven.get(self._pipeline, 0)
         self._dropped = jobs.dropped.get(self._pipeline, 0)
@@ -62,8 +66,9 @@ class Sender:
         by: str,
         ends: Mapping[int, int] | None = None,
         beside: Callable[[Producer], None] | None = None,
+        entry: Entry | None = None,
     ) -> None:
-        """Sends letters in one transaction, with their marks, the pipeline's count of them, and what `beside` writes.
+        """Sends letters in one transaction, with their marks, the pipeline's count of them, what `beside` writes, and an audit entry.
 
         `ends` are those of the dead-letter topic's partitions up to which letters of the same failures are taken to be sent too.
         Raises our error for Kafka's; then nothing of it was sent, or nobody knows, and the sender must be opened again.
@@ -80,6 +85,8 @@ class Sender:
                 JobRecords(self._names).write_redriven(producer, self._pipeline, self._redriven + len(letters))
             if beside is not None:
                 beside(producer)
+            if entry is not None:
+                audit.write(producer, self._names, self._chain, entry)
 
         self._commit(write, "sent again")
         self._redriven += len(letters)
@@ -90,15 +97,15 @@ class Sender:
         settled: Settled,
         *,
         ends: Mapping[int, int] | None = None,
-        beside: Callable[[Producer], None],
+        entry: Entry,
     ) -> None:
-        """Marks letters as dropped in one transaction, with the pipeline's count of them and what `beside` writes. As `send` otherwise."""
+        """Marks letters as dropped in one transaction, with the pipeline's count of them and the audit entry. As `send` otherwise."""
 
         def write(producer: Producer) -> None:
             for letter in letters:
                 self._mark(producer, letter, ends, settled)
             JobRecords(self._names).write_dropped(producer, self._pipeline, self._dropped + len(letters))
-            beside(producer)
+            audit.write(producer, self._names, self._chain, entry)
 
         self._commit(write, "dropped")
         self._dropped += len(letters)
@@ -178,7 +185,9 @@ class Redrive:
             if cancelled is not None and cancelled():
                 break
             batch = [letter for letter in batch if letter not in marks]
-            sender.send([(letter, way.records(letter, run)) for letter in batch], run=run, by=by, ends=ends)
+            entry = Entry(time.time(), by, "redrive.send", self._pipeline, {"run": run, "letters": len(batch)})
+            sending = [(letter, way.records(letter, run)) for letter in batch]
+            sender.send(sending, run=run, by=by, ends=ends, entry=entry if batch else None)
             sent += len(batch)
             if on_progress is not None:
                 on_progress(sent)

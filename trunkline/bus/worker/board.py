@@ -226,9 +226,8 @@ class Board:
 
     def report(self, report: Report) -> None:
         """Writes a report, without waiting."""
-        data = {name: value for name, value in report.as_dict().items() if name != "heard_at"}
-        record = note_bytes({"v": VERSION, **data})
-        self._producer.write(self._names.status, record, f"{report.pipeline}/{report.worker}".encode())
+        key, record = record_of(report)
+        self._producer.write(self._names.status, record, key)
 
     def flush(self) -> None:
         """Waits until Kafka has every report."""
@@ -250,6 +249,12 @@ def _beats(latest: Mapping[str, bytes]) -> list[Heartbeat]:
     found = (orjson.loads(value) for key, value in latest.items() if key.startswith(HEARTBEAT_KEY))
     known = set(Heartbeat.__slots__)
     return [Heartbeat(**{name: content for name, content in data.items() if name in known}) for data in found]
+
+
+def record_of(report: Report) -> tuple[bytes, bytes]:
+    """The key and the value of a report's record."""
+    data = {name: value for name, value in report.as_dict().items() if name != "heard_at"}
+    return f"{report.pipeline}/{report.worker}".encode(), note_bytes({"v": VERSION, **data})
 
 
 def parse_report(value: bytes) -> Report:

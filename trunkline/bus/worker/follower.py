@@ -48,5 +48,5 @@ class Follower:
             self._thread.join(5)
 
     def _take(self, message: Message) -> None:
-        key, heard = (message.key() or b"").decode(), self._heard[message.topic() or ""]
+        key, heard = (message.key() or b"").decode("utf-8", "backslashreplace"), self._heard[message.topic() or ""]
         self._loop.call_soon_threadsafe(heard, key, message.value(), offset_of(message))

@@ -54,6 +54,8 @@ class Ready:
     def __init__(self, health: KafkaHealth, hosts: Callable[[], Mapping[str, PipelineHost]]) -> None:
         self._health = health
         self._hosts = hosts
+        self.audit: Callable[[], dict[str, Any]] = dict
+        """How the audit trail stands."""
         self.started = False
         """Whether the worker has begun its pipelines."""
 
@@ -83,6 +85,7 @@ class Ready:
                 "answered_at": self._health.answered_at,
                 "cause": Cause.of(trouble, since=trouble.since or 0.0).as_dict() if trouble is not None else None,
             },
+            "audit": self.audit(),
             "pipelines": pipelines,
         }
 

@@ -20,7 +20,7 @@ from trunkline.bus.names import Names
 from trunkline.bus.redrive.jobs import JobLog
 from trunkline.bus.source.positions import position_key, read_positions
 from trunkline.bus.topics import topic_identities
-from trunkline.bus.worker.board import Board
+from trunkline.bus.worker.board import Board, Report, record_of
 from trunkline.core.errors import ConfigurationError
 
 TIMEOUT = 15.0
@@ -119,10 +119,28 @@ def mark_removed(settings: KafkaSettings, names: Names, pipelines: Collection[st
     Workers that live say so themselves. The offsets in the reports stay, should the pipelines come back.
     """
     board = Board(settings, names)
-    for report in board.reports():
-        if report.pipeline in pipelines and not (report.lives or report.removed):
-            board.report(replace(report, removed=True))
+    for report in _removed(board, pipelines):
+        board.report(report)
     board.flush()
+
+
+def remove_ended(settings: KafkaSettings, names: Names, pipelines: Collection[str], *, by: str) -> None:
+    """As `mark_removed`, of pipelines that are not applied any more: that is all their deletion is, and so it is in the audit trail.
+
+    Raises our error for Kafka's.
+    """
+    records = [Write(names.status, *record_of(report)) for report in _removed(Board(settings, names), pipelines)]
+    entries = [Entry(time.time(), by, "pipeline.remove", name) for name in sorted(pipelines)]
+
+    def decide(_latest: Latest) -> Effect[None]:
+        return Effect(None, records, entries)
+
+    carry_out(settings, names, names.control, decide, by=by, what="what is deleted can't be noted")
+
+
+def _removed(board: Board, pipelines: Collection[str]) -> list[Report]:
+    reports = [one for one in board.reports() if one.pipeline in pipelines and not (one.lives or one.removed)]
+    return [replace(one, removed=True) for one in reports]
 
 
 def forget(settings: KafkaSettings, names: Names, pipeline: str, *, by: str) -> None:

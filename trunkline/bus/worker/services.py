@@ -12,6 +12,7 @@ from collections.abc import Callable
 import orjson
 from aiohttp import web
 
+from trunkline.bus.accounting.registrytrail import RegistryTrail
 from trunkline.bus.worker.readiness import Ready
 from trunkline.bus.worker.settings import WorkerSettings
 from trunkline.core.access.directory import Directory
@@ -65,9 +66,9 @@ class Services:
 
     async def start(self, extend: Callable[[web.Application], None]) -> None:
         """Serves. Raises `UnavailableError` (`address.taken`) when the port is taken."""
-        settings = self._settings
+        settings, names = self._settings, self._settings.names
         if not settings.registry_url:
-            self._store = KafkaStore(settings.kafka.for_others(), settings.names.schemas)
+            self._store = KafkaStore(settings.kafka.for_others(), names.schemas, auditor=RegistryTrail(names))
             await self._store.start()
         doors, on_this_machine = settings.doors, local(settings.doors.local_role)
         if doors.is_local(settings.api):

@@ -29,6 +29,7 @@ from trunkline.bus.source.publish import Publisher
 from trunkline.bus.topics import Difference, ensure_topics, internal_topics
 from trunkline.bus.worker.applied import gather_applied, pipelines_of, read_applied
 from trunkline.bus.worker.attended import attended
+from trunkline.bus.worker.auditkeeper import AuditKeeper
 from trunkline.bus.worker.board import Board, Report
 from trunkline.bus.worker.building.sources import source_publisher
 from trunkline.bus.worker.follower import Follower, Heard
@@ -101,6 +102,8 @@ class Worker:
         self._reloading = Reloading(kafka, names, self._runner)
         self._ready = Ready(self._health, lambda: self._runner.hosts)
         self.principals = Principals(kafka, names, self.id)
+        self.audit = AuditKeeper(kafka, names, settings.home, self.id)
+        self._ready.audit = self.audit.status
         listener, directory = doors.api(settings.api, ports), self.principals.directory
         self._services = Services(settings, listener, self.id, self._ready, directory, self._owner_of)
         self._heartbeats = Heartbeats(
@@ -202,6 +205,7 @@ class Worker:
         )
         self._jobs.start()
         self._reporting.start()
+        self.audit.start()
         inventory = await loop.run_in_executor(None, take_inventory, self.id)
         self._board.say_inventory(inventory)
         for one in self._measured:
@@ -229,6 +233,7 @@ class Worker:
             one.stop()
         for samples in self._computed:
             computed.remove(samples)
+        await self.audit.close()
         if self._follower is not None:
             await loop.run_in_executor(None, self._follower.stop)
         if self._jobs is not None:
@@ -258,6 +263,7 @@ class Worker:
             names.budgets: lambda key, _value, _offset: self._budgets.noticed(key),
             names.decisions: self._decided,
             names.status: self._neighbours.heard,
+            names.audit: self.audit.heard,
         }
         if applied:
             heard[names.manifests] = self._reloading.noticed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable
 from urllib.parse import parse_qsl
 
@@ -11,6 +12,7 @@ from aiohttp import web
 from prometheus_client import REGISTRY
 from prometheus_client.exposition import choose_encoder
 
+from trunkline.bus.accounting.audit import Entry
 from trunkline.bus.worker.principals import Principals
 from trunkline.bus.worker.worker import Worker
 from trunkline.core.access.directory import DeniedError
@@ -20,7 +22,7 @@ from trunkline.core.access.tokens import LASTS
 from trunkline.core.log import LEVELS, current_level, get_logger, set_level
 from trunkline.core.serving.bodies import TooLargeError, UnreadableBodyError, UnsupportedEncodingError, read_body
 from trunkline.core.serving.doors import TOKEN_PATH
-from trunkline.core.serving.guarding import add_route
+from trunkline.core.serving.guarding import add_route, asker
 
 log = get_logger(__name__)
 MAX_BODY = 4096
@@ -41,10 +43,13 @@ def extend(app: web.Application, worker: Worker, *, measure: Callable[[], None] 
     async def token(request: web.Request) -> web.Response:
         return await _token(request, worker.principals)
 
+    async def set_logging(request: web.Request) -> web.Response:
+        return await _set_level(request, worker)
+
     open_metrics = worker.settings.doors.open_metrics
     add_route(app, "GET", "/metrics", metrics, PUBLIC if open_metrics else Rule(Permission.STATUS_READ))
     add_route(app, "GET", "/logging", _level, Rule(Permission.STATUS_READ))
-    add_route(app, "PUT", "/logging", _set_level, Rule(Permission.LOG_LEVEL))
+    add_route(app, "PUT", "/logging", set_logging, Rule(Permission.LOG_LEVEL))
     add_route(app, "POST", TOKEN_PATH, token, PUBLIC)  # it judges its callers by itself: who asks has no token yet
 
 
@@ -88,11 +93,15 @@ async def _level(_request: web.Request) -> web.Response:
     return web.json_response({"level": current_level()})
 
 
-async def _set_level(request: web.Request) -> web.Response:
-    """`{"level": "debug"}`; 400 for anything else."""
+async def _set_level(request: web.Request, worker: Worker) -> web.Response:
+    """`{"level": "debug"}`; 400 for anything else.
+
+    `audited` says whether the audit trail has it. It is written later where Kafka is away: that is when a log is looked at.
+    """
     refusal = web.json_response({"error": f"level must be one of {', '.join(LEVELS)}"}, status=400)
     try:
         level = json.loads(await read_body(request, MAX_BODY))["level"]
+        before = current_level()
         set_level(level)
     except (
         TooLargeError,
@@ -104,5 +113,8 @@ async def _set_level(request: web.Request) -> web.Response:
         AttributeError,
     ):
         return refusal
-    log.warning("the log level was changed", to=level)
-    return web.json_response({"level": level})
+    who = asker(request)
+    log.warning("the log level was changed", to=level, by=who)
+    details = {"before": before, "after": current_level()}
+    entry = Entry(time.time(), who, "log.level", "", details, subject=f"worker {worker.id}")
+    return web.json_response({"level": level, "audited": await worker.audit.tell(entry)})
