@@ -128,7 +128,7 @@ class Redactor:
     """Secrets, and text without them. May be used from any thread."""
 
     def __init__(self) -> None:
-        self._seen: set[int] = set()
+        self._seen: set[str] = set()
         self._lasting = _Generation()
         self._issued = [_Generation(), _Generation()]
         self._short: dict[bytes, None] = {}
@@ -139,8 +139,7 @@ class Redactor:
     def learn(self, value: str, *, issued: bool = False) -> None:
         """Blanks `value` from now on, and what of it is a secret by itself. An `issued` one is forgotten after many others."""
         with self._lock:
-            mark = hash(value)
-            if not issued and mark in self._seen:
+            if not issued and value in self._seen:
                 return
             if issued and self._issued[-1].count >= ISSUED:
                 self._issued = [self._issued[-1], _Generation()]
@@ -154,7 +153,7 @@ class Redactor:
                         self._learn_short(part)
             self._empty = False
             if not issued:
-                self._seen.add(mark)
+                self._seen.add(value)
 
     def _learn_short(self, text: str) -> None:
         self._short.update((one.encode("utf-8", "surrogatepass"), None) for one in spellings(text) if one.strip())
