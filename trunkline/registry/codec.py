@@ -1,9 +1,10 @@
 """Values in the Confluent wire format to Python data and back, on fastavro.
 
 fastavro does the work, and for plain records code that is generated for their schema (`fast_read`, `fast_write`), which leaves
-to fastavro whatever is unusual. What fastavro lets pass silently is stopped around it: after decoding, that every byte was
-consumed; before decoding, `guard` for untrusted topics and for schemas whose few bytes can cost without bound; before
-encoding, `fast_check`. Whatever the check does not vouch for goes through `precise`, which is slower and has the last word.
+to fastavro whatever is unusual. What fastavro lets pass silently is stopped around it. Before decoding: `guard`, for untrusted topics,
+for schemas whose few bytes can cost without bound, and for every datum that the generated code found unusual, such as one with a
+negative index, which would be taken for one from the end. After decoding: that every byte was consumed. Before encoding:
+`fast_check`. Whatever the check does not vouch for goes through `precise`, which is slower and has the last word.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from fastavro import schemaless_reader, schemaless_writer
 
 from trunkline.core.errors import RejectedError
 from trunkline.registry.fast_check import compile_check
-from trunkline.registry.fast_read import Reader, compile_reader
+from trunkline.registry.fast_read import Reader, compile_reader, has_index
 from trunkline.registry.fast_write import compile_writer
 from trunkline.registry.guard import DEFAULT_LIMITS, Guard, Limits, needs_guard
 from trunkline.registry.precise import PreciseEncoder
@@ -31,10 +32,14 @@ __all__ = ["DEFAULT_LIMITS", "Decoder", "Encoder", "Limits"]
 class _Plan(NamedTuple):
     schema: Schema
     parsed: Any
-    guard: Guard | None
+    guard: Guard
+    guarded: bool
+    """Whether the guard sees every datum, and not only what the generated code leaves to fastavro."""
     convert: Callable[[Any], Any] | None
     named: bool
     read: Reader | None
+    walk: Reader | None
+    """Where there is no `read`: goes past a datum and raises where `read` would. None where there is no index to look at."""
 
 
 class Decoder:
@@ -71,13 +76,18 @@ class Decoder:
             plan = self._plans[value[:PREFIX_SIZE]]
         except (KeyError, TypeError):
             plan = self._learn(value)
-        schema, parsed, guard, convert, named, read = plan
+        schema, parsed, guard, guarded, convert, named, read, walk = plan
         if read is not None:
             try:
                 return schema, read(value)
-            except Exception:  # noqa: BLE001, S110 (fastavro decides, and says why)
-                pass
-        if guard is not None:
+            except Exception:  # noqa: BLE001 (the guard and fastavro decide, and say why)
+                guarded = True
+        elif walk is not None:
+            try:
+                walk(value)
+            except Exception:  # noqa: BLE001
+                guarded = True
+        if guarded:
             guard.check(value, PREFIX_SIZE)
         body = BytesIO(value)
         body.seek(PREFIX_SIZE)
@@ -119,7 +129,7 @@ class Decoder:
         not wanted only the lengths are checked. None where values are guarded, or brought to another schema.
         """
         plan = self._plans.get(value[:PREFIX_SIZE]) or self._learn(value)
-        if plan.guard is not None or plan.convert is not None:
+        if plan.guarded or plan.convert is not None:
             return None
         if wanted is not None:
             # I20: a field that is not wanted is skipped by its length, and every length is followed to the last byte.
@@ -134,13 +144,19 @@ class Decoder:
         schema = self._schemas.by_id(found)
         if self._belongs is not None:
             self._belongs(schema)
-        guard = Guard(schema.type, self._limits) if self._trust == "external" or needs_guard(schema.type) else None
+        guard = Guard(schema.type, self._limits)
+        guarded = self._trust == "external" or needs_guard(schema.type)
         parsed, convert, named = schema.parsed, (_unwrapped if schema.wrapped else None), False
         if self._reader is not None and self._reader.text != schema.text:
             resolution = Resolution(schema, self._reader)
             parsed, convert, named = resolution.parsed, resolution.convert, resolution.named
-        read = compile_reader(schema.type) if guard is None and convert is None else None
-        plan = _Plan(schema, parsed, guard, convert, named, read)
+        read = walk = None
+        if not guarded and convert is None:
+            read = compile_reader(schema.type)
+        if not guarded and read is None and has_index(schema.type):
+            walk = compile_reader(schema.type, ())
+            guarded = walk is None
+        plan = _Plan(schema, parsed, guard, guarded, convert, named, read, walk)
         self._plans[bytes(value[:PREFIX_SIZE])] = plan
         return plan
 

@@ -21,6 +21,9 @@ TREE = record(("v", "int"), ("next", ["null", "test.R"], None))
 TRUST: tuple[Any, ...] = ("internal", "external")
 
 NULLS = {"type": "array", "items": "null"}
+ENUMS = {"type": "array", "items": ENUM}
+MAYBE = {"type": "map", "values": ["null", "int"]}
+WIDE = record(("a", "long"), ("b", "long"), ("c", ENUM))
 
 BROKEN: list[tuple[str, Any, bytes, tuple[str, ...]]] = [
     ("a truncated int", "int", b"\x80", TRUST),
@@ -38,8 +41,15 @@ BROKEN: list[tuple[str, Any, bytes, tuple[str, ...]]] = [
     ("an array that ends early", {"type": "array", "items": "int"}, zigzag(3) + zigzag(1), TRUST),
     ("a timestamp beyond the year 9999", logical("long", "timestamp-micros"), zigzag(2**62), TRUST),
     ("a uuid that is none", logical("string", "uuid"), zigzag(2) + b"zz", TRUST),
-    ("a negative union index", ["null", "int"], zigzag(-1) + zigzag(3), TRUST[1:]),
-    ("a negative enum index", ENUM, zigzag(-1), TRUST[1:]),
+    ("a negative union index", ["null", "int"], zigzag(-1) + zigzag(3), TRUST),
+    ("a negative enum index", ENUM, zigzag(-1), TRUST),
+    ("a negative union index in a record", record(("a", ["null", "int"])), zigzag(-1) + zigzag(3), TRUST),
+    ("a negative enum index in a record", record(("a", ENUM)), zigzag(-1), TRUST),
+    ("a negative index in an array", record(("a", ENUMS)), zigzag(1) + zigzag(-2) + zigzag(0), TRUST),
+    ("a negative index in a sized block", record(("a", ENUMS)), b"\x01\x02\x03\x00", TRUST),
+    ("a negative index in a map", record(("a", MAYBE)), b"\x02\x02k\x03\x00", TRUST),
+    ("a negative index beside numbers of many bytes", WIDE, zigzag(2**40) * 2 + zigzag(-1), TRUST),
+    ("a negative index among 300 fields", record(("c", ENUM), *((f"f{index}", "null") for index in range(300))), zigzag(-1), TRUST),
     ("an over-long varint", "long", b"\x80" * 11 + b"\x00", TRUST[1:]),
     ("a varint of more than 64 bits", "long", b"\xff" * 9 + b"\x7f", TRUST[1:]),
     ("an int of 41 bits", "int", zigzag(2**40), TRUST[1:]),

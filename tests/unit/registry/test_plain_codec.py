@@ -10,6 +10,7 @@ from fastavro import schemaless_reader
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
+from trunkline.core.errors import RejectedError
 from trunkline.registry.codec import Decoder, Encoder
 from trunkline.registry.fast_read import compile_reader
 from trunkline.registry.fast_write import compile_writer
@@ -176,3 +177,26 @@ def test_what_may_be_hostile_or_comes_in_another_schema_has_no_plain_reader() ->
     assert Decoder(shelf, trust="external").plain_reader(value) is None
     assert Decoder(shelf, reader=longer).plain_reader(value) is None
     assert Decoder(shelf).plain_reader(value, {"count"})(value) == {"count": 1}  # type: ignore[misc]
+
+
+def test_a_negative_index_is_refused_also_where_another_schema_is_read_with() -> None:
+    shelf = SchemaShelf(record(("a", ["null", "int"])))
+    longer = Schema(record(("a", ["null", "int"]), ("more", "int", 1)))
+    decoder = Decoder(shelf, reader=longer)
+    assert decoder.decode(HEAD + zigzag(1) + zigzag(3))[1] == {"a": 3, "more": 1}
+    with pytest.raises(RejectedError, match="branch -1 of a union with 2"):
+        decoder.decode(HEAD + zigzag(-1) + zigzag(3))
+
+
+@pytest.mark.parametrize("kind", ["record", "array", "map"])
+def test_a_schema_of_more_levels_than_python_compiles_is_read_by_the_library(kind: str) -> None:
+    schema: Any = ["null", "int"]
+    datum: Any = 7
+    for level in range(45 if kind == "record" else 30):
+        inner = record(("a", schema), name=f"R{level}")
+        schema = ["null", inner if kind == "record" else {"type": kind, "items": inner, "values": inner}]
+        datum = {"record": {"a": datum}, "array": [{"a": datum}], "map": {"k": {"a": datum}}}[kind]
+    shelf = SchemaShelf(record(("a", schema)))
+    assert compile_reader(shelf.schemas[1].type) is None
+    decoder = Decoder(shelf)
+    assert decoder.decode(Encoder(shelf.schemas[1]).encode({"a": datum}))[1] == {"a": datum}
