@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from connectors.file.progress import Ledger, Progress, Seen, checksum, fingerprint, rekeyed
+from connectors.file.root import Root
 from connectors.file.settings import FileSettings
-from trunkline.core.errors import RetriableError
 
 
 class Folder:
     """Lists the files of a source in reading order and finds the progress that belongs to each."""
 
-    def __init__(self, settings: FileSettings, log: Any) -> None:
+    def __init__(self, settings: FileSettings, root: Root, log: Any) -> None:
         self._settings = settings
         self._log = log
         self._path = Path(settings.path)
-        self._root = self._path if settings.pattern is not None else self._path.parent
+        self._root = root
         self._verified: dict[tuple[int, int], tuple[int, int, str]] = {}
 
     def listing(self, ledger: Ledger) -> list[Seen]:
@@ -29,17 +28,22 @@ class Folder:
 
         Raises `RetriableError` when the folder can't be read.
         """
+        with self._root.opened() as handle:
+            found = self._found(ledger, handle)
+        unique = {file.key: file for file in sorted(found, key=lambda file: file.order, reverse=True)}
+        return sorted(unique.values(), key=lambda file: file.order)
+
+    def _found(self, ledger: Ledger, handle: int) -> list[Seen]:
         if self._settings.pattern is not None:
-            found = self._scan(self._matches)
+            found = self._scan(self._matches, handle)
         else:
-            own = self._one(self._path)
+            own = self._root.seen(self._path.name, handle)
             known = set(ledger.files) - ({own.key} if own else set())
             truncated = own is not None and own.key in ledger.files and own.size < ledger.files[own.key].base
             found = [own] if own else []
             if known or truncated:
-                found += [file for file in self._scan(lambda _: True) if own is None or file.key != own.key]
-        unique = {file.key: file for file in sorted(found, key=lambda file: file.order, reverse=True)}
-        return sorted(unique.values(), key=lambda file: file.order)
+                found += [file for file in self._scan(lambda _: True, handle) if own is None or file.key != own.key]
+        return found
 
     def resolve(self, listing: list[Seen], ledger: Ledger) -> list[tuple[Seen, Progress | None]]:
         """The files that concern this source, each with its progress (None: new). Entries of replaced files leave the ledger."""
@@ -112,7 +116,7 @@ class Folder:
 
     def _holds(self, file: Seen, entry: Progress, *, whole: bool) -> bool | None:
         """Whether a file begins with what was read before, looked at in samples or as a whole; None if it is gone."""
-        handle = open_same(file)
+        handle = self._root.open(file)
         if handle is None:
             return None
         try:
@@ -126,51 +130,11 @@ class Folder:
         pattern = self._settings.pattern
         return pattern is not None and fnmatchcase(name, pattern)
 
-    def _scan(self, wanted: Callable[[str], bool]) -> list[Seen]:
+    def _scan(self, wanted: Callable[[str], bool], handle: int) -> list[Seen]:
         found: list[Seen] = []
-        try:
-            names = [entry.name for entry in self._root.iterdir()]
-        except OSError as error:
-            raise RetriableError(
-                f"the folder can't be read: {error.strerror}", where=str(self._root), code="file.folder"
-            ) from error
-        for name in names:
+        for name in self._root.names(handle):
             if wanted(name) and not any(fnmatchcase(name, pattern) for pattern in self._settings.ignore):
-                file = self._one(self._root / name)
+                file = self._root.seen(name, handle)
                 if file is not None:
                     found.append(file)
         return found
-
-    @staticmethod
-    def _one(path: Path) -> Seen | None:
-        try:
-            status = path.stat()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise RetriableError(
-                f"the file can't be read: {error.strerror}", where=str(path), code="file.read"
-            ) from error
-        if not stat.S_ISREG(status.st_mode):
-            return None
-        return Seen(
-            path.name, str(path), status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size
-        )
-
-
-def open_same(file: Seen) -> int | None:
-    """A descriptor of exactly the inode that was listed, or None if another one or none is at its path by now.
-
-    Raises `RetriableError` when it may not be read.
-    """
-    try:
-        handle = os.open(file.path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise RetriableError(f"the file can't be read: {error.strerror}", where=file.path, code="file.read") from error
-    status = os.fstat(handle)
-    if (status.st_dev, status.st_ino) != file.key:
-        os.close(handle)
-        return None
-    return handle

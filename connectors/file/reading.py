@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from connectors.file.documents import Document, item_result, parse_document
-from connectors.file.folder import open_same
 from connectors.file.progress import Progress, Seen, State, fingerprint
 from connectors.file.records import Block, JsonLines, Place, RecordReader
+from connectors.file.root import Root
 from connectors.file.rows import BOM, CsvRows, Layout
 from connectors.file.settings import FileSettings
 from connectors.file.streams import ByteStream, DamagedError, GzipStream, PlainStream
@@ -33,8 +33,9 @@ class Found:
 class FileReading:
     """Reads batches from files. Keeps only what is costly to find again: an unpacked stream, a parsed document, headers."""
 
-    def __init__(self, settings: FileSettings, pipeline: str) -> None:
+    def __init__(self, settings: FileSettings, pipeline: str, root: Root) -> None:
         self._settings = settings
+        self._root = root
         self._pipeline = pipeline
         self._csv = CsvRows(settings.csv, settings.encoding, settings.max_line) if settings.format == "csv" else None
         self._json_lines = JsonLines(settings.encoding, settings.max_line)
@@ -97,7 +98,7 @@ class FileReading:
             if key == file.key and stream.offset == entry.offset:
                 return stream
             stream.close()
-        handle = open_same(file)
+        handle = self._root.open(file)
         if handle is None:
             return None
         return GzipStream(handle) if gzip else PlainStream(handle, entry.offset)
@@ -207,7 +208,7 @@ class FileReading:
     def _parsed(self, file: Seen) -> tuple[Document | None, bytes]:
         if self._document is not None and self._document[0] == file:
             return self._document[1], self._document[2]
-        handle = open_same(file)
+        handle = self._root.open(file)
         if handle is None:
             return None, b""
         limit = self._settings.max_document

@@ -76,6 +76,11 @@ class FileSettings(Settings):
         [".*", "*.tmp", "*.part", "*.partial"],
         description="Names that are never read, as globs: files still being written.",
     )
+    links: Literal["inside", "follow"] = setting(
+        "inside",
+        description="Symbolic links. `inside`: one counts as the file that it leads to, where that lies in the folder itself. `follow`: "
+        "wherever it lies. Never out of the folders in `TRUNKLINE_FILE_ROOTS`, where the worker's operator set that.",
+    )
     format: Literal["csv", "jsonl", "json"] = setting(
         description="CSV rows, JSON Lines, or one JSON document (an object, or a list of objects)."
     )

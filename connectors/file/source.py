@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
-import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from connectors.file.archive import move_file
 from connectors.file.folder import Folder
 from connectors.file.progress import MOST_FOLLOWED, Ledger, Progress, Seen, begun
 from connectors.file.reading import FileReading
+from connectors.file.root import Root
 from connectors.file.settings import CsvOptions, FileSettings
 from trunkline.core.contracts import PluginContext, Position, RejectedInput, Source, SourceBatch, SourceEvent
 from trunkline.core.contracts import Progress as SourceProgress
 from trunkline.core.errors import ConfigurationError, RetriableError
+from trunkline.core.folders import make_folder, opened_folder
 from trunkline.core.uses import Columns
 
 _MOST_BYTES = 4 * 2**20
@@ -36,6 +38,7 @@ class FileSource(Source):
     def __init__(self, settings: FileSettings, connection: Any = None) -> None:
         super().__init__(settings, connection)
         self.clock: Callable[[], float] = time.time
+        self._root: Root | None = None
         self._folder: Folder | None = None
         self._reading: FileReading | None = None
         self.stalled: dict[tuple[int, int], tuple[int, int, bool]] = {}
@@ -74,15 +77,24 @@ class FileSource(Source):
             )
         if settings.pattern is None and not settings.watch and not path.exists():
             raise ConfigurationError(f"there is no file {settings.path!r}", hint="correct `path`", code="file.missing")
+        self._root = Root(root, settings.links, context.log)
+        with self._root.opened() as folder:
+            leads_out = settings.pattern is None and self._root.leads_out(path.name, folder)
+        if leads_out:
+            raise ConfigurationError(
+                f"{settings.path!r} is a link that leads out of its folder",
+                hint="name the file that it leads to, or set `links: follow` within the folders that the worker allows",
+                code="file.link",
+            )
         if settings.move_to is not None:
             try:
-                Path(settings.move_to).mkdir(parents=True, exist_ok=True)
+                make_folder(settings.move_to, "move_to")
             except OSError as error:
                 raise ConfigurationError(
                     f"the folder {settings.move_to!r} can't be made: {error.strerror}", code="file.move_to"
                 ) from error
-        self._folder = Folder(settings, context.log)
-        self._reading = FileReading(settings, context.pipeline)
+        self._folder = Folder(settings, self._root, context.log)
+        self._reading = FileReading(settings, context.pipeline, self._root)
 
     async def poll(self, split: str, position: Position | None) -> SourceBatch:
         return await asyncio.to_thread(self._poll, position)
@@ -176,14 +188,31 @@ class FileSource(Source):
             entry = done.get(file.key)
             if entry is not None and file.size == entry.base and (file.mtime == entry.mtime or not file.size):
                 try:
-                    if self.settings.when_done == "delete":
-                        Path(file.path).unlink(missing_ok=True)
-                    else:
-                        _move(Path(file.path), Path(self.settings.move_to))
+                    self._put_one_away(file)
                 except OSError as error:
                     raise RetriableError(
                         f"a done file can't be put away: {error.strerror}", where=file.path, code="file.put_away"
                     ) from error
+
+    def _put_one_away(self, file: Seen) -> None:
+        """Raises OSError, and `ConfigurationError` where the folder for it is not allowed any more."""
+        assert self._root is not None, "committed before open"
+        with self._root.opened() as folder:
+            if self._root.seen(file.name, folder) != file:
+                return  # another one has its name by now
+            if self.settings.when_done == "delete":
+                with suppress(FileNotFoundError):
+                    os.unlink(file.name, dir_fd=folder)
+                return
+            with opened_folder(self.settings.move_to, "move_to") as target:
+                move_file(file.name, folder, lambda: self._opened(file, folder), target)
+
+    def _opened(self, file: Seen, folder: int) -> int:
+        assert self._root is not None
+        handle = self._root.open_in(file, folder)
+        if handle is None:
+            raise FileNotFoundError(file.path)
+        return handle
 
 
 class _Gathered:
@@ -284,29 +313,3 @@ class _Gathered:
         ledger = self._ledger
         unread = [file for file, _ in self._files if file.key not in ledger.files and not ledger.is_old(file)]
         ledger.shrink(self._listing, unread)
-
-
-def _move(path: Path, folder: Path) -> None:
-    """Moves a file into a folder, under a name that is free there."""
-    target = folder / path.name
-    number = 0
-    while target.exists():
-        number += 1
-        target = folder / f"{path.name}.{number}"
-    try:
-        path.rename(target)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise
-        # Another device: the copy gets its name only when it is whole and on disk.
-        partial = folder / f".{target.name}.part"
-        shutil.copy2(path, partial)
-        handle = os.open(partial, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        partial.rename(target)
-        path.unlink()

@@ -15,12 +15,15 @@ from sinks.file.settings import FileSinkSettings
 from trunkline.core.batchfile import MANIFEST_SUFFIX, BatchFile, build_file, leftovers, temporary_name
 from trunkline.core.contracts import Batch, PluginContext, Promises, Sink
 from trunkline.core.errors import ConfigurationError, FatalError
+from trunkline.core.folders import make_folder, open_regular, opened_folder
 from trunkline.core.formats import uses_of_format
 from trunkline.core.uses import Use
 from trunkline.core.verdicts import Verdict
 
 _REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
 """Errors that no waiting mends: a person has to. All others (no space, quota, I/O) are tried again."""
+
+_LARGEST_MANIFEST = 64 * 1024
 
 
 class FileSink(Sink):
@@ -47,7 +50,7 @@ class FileSink(Sink):
         self._pipeline = context.pipeline
         self._folder = Path(self.settings.folder).absolute()
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self._folder, "folder")
         except OSError as error:
             raise ConfigurationError(
                 f"the folder {self._folder} can't be made: {error.strerror}",
@@ -67,9 +70,11 @@ class FileSink(Sink):
         file = build_file(batch, self.settings, self._pipeline)
         path = self._folder / file.name
         try:
-            self._sweep(batch, file.name)
-            if file.rows:
-                self._place(path, file)
+            # What is done is done in the folder that was looked at, whatever its path leads to by then.
+            with opened_folder(self._folder, "folder") as folder:
+                self._sweep(batch, file.name, folder)
+                if file.rows:
+                    self._place(file, folder)
         except OSError as error:
             if error.errno in _REFUSED or not self._folder.is_dir():
                 raise FatalError(
@@ -80,64 +85,54 @@ class FileSink(Sink):
             return file.retry(f"{path} can't be written: {error.strerror}")
         return file.verdicts(str(path))
 
-    def _place(self, path: Path, file: BatchFile) -> None:
-        if _read(path, len(file.content)) != file.content:
-            _put(path, file.content)
+    def _place(self, file: BatchFile, folder: int) -> None:
+        if _read(file.name, folder, len(file.content)) != file.content:
+            _put(file.name, folder, file.content)
         if self.settings.manifest:
-            manifest = path.with_name(file.name + MANIFEST_SUFFIX)
-            found = _read(manifest)
+            manifest = file.name + MANIFEST_SUFFIX
+            found = _read(manifest, folder)
             if found is None or not file.is_described_by(found):
-                _put(manifest, file.manifest(datetime.now(UTC)))
+                _put(manifest, folder, file.manifest(datetime.now(UTC)))
         # Also when nothing was renamed now: the attempt before may have died between rename and fsync.
-        _sync_folder(self._folder)
+        os.fsync(folder)
 
-    def _sweep(self, batch: Batch, name: str) -> None:
+    def _sweep(self, batch: Batch, name: str, folder: int) -> None:
         """Removes what died attempts at this range left: those of another worker before the partition came here, and our own."""
         first = batch.events[0]
         place = (first.topic, first.partition)
         if place in self._swept and batch.attempt == 1:
             return
-        for other in leftovers([entry.name for entry in os.scandir(self._folder)], name):
-            (self._folder / other).unlink(missing_ok=True)
+        for other in leftovers(os.listdir(folder), name):
+            with suppress(FileNotFoundError):
+                os.unlink(other, dir_fd=folder)
         self._swept.add(place)
 
 
-def _read(path: Path, size: int | None = None) -> bytes | None:
-    """The content of a regular file (of `size` bytes), None where there is none: a link is never followed."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    except FileNotFoundError:
+def _read(name: str, folder: int, size: int | None = None) -> bytes | None:
+    """The content of a regular file (of `size` bytes), None where there is none, or a manifest that can't be ours."""
+    descriptor = open_regular(name, folder)
+    if descriptor is None:
         return None
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            return None
-        raise
     with os.fdopen(descriptor, "rb") as opened:
-        if size is not None and os.fstat(opened.fileno()).st_size != size:
+        found = os.fstat(opened.fileno()).st_size
+        if found != size if size is not None else found > _LARGEST_MANIFEST:
             return None
-        return opened.read()
+        return opened.read(found)
 
 
-def _put(path: Path, content: bytes) -> None:
-    """A complete file at `path`, replacing what is there, or none and an OSError."""
-    part = path.with_name(temporary_name(path.name))
+def _put(name: str, folder: int, content: bytes) -> None:
+    """A complete file, replacing what has its name, or none and an OSError."""
+    part = temporary_name(name)
     try:
         # Never through a link that someone may have planted: O_EXCL makes a new file or fails.
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        descriptor = os.open(part, flags, 0o666, dir_fd=folder)
         with os.fdopen(descriptor, "wb") as opened:
             opened.write(content)
             opened.flush()
             os.fsync(opened.fileno())
-        part.replace(path)
+        os.replace(part, name, src_dir_fd=folder, dst_dir_fd=folder)
     except BaseException:
         with suppress(OSError):
-            part.unlink(missing_ok=True)
+            os.unlink(part, dir_fd=folder)
         raise
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

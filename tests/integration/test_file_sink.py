@@ -166,7 +166,7 @@ from trunkline.core.contracts import Batch, PluginContext
 from trunkline.core.event import Event
 from trunkline.core.log import get_logger
 
-WATCHED = {"open", "os.rename", "os.remove", "os.scandir"}
+WATCHED = {"open", "os.rename", "os.remove", "os.listdir"}
 folder, real_fsync = Path(sys.argv[1]), os.fsync
 
 def run(step, out):
@@ -177,7 +177,8 @@ def run(step, out):
         if seen == step:
             os.kill(os.getpid(), signal.SIGKILL)
     def watch(event, args):
-        if event in WATCHED and str(out) in str(args[0]):
+        # Within the folder names are relative to its descriptor.
+        if event in WATCHED and ("R.csv" in str(args[0]) or str(out) in str(args[0]) or event == "os.listdir"):
             passed(event)
     def fsync(descriptor):
         passed("before fsync")
@@ -233,3 +234,30 @@ async def test_a_kill_at_any_step_leaves_no_partial_file_and_the_next_attempt_bu
         assert (folder / "R.csv").read_bytes() == whole
         assert sorted(path.name for path in folder.iterdir()) == ["R.csv", "R.csv.manifest.json"]
     assert half_done > 0, "no kill hit the writing itself"
+
+
+@pytest.mark.parametrize("name", ["out-T1-0-0-9.csv", "out-T1-0-0-9.csv.manifest.json"])
+async def test_a_planted_pipe_is_replaced_and_not_waited_on(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    sink = await opened(tmp_path, manifest=True)
+    (verdict,) = await sink.write(batch_of("AA"))
+    assert isinstance(verdict, Ok)
+    assert (tmp_path / name).is_file()
+
+
+async def test_a_folder_that_the_worker_does_not_allow_is_refused_and_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "allowed").mkdir()
+    (tmp_path / "allowed" / "door").symlink_to(tmp_path)
+    monkeypatch.setenv("TRUNKLINE_FILE_ROOTS", str(tmp_path / "allowed"))
+    for folder in (tmp_path / "other" / "out", tmp_path / "allowed" / "door" / "out"):
+        with pytest.raises(ConfigurationError) as refused:
+            await opened(folder)
+        assert refused.value.code == "file.not_allowed"
+    sink = await opened(tmp_path / "allowed" / "out")
+    (tmp_path / "allowed" / "out").rmdir()
+    (tmp_path / "allowed" / "out").symlink_to(tmp_path)
+    with pytest.raises(ConfigurationError):
+        await sink.write(batch_of("AA"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["allowed"]

@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from connectors.file import progress
-from connectors.file.folder import Folder
 from connectors.file.progress import FOLLOWED, Seen
+from connectors.file.root import Root
 
 LONG = 3600.0
 """Seconds ahead: every file is idle."""
@@ -198,7 +198,8 @@ async def test_files_of_any_times_that_come_in_any_order_are_each_read_once(
     folder = tmp_path_factory.mktemp("in")
     came: dict[str, int] = {}
 
-    def one(path: Path) -> Seen | None:
+    def one(_root: Root, name: str, _folder: int) -> Seen | None:
+        path = folder / name
         status = path.stat()
         return Seen(
             path.name, str(path), status.st_dev, status.st_ino, status.st_mtime_ns, came[path.name], status.st_size
@@ -208,7 +209,7 @@ async def test_files_of_any_times_that_come_in_any_order_are_each_read_once(
         # A few files are many here, and when each came is what the test says.
         patch.setattr(progress, "FOLLOWED", 2)
         patch.setattr("connectors.file.source.MOST_FOLLOWED", 5)
-        patch.setattr(Folder, "_one", staticmethod(one))
+        patch.setattr(Root, "seen", one)
         run = Run(await opened(folder, pattern="*.csv", later=LONG, batch=batch))
         for moment, (files, polls, restarts) in enumerate(arrivals):
             for mtime, tick in files:
