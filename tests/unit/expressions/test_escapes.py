@@ -6,6 +6,7 @@ import ast
 import sys
 import types
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -102,3 +103,76 @@ def test_a_long_expression_is_cut_in_messages() -> None:
     with pytest.raises(ExpressionError) as caught:
         compile_expression(f"'{'a' * 5000}' == event.missing")({})
     assert len(str(caught.value)) < 400
+
+
+def test_searching_a_text_for_a_pattern_is_bounded_by_both() -> None:
+    text = "ab" * 500_000
+    assert compile_expression("event.t.matches('b$')")({"t": text}) is True
+    assert compile_expression("event.t.matches('a[ab]{900}c')")({"t": text[:20_000]}) is False
+    # The text may have 22,000 characters, or as many bytes of UTF-8.
+    for expression, value in (
+        ("event.t.matches('a[ab]{900}c')", {"t": text}),
+        ("event.t.matches(event.p)", {"t": text, "p": "a[ab]{900}c"}),
+        ("matches(event.t, 'a[ab]{900}c')", {"t": "ü" * 22_000}),
+        ("[event.t].exists(t, t.matches('a[ab]{900}c'))", {"t": text}),
+    ):
+        for schema in (None, {"type": "record", "name": "E", "fields": [{"name": n, "type": "string"} for n in "tp"]}):
+            with pytest.raises(ExpressionError, match=r"at most (5518|22072) are searched|more than 5000000"):
+                compile_expression(expression, schema=schema)(value)
+
+
+WIDE = {
+    "big": "a" * 1_000_000,
+    "same": "a" * 999_999 + "a",
+    "l": list(range(100_000)),
+    "s": ["x"] * 100_000,
+    "nest": [[1] * 1000] * 100,
+    "end": "ab" + "a" * 400_000,
+    "patterns": [f"a{number}(b|c){{1,{number % 90}}}" for number in range(100_000)],
+    "zones": [f"Zone/{number}" for number in range(100_000)],
+    "at": datetime(2024, 1, 1, tzinfo=UTC),
+}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "event.l.all(x, event.big == event.same)",
+        "event.l.all(x, event.big <= event.same)",
+        "event.l.all(x, event.nest == event.nest)",
+        "event.l.exists(x, 'a' in event.s)",
+        "event.l.exists(x, [1] in event.nest)",
+        f"event.l.map(x, [{','.join(['x'] * 1000)}])",
+        "event.l.map(x, event.big)",
+        f"[{','.join(['event.big'] * 500)}]",
+        "'%s'.format([event.s.map(x, event.big)])",
+        "event.patterns.exists(p, 'abc'.matches(p) && false)",
+        "event.zones.all(z, event.at.getHours(z) == 0)",
+        " || ".join(["event.big.contains('zz')"] * 250),
+        " || ".join(["event.big.matches('a{10}c')"] * 200),
+        " || ".join(["event.nest != event.nest"] * 200),
+        " || ".join(["'y' in event.s"] * 400),
+        " || ".join(["event.big != event.same"] * 200),
+    ],
+)
+def test_no_part_is_repeated_without_an_end(text: str) -> None:
+    expression = compile_expression(text)
+    with pytest.raises(ExpressionError, match=r"more than|longer than"):
+        expression(WIDE)
+
+
+def test_a_long_text_is_searched_from_its_end_in_one_go() -> None:
+    text = "a" * 1000 + "b" + "a" * 999_000
+    expression = compile_expression("event.t.lastIndexOf(event.p)")
+    assert expression({"t": text, "p": "b" + "a" * 400_000}) == 1000
+    assert expression({"t": text, "p": "c" + "a" * 400_000}) == -1
+    limited = compile_expression("event.t.lastIndexOf(event.p, event.n)")
+    assert limited({"t": text, "p": "a" * 500, "n": 700}) == text.rfind("a" * 500, 0, 1200)
+    assert limited({"t": text, "p": "b" + "a" * 500, "n": 999}) == -1
+
+
+def test_what_is_plainly_written_needs_no_budget() -> None:
+    """The hot path: no work is counted for an expression without macros that looks at its event a few times."""
+    schema = {"type": "record", "name": "E", "fields": [{"name": name, "type": "string"} for name in "abc"]}
+    text = "event.a == 'x' && event.b.startsWith('y') && event.c.matches('^z') || event.a + '/' + event.b + '/' + event.c == event.a"
+    assert not {"budget", "spend"} & {*compile_expression(text, schema=schema).fn.__code__.co_varnames}

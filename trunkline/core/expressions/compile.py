@@ -17,10 +17,11 @@ from types import TracebackType
 from typing import Any
 
 from trunkline.core.expressions import operators
+from trunkline.core.expressions.cost import is_crowded, makes_containers
 from trunkline.core.expressions.generate import Generator, load
-from trunkline.core.expressions.limits import Budget
+from trunkline.core.expressions.limits import Budget, check_result
 from trunkline.core.expressions.syntax import Node, Place
-from trunkline.core.expressions.types import CelType
+from trunkline.core.expressions.types import SIMPLE, CelType
 from trunkline.core.expressions.values import CelError, LimitError, kind_of, normal
 
 FILE = "<expression>"
@@ -40,12 +41,15 @@ def build(tree: Node, *, exact: bool, loops: bool, result: Callable[[Any], Any] 
 
     The fast form hands its errors to the global `recover`, which the caller puts there. `result` checks what comes out.
     """
-    generator = Generator(exact=exact)
+    crowded = is_crowded(tree)
+    generator = Generator(exact=exact, crowded=crowded)
     value = generator.node(tree)
+    if tree.type.kind not in SIMPLE and makes_containers(tree):
+        value = generator.at(tree.place, generator.call(check_result, value))
     if result is not None:
         value = generator.at(tree.place, generator.call(result, value))
     body: list[ast.stmt] = [ast.Return(value)]
-    if loops:
+    if loops or crowded:
         body.insert(0, ast.Assign([ast.Name("budget", ast.Store())], generator.call(Budget)))
     if not exact:
         generator.namespace["ERRORS"] = (*operators.ERRORS, LimitError)

@@ -26,6 +26,7 @@ _UINT = re.compile(r"[0-9]{1,400}")
 _DOUBLE = re.compile(
     r"[+-]?(?:inf(?:inity)?|nan|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?)", re.IGNORECASE | re.ASCII
 )
+_LONGEST_DOUBLE = 1_000
 _TIMESTAMP = re.compile(
     r"([0-9]{4})-([0-9]{2})-([0-9]{2})T([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?"
     r"(?:Z|([+-])([0-9]{2}):([0-9]{2}))"
@@ -89,7 +90,7 @@ def to_double(value: Any) -> float:
     if kind is int or kind is Uint:
         return float(value)
     if kind is str:
-        return float(_matched(_DOUBLE, value, "double"))
+        return float(_matched(_DOUBLE, value if len(value) <= _LONGEST_DOUBLE else "", "double"))
     raise no_overload("double", value)
 
 

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from trunkline.core.expressions.conversions import duration_text, timestamp_text
-from trunkline.core.expressions.limits import MAX_STRING
+from trunkline.core.expressions.limits import MAX_STRING, is_larger
 from trunkline.core.expressions.values import CelError, TypeValue, Uint, from_key, kind_of, no_overload, normal
 
 _CLAUSE = re.compile(r"%(%|(?:\.([0-9]{1,3}))?(.)?)", re.DOTALL)
@@ -32,7 +32,10 @@ def format_text(text: Any, args: Any) -> str:
         else:
             if used >= len(args):
                 raise CelError(f"format has {len(args)} arguments, and a clause needs one more")
-            parts.append(_clause(clause, normal(args[used])))
+            value = normal(args[used])
+            if is_larger(value, MAX_STRING):
+                raise CelError(f"the result is longer than {MAX_STRING}")
+            parts.append(_clause(clause, value))
             used += 1
         length += len(parts[-1])
         if length > MAX_STRING:

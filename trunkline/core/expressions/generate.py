@@ -7,8 +7,9 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from trunkline.core.expressions import macros, operators
+from trunkline.core.expressions import macros, metered, operators, patterns
 from trunkline.core.expressions.conversions import to_duration, to_timestamp
+from trunkline.core.expressions.cost import is_linear, weight
 from trunkline.core.expressions.functions import FUNCTIONS
 from trunkline.core.expressions.limits import Budget
 from trunkline.core.expressions.patterns import compiled
@@ -28,6 +29,7 @@ from trunkline.core.expressions.syntax import (
     Ternary,
     Unary,
 )
+from trunkline.core.expressions.times import PARTS
 from trunkline.core.expressions.types import NUMBERS, SIMPLE, CelType
 from trunkline.core.expressions.values import INT_MAX, INT_MIN, TypeValue, normal
 from trunkline.core.expressions.variables import Variable
@@ -69,7 +71,15 @@ _LOOPS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "filter": (macros.filtered, macros.filtered),
     "map": (macros.mapped, macros.mapped),
 }
-_LINEAR_OPERATORS = frozenset({"+", "==", "!=", "in", "<", "<=", ">", ">="})
+_METERED: dict[str, Callable[..., Any]] = {
+    "==": metered.equal,
+    "!=": metered.not_equal,
+    "in": metered.contained,
+    "== of texts": metered.equal_texts,
+    "!= of texts": metered.not_equal_texts,
+}
+"""What charges the budget itself, for more than the sizes of its arguments."""
+_METERED_TEXTS = {"==": "== of texts", "!=": "!= of texts"}
 
 
 def load(name: str) -> ast.Name:
@@ -78,10 +88,14 @@ def load(name: str) -> ast.Name:
 
 
 class Generator:
-    """Makes Python nodes of CEL nodes. `namespace` collects the functions and constants that they name."""
+    """Makes Python nodes of CEL nodes. `namespace` collects the functions and constants that they name.
 
-    def __init__(self, *, exact: bool) -> None:
+    With `crowded` all parts whose cost grows with the event are charged to the budget, and not only those in macros.
+    """
+
+    def __init__(self, *, exact: bool, crowded: bool = False) -> None:
         self._exact = exact
+        self._crowded = crowded
         self._loops = 0
         self._temporaries = 0
         self._known: dict[int, str] = {}
@@ -103,9 +117,18 @@ class Generator:
             self.namespace[name] = value
         return load(name)
 
+    @property
+    def _charges(self) -> bool:
+        """Whether linear parts are charged here."""
+        return bool(self._loops) or self._crowded
+
+    def metered(self, function: Callable[..., Any], *args: ast.expr) -> ast.expr:
+        """A call of a function of ours that charges the budget itself."""
+        return ast.Call(self.constant(function), [load("budget"), *args], [])
+
     def call(self, function: Callable[..., Any], *args: ast.expr, linear: bool = False) -> ast.expr:
-        """A call of a function of ours, charged to the budget where its cost grows and a macro repeats it."""
-        if linear and self._loops:
+        """A call of a function of ours, charged to the budget where its cost grows and there is one."""
+        if linear and self._charges:
             self.namespace["spend"] = Budget.call
             return ast.Call(load("spend"), [load("budget"), self.constant(function), *args], [])
         return ast.Call(self.constant(function), list(args), [])
@@ -233,7 +256,7 @@ class Generator:
         bodies = [self._lambda([name], self.node(part)) for part in parts]
         self._loops -= 1
         loop = macros.mapped_where if node.condition is not None else _LOOPS[node.name][self._exact]
-        return self.call(loop, target, *bodies, load("budget"))
+        return self.call(loop, target, *bodies, load("budget"), ast.Constant(weight(*parts)))
 
     def _macro_variable(self) -> str:
         return f"v{self._loops}"
@@ -248,11 +271,19 @@ class Generator:
                 return ast.Constant((other.value is None) == (operator == "=="))
             same: ast.cmpop = ast.Is() if operator == "==" else ast.IsNot()
             return ast.Compare(self.node(other), [same], [ast.Constant(None)])
-        if self._fast(left, right):
+        linear = is_linear(node)
+        if self._fast(left, right) and not (linear and self._charges and operator != "+"):
             inlined = self._inline(node, left, right, operator)
             if inlined is not None:
                 return inlined
-        linear = operator in _LINEAR_OPERATORS
+        if linear and self._charges and operator in _METERED:
+            if (
+                self._fast(left, right)
+                and operator in _METERED_TEXTS
+                and left.kind == right.kind in {"string", "bytes"}
+            ):
+                operator = _METERED_TEXTS[operator]
+            return self.metered(_METERED[operator], self.node(node.left), self.node(node.right))
         return self.call(_GENERAL[operator], self.node(node.left), self.node(node.right), linear=linear)
 
     def _inline(self, node: Binary, left: CelType, right: CelType, operator: str) -> ast.expr | None:
@@ -273,10 +304,13 @@ class Generator:
             return None
         return self.call(direct, self.node(node.left), self.node(node.right), linear=operator == "+")
 
+    def _temporary(self) -> str:
+        self._temporaries += 1
+        return f"t{self._temporaries - 1}"
+
     def _bounded(self, value: ast.expr) -> ast.expr:
         """An int result, which 64 bits must hold."""
-        name = f"t{self._temporaries}"
-        self._temporaries += 1
+        name = self._temporary()
         within = ast.Compare(
             ast.Constant(INT_MIN),
             [ast.LtE(), ast.LtE()],
@@ -294,8 +328,6 @@ class Generator:
         if isinstance(node.right, ListLiteral) and all(isinstance(item, Literal) for item in node.right.items):
             values = frozenset(item.value for item in node.right.items if isinstance(item, Literal))
             return ast.Compare(self.node(node.left), [ast.In()], [self.constant(values)])
-        if self._loops:
-            return None
         return ast.Compare(self.node(node.left), [ast.In()], [self.node(node.right)])
 
     def _call(self, node: Call) -> ast.expr:
@@ -303,10 +335,14 @@ class Generator:
         folded = self._folded(node)
         if folded is not None:
             return folded
+        if node.name == "matches" and self._charges:
+            return self.metered(metered.matches, *(self.node(arg) for arg in node.args))
         run = function.run
         # A null must meet the check of types: to an unchecked function it may look like an argument left out, or an empty one.
         if self._fast(*(arg.type for arg in node.args)) and not any(arg.type.nullable for arg in node.args):
             run = function.fast.get(tuple(arg.type.kind for arg in node.args), run)
+        if node.name in PARTS and len(node.args) > 1 and not isinstance(node.args[1], Literal) and self._charges:
+            return self.metered(metered.in_zone, self.constant(run), *(self.node(arg) for arg in node.args))
         return self.call(run, *(self.node(arg) for arg in node.args), linear=function.linear)
 
     def _folded(self, node: Call) -> ast.expr | None:
@@ -319,10 +355,20 @@ class Generator:
                 to_timestamp(last.value) if node.name == "timestamp" else to_duration(last.value)
             )
             return self.constant(folded)
-        if node.name == "matches" and self._fast(node.args[0].type) and not self._loops:
-            search = self.call(compiled(last.value).search, self.node(node.args[0]))
-            return ast.Compare(search, [ast.IsNot()], [ast.Constant(None)])
+        if node.name == "matches" and self._fast(node.args[0].type) and not self._charges:
+            return self._search(compiled(last.value), self.node(node.args[0]))
         return None
+
+    def _search(self, pattern: Any, text: ast.expr) -> ast.expr:
+        """A search, inlined for all texts but those that may be too long for the pattern."""
+        name = self._temporary()
+        self.namespace["len"] = len
+        known = ast.NamedExpr(ast.Name(name, ast.Store()), text)
+        short = ast.Compare(
+            ast.Call(load("len"), [known], []), [ast.LtE()], [ast.Constant(patterns.most_characters(pattern))]
+        )
+        found = ast.Compare(self.call(pattern.search, load(name)), [ast.IsNot()], [ast.Constant(None)])
+        return ast.IfExp(short, found, self.call(patterns.searched, load(name), self.constant(pattern)))
 
 
 def _is_null(node: Binary) -> bool:

@@ -18,7 +18,6 @@ _CYCLE = timedelta(days=146_097)
 _SECOND, _MILLISECOND = timedelta(seconds=1), timedelta(milliseconds=1)
 
 
-@lru_cache(maxsize=128)
 def zone(name: str) -> tzinfo:
     """A zone by its IANA name or its offset (`-08:00`). Raises `CelError` for an unknown one."""
     if name in {"", "UTC"}:
@@ -29,10 +28,18 @@ def zone(name: str) -> tzinfo:
         if int(found[3]) > 59 or offset >= timedelta(hours=24):
             raise CelError("the offset of a time zone is hours and minutes, as in -08:00")
         return timezone(-offset if found[1] == "-" else offset)
+    where = _named(name) if len(name) <= 100 else None
+    if where is None:
+        raise CelError(f"unknown time zone {name[:40]!r}")
+    return where
+
+
+@lru_cache(maxsize=1024)  # there are some 600, and names that are none are asked for again as often as others
+def _named(name: str) -> tzinfo | None:
     try:
         return ZoneInfo(name)
     except (OSError, ValueError, KeyError):
-        raise CelError(f"unknown time zone {name[:40]!r}") from None
+        return None
 
 
 def _local(moment: Any, what: str, zone_name: Any) -> tuple[datetime, int]:
