@@ -8,10 +8,11 @@ the filters and methods below can be called.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from contextvars import ContextVar
 from datetime import date, datetime, time
 from decimal import Decimal
+from functools import wraps
 from typing import Any
 from uuid import UUID
 
@@ -25,6 +26,13 @@ MAX_ROUNDS = 100_000
 """Loop rounds of one rendering, all loops together."""
 MAX_TEXT = 1024 * 1024
 """Characters or items that a single operation may give."""
+MAX_WORK = 5_000_000
+"""Characters that the operations of one rendering may read and make, where they are charged; an item counts for five."""
+MAX_SOUGHT = 100
+"""Characters that can be stripped, or looked for from a text's end: the time of that is the product of both lengths."""
+MAX_TIME_FORMAT = 1_000
+_ITEM = 5
+"""What an item costs, in characters."""
 
 
 class LimitError(Exception):
@@ -34,10 +42,28 @@ class LimitError(Exception):
 class Limits:
     """What one rendering has used so far."""
 
-    __slots__ = ("rounds",)
+    __slots__ = ("rounds", "work")
 
     def __init__(self) -> None:
         self.rounds = 0
+        self.work = MAX_WORK
+
+    def spend(self, *values: Any) -> None:
+        """Charges what values hold, parts that they hold twice counted twice. Raises `LimitError` when the work is used up."""
+        waiting = list(values)
+        while waiting:
+            part = waiting.pop()
+            if isinstance(part, (str, bytes)):
+                self.work -= len(part)
+            elif isinstance(part, (list, tuple)):
+                waiting.extend(part)
+            elif isinstance(part, Mapping):
+                waiting.extend(part.values())
+            elif isinstance(part, Sized):  # a range, or the keys of a map
+                self.work -= len(part) * _ITEM
+            self.work -= _ITEM
+            if self.work < len(waiting) * _ITEM:
+                raise LimitError(f"it reads and makes more than {MAX_WORK} characters and items")
 
 
 limits: ContextVar[Limits] = ContextVar("trunkline_template_limits")
@@ -89,6 +115,7 @@ _NODES_REFUSED = (
     nodes.Block,
 )
 _GROWING = (nodes.Concat, nodes.List, nodes.Tuple, nodes.Dict)
+_SEEKING = frozenset(_words("lstrip rfind rpartition rsplit rstrip strip"))
 _WIDE = re.compile(r"\d{4,}|\*")
 
 
@@ -108,7 +135,10 @@ class Sandbox(ImmutableSandboxedEnvironment):
             "join": _join,
             "replace": lambda value, old, new: _replace(as_text(value), str(old), str(new)),
             "round": _round,
-            "_counted": _counted,
+            "sum": _summing(known["sum"]),
+            "int": lambda value, default=0, base=10: _bounded(known["int"](value, default, base)),
+            "trim": lambda value, chars=None: as_text(value).strip(None if chars is None else _sought(str(chars))),
+            "_counted": counted,
             "_bounded": _bounded,
         }
         self.globals = {"range": self.globals["range"]}
@@ -137,8 +167,13 @@ class Sandbox(ImmutableSandboxedEnvironment):
         owner, name = getattr(__obj, "__self__", None), getattr(__obj, "__name__", "")
         if isinstance(owner, str) and name == "replace":
             return _replace(owner, *(str(argument) for argument in args[:2]))
-        if name == "strftime" and any(_WIDE.search(str(argument)) for argument in args):
+        if name in _SEEKING and isinstance(owner, str):
+            for argument in args[:1]:
+                _sought(str(argument))
+        if name == "strftime" and any(_WIDE.search(str(argument)[: MAX_TIME_FORMAT + 1]) for argument in args):
             raise LimitError("a time format has no widths beyond 999")
+        if name == "strftime" and any(len(str(argument)) > MAX_TIME_FORMAT for argument in args):
+            raise LimitError(f"a time format has at most {MAX_TIME_FORMAT} characters")
         return super().call(__context, __obj, *args, **kwargs)
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
@@ -220,7 +255,8 @@ def _methods(kind: type) -> frozenset[str]:
     return next((names for base, names in METHODS.items() if issubclass(kind, base)), frozenset())
 
 
-def _counted(values: Iterable[Any]) -> Iterator[Any]:
+def counted(values: Iterable[Any]) -> Iterator[Any]:
+    """The values, each counted as a round of a loop. Raises `LimitError` when there are too many."""
     used = limits.get()
     for value in values:
         used.rounds += 1
@@ -275,6 +311,24 @@ def _replace(text: str, old: str = "", new: str = "") -> str:
     if len(text) + text.count(old) * len(new) > MAX_TEXT:
         raise LimitError(f"a replacement gives more than {MAX_TEXT} characters")
     return text.replace(old, new)
+
+
+def _sought(text: str) -> str:
+    if len(text) > MAX_SOUGHT:
+        raise LimitError(f"a text of more than {MAX_SOUGHT} characters can't be stripped, nor looked for from the end")
+    return text
+
+
+def _summing(known: Callable[..., Any]) -> Callable[..., Any]:
+    """The filter `sum`, for numbers: of lists each sum would be copied for the next."""
+
+    @wraps(known)
+    def run(environment: Any, values: Any, attribute: Any = None, start: Any = 0) -> Any:
+        if not isinstance(start, (int, float, Decimal)):
+            raise LimitError("`sum` adds numbers; use `join` for texts")
+        return known(environment, values, attribute, start)
+
+    return run
 
 
 def _join(values: Iterable[Any], separator: str = "", attribute: str | None = None) -> str:

@@ -5,7 +5,8 @@ the template is compiled; a field that an event lacks is an error of that event.
 without the quotes: null as nothing, true and false, ISO 8601 times, maps and lists as JSON.
 
 The people who write templates are trusted with their pipeline, not with the worker; the data is not trusted at all. So, beyond
-Jinja's sandbox: an allow-list of filters and methods, and limits on output, loop rounds and what arithmetic may grow.
+Jinja's sandbox: an allow-list of filters and methods, and limits on output, loop rounds, what arithmetic may grow, and the work
+of all operations together.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from jinja2 import TemplateError, meta, nodes
 from trunkline.core.errors import ConfigurationError, RejectedError, did_you_mean
 from trunkline.core.event import Event
 from trunkline.core.sandbox import LimitError, Limits, Sandbox, guarded, limits
+from trunkline.core.sandbox_meter import MeteredSandbox, metered, needs_meter
 
 MAX_TEMPLATE = 64 * 1024
 MAX_OUTPUT = 1024 * 1024
@@ -115,11 +117,16 @@ def _compiled(
     """The compiled template, the names that it uses, and its text where it is constant."""
     if len(text) > MAX_TEMPLATE:
         raise ConfigurationError(f"a template has at most {MAX_TEMPLATE} characters", code="template.invalid")
-    environment = _environment(escape)
+    environment = _environment(escape, False)
     try:
         parsed = environment.parse(text)
         constant = _constant(parsed)
-        tree = guarded(parsed)
+        charges = needs_meter(parsed)
+        if charges:
+            environment = _environment(escape, True)
+            tree = metered(guarded(environment.parse(text)))
+        else:
+            tree = guarded(parsed)
         used = frozenset(meta.find_undeclared_variables(tree)) - _GLOBALS
         code = environment.compile(tree)
     except TemplateError as error:
@@ -147,7 +154,7 @@ def _compiled(
 
 def parsed(text: str) -> nodes.Template:
     """The syntax tree of a valid template."""
-    return _environment(None).parse(text)
+    return _environment(None, False).parse(text)
 
 
 def _constant(tree: nodes.Template) -> str | None:
@@ -163,8 +170,8 @@ def _constant(tree: nodes.Template) -> str | None:
 
 
 @cache
-def _environment(escape: Callable[[str], str] | None) -> Sandbox:
-    return Sandbox(escape)
+def _environment(escape: Callable[[str], str] | None, charges: bool) -> Sandbox:
+    return MeteredSandbox(escape) if charges else Sandbox(escape)
 
 
 def _told(error: BaseException) -> str:
