@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import gzip
 import itertools
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TextIO, cast
 
 from trunkline.core.errors import ConfigurationError, did_you_mean
+from trunkline.core.jsontext import read_json
 from trunkline.registry.client import RegistryClient
 from trunkline.registry.compatibility import Incompatibility, Level, breaks
 from trunkline.registry.infer import infer_schema
@@ -19,6 +19,10 @@ from trunkline.registry.schema import Schema
 
 MAX_JSON_BYTES = 64 * 2**20
 """A JSON document is read whole; larger samples belong in JSON Lines."""
+
+
+MAX_LINE = 2**20
+"""Characters of a line of a sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +110,22 @@ def _opened(file: Path, *, compressed: bool) -> TextIO:
     return file.open(encoding="utf-8-sig", newline="")
 
 
+def _whole_lines(text: TextIO, file: Path) -> Iterator[str]:
+    """The lines of a sample. Raises `ConfigurationError` for one so long that this must be something else."""
+    number = 0
+    while line := text.readline(MAX_LINE + 1):
+        number += 1
+        if len(line) > MAX_LINE:
+            raise ConfigurationError(
+                f"the line has more than {MAX_LINE} characters", where=f"{file}:{number}", code="schema.sample"
+            )
+        yield line
+
+
 def _rows(text: TextIO, file: Path, delimiter: str) -> Iterator[dict[str, Any]]:
     if len(delimiter) != 1:
         raise ConfigurationError("one character is expected", where="--delimiter", code="option.delimiter")
-    reader = csv.DictReader(text, delimiter=delimiter)
+    reader = csv.DictReader(_whole_lines(text, file), delimiter=delimiter)
     for row in reader:
         if None in row or None in row.values():
             raise ConfigurationError(
@@ -122,12 +138,12 @@ def _rows(text: TextIO, file: Path, delimiter: str) -> Iterator[dict[str, Any]]:
 
 
 def _lines(text: TextIO, file: Path, _delimiter: str) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(text, 1):
+    for number, line in enumerate(_whole_lines(text, file), 1):
         if not line.strip():
             continue
         try:
-            yield json.loads(line)
-        except (ValueError, RecursionError) as error:
+            yield read_json(line)
+        except ValueError as error:
             raise ConfigurationError(
                 f"the line is no JSON: {error}", where=f"{file}:{number}", code="schema.sample"
             ) from error
@@ -140,7 +156,7 @@ def _document(text: TextIO, file: Path, _delimiter: str) -> Iterator[dict[str, A
             "the file is larger than 64 MiB", where=str(file), hint="use JSON Lines", code="schema.sample"
         )
     try:
-        data = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        data = read_json(content)
+    except ValueError as error:
         raise ConfigurationError(f"the file is no JSON: {error}", where=str(file), code="schema.sample") from error
     yield from data if isinstance(data, list) else [data]

@@ -22,6 +22,14 @@ from trunkline.core.manifests.syntax import explained
 
 MAX_BYTES = 4 * 2**20
 MAX_DEPTH = 64
+MAX_DOCUMENTS = 10_000
+"""Of one file. Each takes some 0.1 ms and 8 KB to be read, and more to be judged."""
+MAX_KEYS = 10_000
+"""Of one mapping: each that no model knows is compared with all names that one knows."""
+MAX_KEY = 1_000
+"""Characters of a key: a field's name, or the key of a map."""
+MAX_NUMBER = 100
+"""Characters of a number."""
 # libyaml's parser is ten times as fast as the one in Python: with that, a file within the limit of size would take a minute.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -34,7 +42,20 @@ _OCTAL = re.compile(r"[-+]?0[0-7_]+")
 _FLOAT = re.compile(r"[-+]?([0-9][0-9_]*\.[0-9_]*([eE][-+][0-9]+)?|\.[0-9][0-9_]*([eE][-+][0-9]+)?)")
 _BASE_60 = re.compile(r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?")
 _NOT_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
+_QUOTED = "put it in quotes if it is a text"
 _MANIFEST_KEYS = frozenset({"apiVersion", "kind", "metadata", "spec"})
+
+
+class _TooManyError(Exception):
+    """The file has too many documents, of which one begins in this line."""
+
+    def __init__(self, line: int) -> None:
+        super().__init__(line)
+        self.line = line
+
+
+class _TooWideError(_TooManyError):
+    """A mapping has too many keys, of which one stands in this line."""
 
 
 def read_documents(text: str, file: str) -> tuple[list[Document], list[Problem]]:
@@ -53,6 +74,12 @@ def read_documents(text: str, file: str) -> tuple[list[Document], list[Problem]]
         code = f"U+{error.character:04X}" if isinstance(error.character, int) else str(error.character)
         message = f"there is a control character ({code}) that YAML does not allow"
         return reader.done, [Problem(file, line, "", message, "delete it", YAML_PROBLEM)]
+    except _TooWideError as error:
+        message = f"a mapping has more than {MAX_KEYS:,} keys; nothing is read from here on"
+        return reader.done, [Problem(file, error.line, "", message, "make it smaller", YAML_PROBLEM)]
+    except _TooManyError as error:
+        message = f"the file has more than {MAX_DOCUMENTS:,} documents; those from here on are not read"
+        return reader.done, [Problem(file, error.line, "", message, "split the file", YAML_PROBLEM)]
     except (yaml.YAMLError, UnicodeError) as error:
         return reader.done, [Problem(file, 1, "", f"this is no YAML: {str(error)[:200]}", None, YAML_PROBLEM)]
     return documents, []
@@ -101,9 +128,10 @@ def _files_at(path: Path) -> list[Path]:
 
 
 def _text_of(file: Path) -> str | Problem:
-    """The text of a file, without a byte order mark, or why it can't be read."""
+    """The text of a file, without a byte order mark, or why it can't be read. Of one that is too large only so much that it shows."""
     try:
-        data = file.read_bytes()
+        with file.open("rb") as opened:
+            data = opened.read(MAX_BYTES + 4)
     except OSError as error:
         return Problem(str(file), 1, "", f"the file can't be read: {error.strerror}", None, "manifest.file")
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -129,6 +157,7 @@ class _Reader:
     problems: list[Problem] = field(default_factory=list)
     legible: bool = True
     depth: int = 0
+    count: int = 0
 
     def documents(self) -> list[Document]:
         """All documents. Raises yaml's errors; then `done` has those before the fault."""
@@ -137,6 +166,9 @@ class _Reader:
         events: Iterator[yaml.Event] = yaml.parse(self.text, Loader=_Loader)
         for event in events:
             if isinstance(event, yaml.DocumentStartEvent):
+                self.count += 1
+                if self.count > MAX_DOCUMENTS:
+                    raise _TooManyError(_line(event))
                 self.lines, self.written, self.problems, self.legible, self.depth = {}, {}, [], True, 0
                 data = self._value(next(events), events, ())
                 if data is not None or self.problems:
@@ -181,7 +213,13 @@ class _Reader:
                 self._unreadable(path, line, "YAML anchors are refused", _quoted_hint("&"))
             if event.tag is not None:
                 self._tag(event.tag, path, line)
+            if len(key) > MAX_KEY:
+                message = f"the key {key[:20]!r}… has more than {MAX_KEY} characters"
+                self._unreadable(path, line, message, "a long text is a value: write it behind a name")
+                key = key[:MAX_KEY]
             here = (*path, key)
+            if len(found) == MAX_KEYS and key not in found:
+                raise _TooWideError(line)
             if key in found:
                 message = f"the key {key!r} occurs twice, first in line {self.lines.get(here, line)}"
                 if not path and key in _MANIFEST_KEYS:
@@ -274,16 +312,21 @@ class _Refused:
 
 def _number(text: str) -> int | float | _Refused | None:
     """The number that a plain word is; None where it is none."""
+    if len(text) > MAX_NUMBER:
+        # Not read at all: what it takes to make a number of digits grows faster than they do.
+        if _INTEGER.fullmatch(text) or _BASED.fullmatch(text):
+            return _Refused(0, f"the number {text[:20]}… has more than 64 bits", _QUOTED)
+        if any(form.fullmatch(text) for form in (_OCTAL, _BASE_60, _FLOAT)):
+            return _Refused(0, f"the number {text[:20]}… has more than {MAX_NUMBER} characters", _QUOTED)
+        return None
     plain = text.replace("_", "")
     if _INTEGER.fullmatch(text) or _BASED.fullmatch(text):
-        if len(plain) > 100:
-            return _Refused(0, f"the number {text[:20]}… has more than 64 bits", "put it in quotes if it is a text")
         value = int(plain, 0)
         if not -(2**63) <= value < 2**63:
-            return _Refused(0, f"the number {text[:40]} has more than 64 bits", "put it in quotes if it is a text")
+            return _Refused(0, f"the number {text[:40]} has more than 64 bits", _QUOTED)
         return value
     if _OCTAL.fullmatch(text):
-        value = int(plain, 8) if len(plain) < 100 else 0
+        value = int(plain, 8)
         meant = plain.lstrip("+-0") or "0"
         return _Refused(
             value,
@@ -311,7 +354,7 @@ def _number(text: str) -> int | float | _Refused | None:
 
 def _base_60(plain: str) -> int:
     total = 0
-    for digits in plain.partition(".")[0].lstrip("+-")[:100].split(":"):
+    for digits in plain.partition(".")[0].lstrip("+-").split(":"):
         total = total * 60 + int(digits)
     return -total if plain.startswith("-") else total
 
