@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import fastavro
 from trunkline.core.avro.faults import faults_of_schema
 from trunkline.core.contracts import StepContext
 from trunkline.core.errors import ConfigurationError
+from trunkline.core.jsontext import read_json
 
 
 def schema_of(declared: str | dict[str, Any], context: StepContext, field: str) -> Any:
@@ -37,8 +37,8 @@ def read_schema(file: str, folder: Path | None, where: str) -> Any:
     """The schema of a file. Raises `ConfigurationError` (`step.bad_schema`)."""
     path = Path(file) if folder is None else folder / file
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return read_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigurationError(
             f"the schema {file} can't be read: {reason}", where=where, hint="name an .avsc file", code="step.bad_schema"

@@ -9,6 +9,9 @@ import orjson
 
 from connectors.file.records import Place
 from trunkline.core.contracts import RejectedInput, SourceEvent
+from trunkline.core.errors import RejectedError
+from trunkline.core.jsonable import to_json_bytes
+from trunkline.core.jsontext import any_json_bytes
 
 _BOM = b"\xef\xbb\xbf"
 
@@ -38,7 +41,10 @@ def parse_document(data: bytes, encoding: str) -> Document:
 def item_result(item: Any, number: int, place: Place, *, alone: bool) -> SourceEvent | RejectedInput:
     """The event of one item, or why there is none. `number` counts from 0."""
     where = place.name if alone else f"{place.name}:[{number}]"
-    raw = orjson.dumps(item)
+    try:
+        raw = to_json_bytes(item)
+    except RejectedError as error:
+        return RejectedInput(any_json_bytes(item), error.message, where)
     if isinstance(item, dict):
         return SourceEvent(item, id=f"{place.tag}-{number}", subject=place.name, raw=raw, place=where)
     return RejectedInput(raw, "the item is no JSON object", where)

@@ -12,6 +12,7 @@ from trunkline.core.contracts import RejectedInput, SourceEvent
 from trunkline.core.envelope import correlation_from, parse_time
 from trunkline.core.errors import RejectedError
 from trunkline.core.jsonable import to_json_bytes
+from trunkline.core.jsontext import any_json_bytes
 
 
 class ItemReader:
@@ -21,17 +22,17 @@ class ItemReader:
         self._settings = settings
 
     def read(
-        self, items: list[Any], standing: Standing, sweep: Sweep, request: str, content: bytes
+        self, items: list[Any], standing: Standing, sweep: Sweep, request: str
     ) -> tuple[list[SourceEvent], list[RejectedInput]]:
-        """The new events of a page and what can't become one; `sweep` learns what was found. `content` is the whole page."""
+        """The new events of a page and what can't become one; `sweep` learns what was found."""
         events: list[SourceEvent] = []
         rejected: list[RejectedInput] = []
         for number, item in enumerate(items):
-            # An item too deep to be written again is kept with its whole page.
-            raw = content
             place = f"{request}, page {sweep.pages + 1}, item {number + 1}"
+            raw, unwritable = _raw(item)
             try:
-                raw = _raw(item)
+                if unwritable is not None:
+                    raise unwritable
                 event = self._event(item, raw, standing, sweep, place)
             except RejectedError as error:
                 mark = digest(raw)
@@ -102,15 +103,18 @@ class ItemReader:
 
 
 def item_digest(item: Any) -> bytes:
-    """What stands for an item of any kind, also for one that can't be written again."""
+    """What stands for an item of any kind."""
+    return digest(_raw(item)[0])
+
+
+def _raw(item: Any) -> tuple[bytes, RejectedError | None]:
+    """An item as it is kept, and why it can't become an event where its JSON is nothing that may be written again."""
+    if isinstance(item, bytes):
+        return item, None
     try:
-        return digest(_raw(item))
-    except RejectedError:
-        return digest(repr(item).encode("utf-8", "backslashreplace"))
-
-
-def _raw(item: Any) -> bytes:
-    return item if isinstance(item, bytes) else to_json_bytes(item, sort_keys=True)
+        return to_json_bytes(item, sort_keys=True), None
+    except RejectedError as error:
+        return any_json_bytes(item), error
 
 
 def _text(item: dict[str, Any], path: str) -> str:

@@ -83,7 +83,7 @@ class HttpPollSource(Source):
         unread = self._unread(found, sweep)
         if unread is None:
             return SourceBatch(position=standing.to_position())
-        events, rejected = self._items.read(unread, standing, sweep, response.request, response.content)
+        events, rejected = self._items.read(unread, standing, sweep, response.request)
         sweep.page = next_page(
             settings.pagination,
             sweep.page,

@@ -6,7 +6,6 @@ https://developers.google.com/identity/protocols/oauth2/service-account#httprest
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -19,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from trunkline.core.errors import ConfigurationError, FatalError, RetriableError
 from trunkline.core.http import HttpClient, NotSentError, Token, token_from_response
+from trunkline.core.jsontext import read_json
 from trunkline.core.redaction import learn
 from trunkline.core.settings import Secret
 
@@ -42,8 +42,8 @@ class ServiceAccount:
         """The account of a key file's text. Raises `ConfigurationError` that names the reference and what is missing."""
         hint = "it must be the JSON key file of a service account, as downloaded from Google's console"
         try:
-            found = json.loads(secret.reveal())
-        except json.JSONDecodeError:
+            found = read_json(secret.reveal())
+        except ValueError:
             # The parser's own message could hold a part of the key.
             raise ConfigurationError(f"{secret.reference} is no JSON", hint=hint, code="google_sheets.key") from None
         missing = [

@@ -16,6 +16,7 @@ from urllib.parse import quote
 import structlog.stdlib
 
 from trunkline.core.errors import RetriableError
+from trunkline.core.jsontext import read_json
 
 Place = tuple[str, int]
 """A topic's id and a partition."""
@@ -40,7 +41,7 @@ class JobNotes:
         """The jobs that the range `name` began; none where nothing is known of it here."""
         path = self._path(place)
         try:
-            found = json.loads(path.read_bytes())
+            found = read_json(path.read_bytes())
             return [Noted(**job) for job in found["jobs"]] if found["range"] == name else []
         except FileNotFoundError:
             return []

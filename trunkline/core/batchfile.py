@@ -21,6 +21,7 @@ from pydantic import field_validator
 from trunkline.core.contracts import Batch
 from trunkline.core.errors import FatalError, RejectedError
 from trunkline.core.formats import CsvFormat, FileFormat, render
+from trunkline.core.jsontext import read_json
 from trunkline.core.settings import Settings, setting
 from trunkline.core.verdicts import Dead, Ok, Retry, Verdict
 
@@ -112,7 +113,7 @@ class BatchFile:
     def is_described_by(self, manifest: bytes) -> bool:
         """Whether a manifest that was found belongs to this very content."""
         try:
-            found = json.loads(manifest)
+            found = read_json(manifest)
         except ValueError:
             return False
         wanted = {"name": self.name, "size": len(self.content), "sha256": self.sha256, "count": self.rows}

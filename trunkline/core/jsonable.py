@@ -14,8 +14,10 @@ from typing import Any
 import orjson
 
 from trunkline.core.errors import RejectedError
+from trunkline.core.jsontext import any_json_bytes
 
 _OPTIONS = orjson.OPT_UTC_Z
+_TOO_DEEP = "Recursion limit reached"
 
 
 def to_json_bytes(value: Any, *, sort_keys: bool = False) -> bytes:
@@ -26,7 +28,9 @@ def to_json_bytes(value: Any, *, sort_keys: bool = False) -> bytes:
     try:
         return orjson.dumps(value, default=_plain, option=_OPTIONS | orjson.OPT_SORT_KEYS if sort_keys else _OPTIONS)
     except orjson.JSONEncodeError as error:
-        raise RejectedError(f"the value can't be written as JSON: {error}", code="record.not_json") from None
+        said = str(error)
+        reason = "it is nested deeper than 254 levels" if said == _TOO_DEEP else said
+        raise RejectedError(f"the value can't be written as JSON: {reason}", code="record.not_json") from None
 
 
 def to_jsonable(value: Any) -> Any:
@@ -36,22 +40,12 @@ def to_jsonable(value: Any) -> Any:
 
 def note_bytes(note: Any) -> bytes:
     """What we note of our own work (a trace, a report, an audit entry) as JSON. It has other people's text in it: names of files, answers
-    of servers. A sign that UTF-8 has no bytes for is written as its escape, because nothing may end for want of a note.
+    of servers. A sign that UTF-8 has no bytes for is written as its escape, and the like, because nothing may end for want of a note.
     """
     try:
         return orjson.dumps(note)
     except orjson.JSONEncodeError:
-        return orjson.dumps(_escaped(note))
-
-
-def _escaped(note: Any) -> Any:
-    if isinstance(note, str):
-        return note.encode("utf-8", "backslashreplace").decode()
-    if isinstance(note, dict):
-        return {_escaped(name): _escaped(value) for name, value in note.items()}
-    if isinstance(note, (list, tuple)):
-        return [_escaped(one) for one in note]
-    return note
+        return any_json_bytes(note)
 
 
 def _plain(value: Any) -> Any:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 from urllib.parse import quote, urlsplit
 
+from trunkline.core.jsontext import read_json
+
 TIMEOUT_SECONDS: Final = 10.0
 _CONTENT_TYPE: Final = "application/vnd.schemaregistry.v1+json"
 
@@ -163,7 +165,7 @@ class LoopbackRegistry:
         finally:
             connection.close()
         try:
-            found = json.loads(text)
+            found = read_json(text)
         except ValueError:
             found = text.decode("utf-8", "replace")
         if answer.status >= 400:

@@ -19,6 +19,7 @@ from trunkline.bus.commands import Effect, Latest, Write, carry_out
 from trunkline.bus.kafka import KafkaSettings, end_offsets, read_all
 from trunkline.bus.names import Names
 from trunkline.core.errors import ConfigurationError
+from trunkline.core.jsonable import note_bytes
 
 VERSION = 1
 Action = Literal["retry", "drop", "edit"]
@@ -51,7 +52,7 @@ class Decision:
         """The value of its record."""
         data = {name: getattr(self, name) for name in ("pipeline", "partition", "action", "by", "upto", "reason", "at")}
         data["key"], data["value"] = base64.b64encode(self.key).decode(), base64.b64encode(self.value).decode()
-        return orjson.dumps({"v": VERSION, **data})
+        return note_bytes({"v": VERSION, **data})
 
     @classmethod
     def parse(cls, record_key: str, value: bytes) -> Decision:

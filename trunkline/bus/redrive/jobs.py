@@ -23,6 +23,7 @@ from trunkline.bus.kafka import KafkaSettings, offset_of, produce, read_all
 from trunkline.bus.names import Names
 from trunkline.bus.topics import JOB_PARTITIONS
 from trunkline.core.errors import ConfigurationError, did_you_mean
+from trunkline.core.jsonable import note_bytes
 
 T = TypeVar("T")
 VERSION = 1
@@ -262,7 +263,7 @@ class JobRecords:
             # Values may be anybody's data: the trail, which never expires, says only what was changed.
             "edited": sorted(order.edit["set"]) or "the whole value" if order.edit is not None else None,
         }
-        value = orjson.dumps({"v": VERSION, "by": job.by, "at": job.at, "order": asdict(order)})
+        value = note_bytes({"v": VERSION, "by": job.by, "at": job.at, "order": asdict(order)})
         effect = Effect(
             None, [self._write(job, "job", value)], [Entry(job.at, job.by, "redrive.start", job.pipeline, details)]
         )
@@ -284,7 +285,7 @@ class JobRecords:
             if now.ended:
                 return Effect(now.wish)
             details = {"job": job.id, "before": str(now.wish.desired), "after": str(desired)}
-            value = orjson.dumps({"v": VERSION, **asdict(wish)})
+            value = note_bytes({"v": VERSION, **asdict(wish)})
             return Effect(
                 wish,
                 [self._write(job, "wish", value)],
@@ -295,7 +296,7 @@ class JobRecords:
 
     def write_progress(self, producer: Producer, job: Job, progress: Progress) -> None:
         """Hands a job's progress to the producer, as a part of its open transaction."""
-        value = orjson.dumps({"v": VERSION, **asdict(progress)})
+        value = note_bytes({"v": VERSION, **asdict(progress)})
         key = _key(job.pipeline, job.id, "progress")
         produce(producer, self._names.jobs, value, key, [], partition=partition_of(job.pipeline))
 

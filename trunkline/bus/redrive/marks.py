@@ -20,6 +20,7 @@ from trunkline.bus.deadletters import TOPIC_ID, DeadLetter
 from trunkline.bus.kafka import KafkaSettings, produce, read_all
 from trunkline.bus.names import Names
 from trunkline.bus.topics import topic_identities
+from trunkline.core.jsonable import note_bytes
 
 VERSION = 1
 _OWN = "@"
@@ -110,7 +111,7 @@ def write_mark(
     """
     until = max(end, letter.offset + 1)
     told = {name: value for name, value in settled.as_dict().items() if value is not None}
-    mark = orjson.dumps({"v": VERSION, **told, "until": until, "letters": letters})
+    mark = note_bytes({"v": VERSION, **told, "until": until, "letters": letters})
     produce(producer, names.redriven, mark, _key(pipeline, letter), [])
 
 

@@ -8,8 +8,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-import orjson
-
 from trunkline.bus.deadletters import Failure, dead_letter_headers
 from trunkline.bus.names import Names
 from trunkline.bus.records import Output
@@ -33,6 +31,7 @@ from trunkline.core.envelope import (
 from trunkline.core.errors import RejectedError
 from trunkline.core.event import Event
 from trunkline.core.jsonable import to_json_bytes
+from trunkline.core.jsontext import any_json_bytes
 from trunkline.core.routing import Route, choose
 from trunkline.registry.codec import Encoder
 
@@ -128,6 +127,9 @@ class Publisher:
             # JSON can hold half a surrogate pair, also in what becomes a key or a header.
             reason = "its key, id or subject is no text that UTF-8 can hold (a lone surrogate)"
             return self.quarantine(RejectedInput(_raw(found), reason, found.place or "", correlation))
+        except OverflowError:
+            reason = f"its time {found.time} is before the year 1 or after the year 9999 in UTC"
+            return self.quarantine(RejectedInput(_raw(found), reason, found.place or "", correlation))
         return Published(outputs, correlation, "delivered" if outputs else "filtered")
 
     def _headers(self, found: SourceEvent, correlation: str) -> Headers:
@@ -221,5 +223,5 @@ def _raw(found: SourceEvent) -> bytes:
         return found.raw
     try:
         return to_json_bytes(found.value)
-    except (TypeError, ValueError, orjson.JSONEncodeError):
-        return repr(found.value).encode()
+    except RejectedError:
+        return any_json_bytes(found.value)

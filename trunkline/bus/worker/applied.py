@@ -11,6 +11,7 @@ import orjson
 from trunkline.bus.commands import Latest, read_latest
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
+from trunkline.core.jsontext import MAX_DEPTH, is_deeper
 from trunkline.core.manifests import Project
 from trunkline.core.manifests.data import manifest_data
 from trunkline.core.manifests.documents import Document
@@ -111,7 +112,7 @@ def _manifest_in(key: str, value: bytes) -> dict[str, Any]:
     try:
         data = orjson.loads(value)
         manifest, version = data["manifest"], data["v"]
-        if isinstance(manifest, dict) and version <= VERSION:
+        if isinstance(manifest, dict) and version <= VERSION and not is_deeper(manifest, MAX_DEPTH):
             return manifest
         written = f"written by a newer Trunkline (format {version})"
     except (ValueError, TypeError, KeyError):

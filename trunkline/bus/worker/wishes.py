@@ -14,6 +14,7 @@ from trunkline.bus.commands import ABSENT, Effect, Latest, Write, carry_out, rea
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
 from trunkline.bus.states import Desired
+from trunkline.core.jsonable import note_bytes
 
 VERSION = 1
 _VERBS = {Desired.RUNNING: "resume", Desired.PAUSED: "pause", Desired.STOPPED: "stop"}
@@ -98,7 +99,7 @@ def restart(latest: Latest, names: Names, pipeline: str, by: str) -> Sequence[Wr
 
 
 def _record(wish: Wish) -> bytes:
-    return orjson.dumps({"v": VERSION, "desired": wish.desired, "restart": wish.restart, "by": wish.by, "at": wish.at})
+    return note_bytes({"v": VERSION, "desired": wish.desired, "restart": wish.restart, "by": wish.by, "at": wish.at})
 
 
 def _shown(wish: Wish) -> dict[str, Any]:

@@ -220,21 +220,26 @@ def _edit_of(file: str | None, assignments: Sequence[str], places: Sequence[str]
 
 
 def _document(file: str) -> dict[str, Any]:
-    import json
     import sys
     from pathlib import Path
 
-    from trunkline.core.errors import ConfigurationError
+    from trunkline.core.errors import ConfigurationError, RejectedError
+    from trunkline.core.jsonable import to_json_bytes
+    from trunkline.core.jsontext import read_json
 
     try:
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
-        found = json.loads(text)
+        found = read_json(text)
     except (OSError, ValueError) as error:
         raise ConfigurationError(
             f"{file} can't be read as JSON: {error}", where="--edit", code="option.file"
         ) from error
     if not isinstance(found, dict):
         raise ConfigurationError(f"{file} holds no JSON object", where="--edit", code="option.file")
+    try:
+        to_json_bytes(found)  # it is kept as a part of the job
+    except RejectedError as error:
+        raise ConfigurationError(f"{file}: {error.message}", where="--edit", code="option.file") from error
     return found
 
 

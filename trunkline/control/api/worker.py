@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections.abc import Callable
 from urllib.parse import parse_qsl
@@ -19,6 +18,7 @@ from trunkline.core.access.directory import DeniedError
 from trunkline.core.access.roles import Permission
 from trunkline.core.access.rules import PUBLIC, Rule
 from trunkline.core.access.tokens import LASTS
+from trunkline.core.jsontext import read_json
 from trunkline.core.log import LEVELS, current_level, get_logger, set_level
 from trunkline.core.serving.bodies import TooLargeError, UnreadableBodyError, UnsupportedEncodingError, read_body
 from trunkline.core.serving.doors import TOKEN_PATH
@@ -100,7 +100,7 @@ async def _set_level(request: web.Request, worker: Worker) -> web.Response:
     """
     refusal = web.json_response({"error": f"level must be one of {', '.join(LEVELS)}"}, status=400)
     try:
-        level = json.loads(await read_body(request, MAX_BODY))["level"]
+        level = read_json(await read_body(request, MAX_BODY))["level"]
         before = current_level()
         set_level(level)
     except (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from trunkline.core.avro.faults import SchemaFault, faults_of_schema
 from trunkline.core.errors import TrunklineError
 from trunkline.core.expressions import type_of_avro
+from trunkline.core.jsontext import read_json
 from trunkline.core.manifests import models
 from trunkline.core.manifests.documents import Origin
 from trunkline.core.manifests.problems import ManifestError, Path_, Problem
@@ -63,8 +63,8 @@ def _in_place(origin: Origin, declared: Any) -> Any:
         return declared
     if declared.lstrip()[:1] in {"{", "["}:
         try:
-            return json.loads(declared)
-        except (ValueError, RecursionError) as error:
+            return read_json(declared)
+        except ValueError as error:
             message = f"the text of the schema is no JSON: {error}"
             raise ManifestError([origin.problem(_SCHEMA, message, "write it as YAML", SCHEMA_PROBLEM)]) from error
     if "/" in declared or "." in declared:
@@ -77,12 +77,12 @@ def _read(origin: Origin, file: str) -> Any:
     """The schema of an `.avsc` file."""
     path = Path(file) if Path(file).is_absolute() else origin.folder / file
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         message, hint = f"the schema {path} can't be read: {error.strerror}", "the path starts at the manifest's folder"
     except UnicodeDecodeError:
         message, hint = f"the schema {path} is not UTF-8", "save it as UTF-8"
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         message, hint = f"the schema {path} is no JSON: {error}", "an .avsc file holds an Avro schema as JSON"
     raise ManifestError([origin.problem(_SCHEMA, message, hint, SCHEMA_PROBLEM)])
 
