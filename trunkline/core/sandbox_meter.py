@@ -109,7 +109,8 @@ class MeteredSandbox(Sandbox):
         for name in _REPEATING:
             self.filters[name] = _counting(self.filters[name])
         self.filters["_charged"] = _pass_on
-        self.tests = {name: _charging(run) if name in _LINEAR_TESTS else run for name, run in self.tests.items()}
+        known: dict[str, Any] = dict(self.tests)
+        self.tests = {name: _charging(run) if name in _LINEAR_TESTS else run for name, run in known.items()}
 
     def call(self, __context: Any, __obj: Any, *args: Any, **kwargs: Any) -> Any:
         """Calls, and charges owner, arguments and result."""
