@@ -17,6 +17,7 @@ from trunkline.core.manifests.project import Project
 from trunkline.core.manifests.wording import describe, quoting_hint
 
 SCHEMA_PROBLEM = "manifest.schema"
+_LONGEST_POINTER = 100
 _SCHEMA: Path_ = ("spec", "schema")
 
 SchemaCheck = Callable[[Any], object]
@@ -103,6 +104,8 @@ def _in_words(origin: Origin, fault: SchemaFault, schema: Any, base: Path_, file
         hint = quoting_hint(value, origin, path) if file is None else None
     if file is not None:
         pointer = "/".join(map(str, fault.path))
+        if len(pointer) > _LONGEST_POINTER:
+            pointer = f"{pointer[:_LONGEST_POINTER]}…"
         return origin.problem(base, f"{file}: /{pointer}: {message}", hint, SCHEMA_PROBLEM)
     return origin.problem(path, message, hint, SCHEMA_PROBLEM)
 
