@@ -28,9 +28,8 @@ _MOST_FIELDS: Final = 200
 _MOST_VALUES: Final = 1000
 """Code is written for a record wherever it is used."""
 _MOST_BRANCHES: Final = 64
-"""The index of more has a second byte."""
 _ONE_BYTE: Final = 64
-"""So many indexes have one byte."""
+"""So many indexes take one byte."""
 _MOST_ALTERNATIVES: Final = 80
 """Python nests no deeper than 100 levels."""
 _MOST_NESTED: Final = 40
