@@ -10,6 +10,8 @@ import sys
 import time
 import uuid
 
+from confluent_kafka import KafkaException
+
 from tests.chaos.faults import audit_victim
 from trunkline.bus.accounting.audit import Chain, Entry, append, write
 from trunkline.bus.commands import Effect, Latest, Write, carry_out
@@ -26,8 +28,12 @@ class Appender:
 
     def __init__(self, settings: KafkaSettings, names: Names, chance: random.Random) -> None:
         self._settings, self._names, self._chance = settings, names, chance
-        own = names.transactional_id("victim", "test")
-        self._producer, self._chain = transactional_producer(settings, own, "it can't append", linger_ms=0), Chain()
+        self._own = names.transactional_id("victim", "test")
+        self._begin()
+
+    def _begin(self) -> None:
+        self._producer = transactional_producer(self._settings, self._own, "it can't append", linger_ms=0)
+        self._chain = Chain()
 
     def change(self) -> None:
         """One change, told when Kafka has it."""
@@ -51,6 +57,14 @@ class Appender:
 
     def _together(self, identity: str) -> None:
         """Entries in a transaction of one's own, as parking writes them, which commits or not."""
+        try:
+            self._in_a_transaction(identity)
+        except KafkaException as error:
+            # A machine that is slow lets a transaction time out: whoever it was begins again, and claims nothing.
+            self._begin()
+            raise RetriableError(str(error)) from error
+
+    def _in_a_transaction(self, identity: str) -> None:
         self._producer.begin_transaction()
         for _ in range(self._chance.randint(1, 5)):
             write(self._producer, self._names, self._chain, self._entry(identity))
