@@ -58,6 +58,11 @@ class WebhookSource(PushSource):
         return int(self.settings.max_body)
 
     @property
+    def anonymous(self) -> bool:
+        """Whether nobody has to prove who he is."""
+        return bool(self.settings.verify.provider == "none")
+
+    @property
     def default_schema(self) -> str | None:
         """The built-in schema for topics that declare none: only documents have one, fields are the sender's own."""
         return DOCUMENT_SCHEMA if self.settings.payload == "document" else None

@@ -258,7 +258,7 @@ async def test_up_follows_what_is_applied_and_does_what_is_wished(run: Run) -> N
         )
         assert 'trunkline_pipeline_state{pipeline="orders-out",state="RUNNING"} 1.0' in metrics
         assert {one["pipeline"] for one in json.loads(status)["pipelines"]} == {"orders-in", "orders-out"}
-        assert await asyncio.to_thread(_put_level, endpoint["api"], "debug") == {"level": "debug"}
+        assert await asyncio.to_thread(_put_level, endpoint["api"], "debug") == {"level": "debug", "audited": True}
         process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 180) == 0, run.log()
 
@@ -309,6 +309,7 @@ def _get(url: str) -> str:
 
 def _put_level(api: str, level: str) -> Any:
     request = urllib.request.Request(f"{api}/logging", json.dumps({"level": level}).encode(), method="PUT")
+    request.add_header("Content-Type", "application/json")
     with urllib.request.urlopen(request, timeout=60) as answer:
         return json.loads(answer.read())
 

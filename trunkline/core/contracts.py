@@ -246,6 +246,11 @@ class PushSource(Producer, ABC):
     def max_body(self) -> int:
         """The largest body accepted, in bytes, both on the wire and decompressed."""
 
+    @property
+    def anonymous(self) -> bool:
+        """Whether requests are taken from whoever sends them. Then the engine keeps web pages out by the name that they ask for."""
+        return False
+
     async def open(self, context: PluginContext) -> None:
         """Resolves secrets. Raises `ConfigurationError` for what a person must mend."""
 

@@ -95,6 +95,7 @@ class Hook:
     class source:  # noqa: N801 (an attribute of the protocol)
         path = "/hooks/open"
         max_body = 10_000
+        anonymous = True
 
     async def receive(self, asked: Request) -> Answer:
         assert len(asked.body) <= self.source.max_body

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Protocol
 from urllib.parse import unquote
 
@@ -21,6 +22,7 @@ from trunkline.core.serving.bodies import (
     UnsupportedEncodingError,
     read_body,
 )
+from trunkline.core.serving.fencing import answer_of, refusal_of
 from trunkline.core.serving.listener import Listener
 
 log = get_logger(__name__)
@@ -48,6 +50,7 @@ class Ingress:
     def __init__(self, listener: Listener) -> None:
         self.bodies = Bodies(Shares().bodies)
         self._listener = listener
+        self._named = replace(listener.fence, any_host=False)
         self._sources: dict[Path, Receiver] = {}
         self._resting: dict[Path, str] = {}
         """The pipelines that don't run now and will again, by their paths."""
@@ -85,6 +88,9 @@ class Ingress:
             return _response(unavailable("the source is not running"))
         if receiver is None:
             return _response(Answer(404, b'{"error":"no source has this path"}'))
+        refused = refusal_of(request, self._named) if receiver.source.anonymous else None
+        if refused is not None:
+            return answer_of(request, refused)
         taken = Taken(self.bodies)
         try:
             return await self._received(request, receiver, taken)

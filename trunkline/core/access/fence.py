@@ -38,6 +38,7 @@ class Fence:
     * `names`: the host names under which the service is known, with `*.` before a domain for all names in it.
     * `loopback`: it listens on a loopback address. Then no other name leads to it; elsewhere any name may, unless some are named.
     * `origins`: those of pages that may send requests, such as `https://console.example.com`.
+    * `any_host`: it is asked for under any name, as by tunnels and proxies in front of webhooks. What proves its sender needs no name.
     * `any_content`: bodies of every type come through, as webhooks have them.
     * `forms`: paths where forms do, since a standard asks for them, and what they bring is a secret that no page has.
     """
@@ -45,6 +46,7 @@ class Fence:
     loopback: bool = True
     names: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
+    any_host: bool = False
     any_content: bool = False
     forms: tuple[str, ...] = ()
     setting: str = field(default="TRUNKLINE_HOSTS", repr=False)
@@ -78,7 +80,7 @@ class Fence:
 
     def knows(self, name: str) -> bool:
         """Whether it is a name under which the service is known, or an address."""
-        if _is_address(name):
+        if self.any_host or _is_address(name):
             return True
         if not self.loopback and not self.names:
             return True

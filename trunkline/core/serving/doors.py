@@ -83,7 +83,7 @@ class Doors:
             "ingress",
             address,
             "choose another with --ingress or TRUNKLINE_INGRESS",
-            fence=Fence(is_loopback(address[0]), self.hosts, self.origins, any_content=True),
+            fence=Fence(is_loopback(address[0]), self.hosts, self.origins, any_host=True, any_content=True),
             limits=Limits.within_files(INGRESS_SHARE, MOST),
             ports=ports,
             tls=_tls(self.ingress_tls),

@@ -18,18 +18,24 @@ def fenced(handler: Handler, fence: Fence) -> Callable[[web.BaseRequest], Awaita
     """`handler`, for what comes through the fence. Everything else is answered here, and its connection closed."""
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
-        refused = _refusal(request, fence)
+        refused = refusal_of(request, fence)
         if refused is None:
             return await handler(request)
-        log.info("a request was refused", status=refused.status, reason=refused.reason, remote=request.remote)
-        response = json_refusal(refused.status, refused.reason)
-        response.force_close()
-        return response
+        return answer_of(request, refused)
 
     return handle
 
 
-def _refusal(request: web.BaseRequest, fence: Fence) -> Refused | None:
+def answer_of(request: web.BaseRequest, refused: Refused) -> web.Response:
+    """What a request that does not come through is answered."""
+    log.info("a request was refused", status=refused.status, reason=refused.reason, remote=request.remote)
+    response = json_refusal(refused.status, refused.reason)
+    response.force_close()
+    return response
+
+
+def refusal_of(request: web.BaseRequest, fence: Fence) -> Refused | None:
+    """Why a request does not come through, or None."""
     if request.version < HttpVersion10:
         return Refused(505, "HTTP/1.1 is spoken here")
     hosts = request.headers.getall(hdrs.HOST, [])

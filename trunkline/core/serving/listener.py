@@ -67,7 +67,7 @@ class Listener:
         self._advice = advice
         self._ports = ports
         self._tls = tls
-        self._fence = fence or Fence()
+        self.fence = fence or Fence()
         self.connections = Connections(limits or Limits())
         self._runner: web.AppRunner | web.ServerRunner | None = None
         self._server: asyncio.Server | None = None
@@ -117,7 +117,7 @@ class Listener:
     async def _listen(self, runner: web.AppRunner | web.ServerRunner, secure: Any) -> asyncio.Server:
         server = runner.server
         assert server is not None
-        server.request_handler = counting(fenced(server.request_handler, self._fence))
+        server.request_handler = counting(fenced(server.request_handler, self.fence))
         server.request_factory = partial(_quiet, server.request_factory)
         made = partial(
             Connection,
