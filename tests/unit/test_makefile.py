@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+OF_AN_OUTER_MAKE = ("MAKEFLAGS", "MAKEOVERRIDES", "MAKELEVEL", "MFLAGS", "GNUMAKEFLAGS", "MAKEFILES")
 UV = """#!/bin/sh
 case "$1" in
 --version) echo "uv 0.9.0"; exit 0 ;;
@@ -34,7 +35,9 @@ def clone(tmp_path: Path) -> Path:
 
 
 def _set_up(clone: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PATH": f"{clone / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    # Under `make test`, make would take itself for a part of that one: it would name its level and folder, and take over its options.
+    environment = {name: value for name, value in os.environ.items() if name not in OF_AN_OUTER_MAKE}
+    environment["PATH"] = f"{clone / 'bin'}{os.pathsep}{os.environ['PATH']}"
     return subprocess.run(
         ["make", ".venv/.installed"],
         cwd=clone,
@@ -47,7 +50,12 @@ def _set_up(clone: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_fresh_clone_is_set_up_in_one_line(clone: Path) -> None:
+@pytest.mark.parametrize("outer", [{}, {"MAKELEVEL": "1", "MAKEFLAGS": "w"}], ids=["alone", "under-make"])
+def test_a_fresh_clone_is_set_up_in_one_line(
+    clone: Path, monkeypatch: pytest.MonkeyPatch, outer: dict[str, str]
+) -> None:
+    for name, value in outer.items():
+        monkeypatch.setenv(name, value)
     done = _set_up(clone)
     assert done.returncode == 0, done.stdout
     (line,) = done.stdout.splitlines()
