@@ -6,7 +6,9 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from trunkline.bus.worker.board import Board, Heartbeat, Report
 from trunkline.cli.main import app
 
 pytestmark = pytest.mark.kafka
+HANGS = 120.0
+"""Seconds after which a process that should have ended long ago is killed."""
 
 
 class Shell:
@@ -245,19 +249,34 @@ def test_topics_and_schemas_can_be_looked_at(shell: Shell) -> None:
     assert f"did you mean '{orders}'?" in missing.stderr
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Processes that are started meanwhile end with SIGINT, even where the tests run in the background of a shell, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_a_status_that_is_watched_is_printed_again_and_again(shell: Shell) -> None:
     shell("apply", "-f", shell.write(shell.flow()), "--yes")
     command = [sys.executable, "-m", "trunkline.cli.main", "--bootstrap", shell.kafka.bootstrap]
     command += ["--namespace", shell.names.namespace, "--home", str(shell.folder / "home")]
     command += ["-o", "json", "status", "--watch", "--every", "100ms"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watching:
-        assert watching.stdout is not None
-        for _ in range(2):
-            (one,) = json.loads(watching.stdout.readline())
-            assert one["pipeline"] == "big-orders"
-        watching.send_signal(signal.SIGINT)
-        watching.stdout.read()
-    assert watching.returncode == 130
+        hung = threading.Timer(HANGS, watching.kill)
+        hung.start()
+        try:
+            assert watching.stdout is not None
+            for _ in range(2):
+                (one,) = json.loads(watching.stdout.readline())
+                assert one["pipeline"] == "big-orders"
+            watching.send_signal(signal.SIGINT)
+            watching.stdout.read()
+            assert watching.wait() == 130
+        finally:
+            watching.kill()
+            hung.cancel()
     refused = shell("status", "no-such-pipeline", "--watch")
     assert (refused.exit_code, "error[pipeline.unknown]" in refused.stderr) == (2, True)
 
