@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 
 from tests.chaos.faults.audit_trails import judged
 from trunkline.bus.accounting.audit import Entry, Trail, append, entries, records
-from trunkline.bus.accounting.notedheads import FILE, NotedHead, NotedHeads
+from trunkline.bus.accounting.notedheads import NotedHead, NotedHeads
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
 from trunkline.bus.states import Desired
@@ -106,7 +106,8 @@ async def test_a_worker_seals_what_others_wrote_and_what_is_changed_over_http_is
             assert await answer.json() == {"level": "error", "audited": True}
         await _until(lambda: office.trail().unsettled == 0, "the last seal")
         trail = await asyncio.to_thread(office.trail)
-        await _until(lambda: trail.head in (office.home / FILE).read_text(), "a noted head")
+        heads = NotedHeads(office.home, office.settings, office.names)
+        await _until(lambda: (noted := heads.read()) is not None and noted.head == trail.head, "a noted head")
         async with session.get(f"{worker.url}/status") as answer:
             standing = (await answer.json())["audit"]
     assert trail.findings == []
