@@ -53,17 +53,24 @@ class Belonging:
         if refused is not None and time.monotonic() < refused[0]:
             raise refused[1].with_traceback(None)
         wanted = self._subjects.of(schema.name)
-        if any(self._source.is_of(schema, subject) for subject in wanted):
+        if self._is_of_any(schema, wanted):
             self._refused.pop(schema_id, None)
             return
         if any(self._source.has_subject(subject) for subject in wanted):
             error = self._foreign(schema, wanted)
+            # Asked last: the version that made the subject known may have come up since the first question.
+            if self._is_of_any(schema, wanted):
+                self._refused.pop(schema_id, None)
+                return
             if len(self._refused) > _MOST_REFUSED:
                 self._refused.clear()
             self._refused[schema_id] = (time.monotonic() + REFUSED_FOR, error)
             raise error
         if not self._subjects.lenient:
             raise self._no_subject(schema, wanted)
+
+    def _is_of_any(self, schema: Schema, subjects: list[str]) -> bool:
+        return any(self._source.is_of(schema, subject) for subject in subjects)
 
     def _foreign(self, schema: Schema, wanted: list[str]) -> RejectedError:
         others = self._source.subjects_of(schema)

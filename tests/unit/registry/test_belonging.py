@@ -104,6 +104,34 @@ async def test_a_topic_that_the_registry_knows_nothing_of_judges_no_record(
     assert (await apart(lenient.decode, frame(1, b"\x06Ann")))[1] == {"payer": "Ann"}
 
 
+@pytest.mark.parametrize("number", range(1, 9))
+async def test_a_first_version_that_comes_up_between_two_questions_makes_no_record_a_foreign_one(
+    registry: Registry, client: RegistryClient, number: int
+) -> None:
+    await _filled(registry)
+    answer, left = registry.watch, number
+
+    @web.middleware
+    async def meanwhile(request: web.Request, handler: Any) -> Any:
+        nonlocal left
+        left -= 1
+        if not left:
+            await registry.store.write(register("invoices-value", Schema(PAYER).text))
+        return await answer(request, handler)
+
+    registry.hook = meanwhile
+    decoder = _decoder(client, "invoices")
+
+    def outcome() -> Any:
+        try:
+            return decoder.decode(frame(1, b"\x06Ann"))[1]
+        except (ConfigurationError, RejectedError) as error:
+            return error.code
+
+    found = await apart(outcome)
+    assert found == ("schema.no_subject" if left > 0 else {"payer": "Ann"})
+
+
 @pytest.mark.parametrize("pattern", ["{record}", "{topic}-{record}", "orders-value", "*"])
 async def test_other_strategies_and_names_can_be_given(
     registry: Registry, client: RegistryClient, pattern: str
