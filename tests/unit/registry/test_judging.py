@@ -7,14 +7,17 @@ import io
 import json
 import threading
 from collections.abc import AsyncIterator
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from trunkline.registry import judges, rules
 from trunkline.registry.candidate import Candidate, Judgement, UnjudgedError
+from trunkline.registry.changes import UNKNOWN
 from trunkline.registry.service import serve_registry
 from trunkline.registry.state import State
 from trunkline.registry.steps import MAX_STEPS, AbandonedError, Steps
@@ -22,6 +25,7 @@ from trunkline.registry.store import MemoryStore
 
 from .sources import record
 
+T = TypeVar("T")
 WAIT = 20.0
 
 
@@ -55,6 +59,26 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Held:
 
     monkeypatch.setattr(Judgement, "candidate", candidate)
     return made
+
+
+class Watched:
+    """Tells when a client's request comes to be judged, and when the registry finds that the client has gone away."""
+
+    def __init__(self, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked, self.gone = asyncio.Event(), asyncio.Event()
+        judge = judges.Judges.judge
+
+        async def watched(self_: judges.Judges, request: web.Request, *args: Any) -> Any:
+            if request.path != path:
+                return await judge(self_, request, *args)
+            self.asked.set()
+            try:
+                return await judge(self_, request, *args)
+            except AbandonedError:
+                self.gone.set()
+                raise
+
+        monkeypatch.setattr(judges.Judges, "judge", watched)
 
 
 @pytest.fixture
@@ -99,9 +123,9 @@ async def test_others_write_and_read_while_a_schema_is_judged(
     [("/subjects/s/versions", False), ("/subjects/s", False), ("/compatibility/subjects/s/versions", True)],
 )
 async def test_judging_ends_when_its_client_goes_away(
-    held: Held, url: str, session: aiohttp.ClientSession, path: str, queued: bool
+    held: Held, url: str, session: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch, path: str, queued: bool
 ) -> None:
-    place = urlsplit(url)
+    place, watched = urlsplit(url), Watched(path, monkeypatch)
     body = json.dumps({"schema": json.dumps(HELD)}).encode()
     others = [asyncio.create_task(register(session, url, "o", HELD)) for _ in range(judges.AT_ONCE if queued else 0)]
     while held.held < len(others):
@@ -114,10 +138,13 @@ async def test_judging_ends_when_its_client_goes_away(
     )
     writer.write(head.encode() + body)
     await writer.drain()
+    # A client that goes away before its request was read is no request: it has to be judged, or wait for that.
+    await asyncio.wait_for(watched.asked.wait(), WAIT)
     if not queued:
         assert await asyncio.to_thread(held.entered.wait, WAIT)
     writer.close()
     await writer.wait_closed()
+    await asyncio.wait_for(watched.gone.wait(), WAIT)
     if not queued:
         assert await asyncio.to_thread(held.ended.wait, WAIT), "it went on for nobody"
     held.let_go.set()
@@ -207,10 +234,10 @@ class Overtaken(MemoryStore):
         super().__init__()
         self._schemas = schemas
 
-    async def write(self, decide: Any) -> Any:
+    async def write(self, decide: rules.Decide[T], by: str = UNKNOWN) -> T:
         if self._schemas:
             await super().write(rules.register("s", json.dumps(self._schemas.pop(0))))
-        return await super().write(decide)
+        return await super().write(decide, by)
 
 
 async def test_who_is_overtaken_follows_the_other_or_is_told_that_it_may_not(session: aiohttp.ClientSession) -> None:
@@ -226,12 +253,14 @@ async def test_who_is_overtaken_follows_the_other_or_is_told_that_it_may_not(ses
 
 
 def test_a_write_that_cannot_be_encoded_fails_alone() -> None:
-    from trunkline.registry.kafka_store import _decided
+    from trunkline.registry.kafka_store import _Asked, _decided
 
     def broken(_state: State) -> Any:
         return [rules.level_record("\ud800", "FULL")], None
 
     state = State()
-    records, answers = _decided([broken, rules.register("s", '"int"')], state)
-    assert isinstance(answers[0], UnicodeEncodeError)
-    assert [record.key["subject"] for record in records] == ["s"] == list(state.subjects)
+    asked = [_Asked(decide, "Ann", Future()) for decide in (broken, rules.register("s", '"int"'))]
+    decided = _decided(asked, state)
+    assert isinstance(decided.answers[0], UnicodeEncodeError)
+    assert [record.key["subject"] for record in decided.records] == ["s"] == list(state.subjects)
+    assert [(change.by, change.subject) for change in decided.changes] == [("Ann", "s")]
