@@ -23,6 +23,7 @@ import pytest_asyncio
 
 from tests.chaos.faults.brokers import proxied_listeners
 from tests.chaos.faults.proxy import TcpProxy
+from tests.variables import environment_kept
 from trunkline.bus.embedded import EmbeddedKafka, EmbeddedOptions
 from trunkline.bus.embedded.ports import choose_ports, new_ports
 from trunkline.bus.embedded.processes import end_broker, is_broker
@@ -237,7 +238,23 @@ def both_ways_out(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.fixture(autouse=True)
+def _environment_kept() -> Iterator[None]:
+    """What a test does to the environment ends with it: the next one in the process has that of its session and module."""
+    with environment_kept():
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_secrets_of_other_files() -> None:
+    """A process knows its secrets for life; a test would have those of all files before it blanked in its messages.
+
+    Once a file, and before its other fixtures: their secrets are looked for by all of its tests.
+    """
+    redaction._REDACTOR.__init__()  # type: ignore[misc]
+
+
+@pytest.fixture(autouse=True)
 def _no_secrets_of_other_tests(request: pytest.FixtureRequest) -> None:
-    """A process knows its secrets for life; a unit test would have those of all before it blanked in its messages."""
+    """Unit tests share no fixtures with secrets, so each begins without any."""
     if "unit" in request.path.parts:
         redaction._REDACTOR.__init__()  # type: ignore[misc]

@@ -22,6 +22,7 @@ from typing import Any
 from tests.chaos.checker import Finding, Promise, check
 from tests.chaos.faults.brokers import Broker
 from tests.chaos.history import History
+from tests.variables import environment_kept
 from trunkline.bus.kafka import KafkaSettings
 
 SHORT_SECONDS = 480.0
@@ -181,12 +182,16 @@ class Result:
 async def execute(
     one: Row, *, seed: int, folder: Path, full: bool, bootstrap: str | None = None, lent: Broker | None = None
 ) -> Result:
-    """Runs a row to its end. What it raises is a finding, as is a fault that did not fire."""
+    """Runs a row to its end. What it raises is a finding, as is a fault that did not fire.
+
+    The variables that it sets, changes or removes are afterwards as they were, for the rows and tests that follow in the process.
+    """
     run = Run(one, seed, folder, full, bootstrap, lent)
     begun = time.monotonic()
     try:
-        async with asyncio.timeout(one.minutes * 60 if full else SHORT_SECONDS), run.stack:
-            await one.work(run)
+        with environment_kept():
+            async with asyncio.timeout(one.minutes * 60 if full else SHORT_SECONDS), run.stack:
+                await one.work(run)
     except Exception as error:
         if not full:
             raise

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,6 +44,24 @@ async def test_what_a_row_raises_is_a_finding(tmp_path: Path) -> None:
 
     result = await execute(_row(work), seed=1, folder=tmp_path, full=True)
     assert result.findings == ["TimeoutError: nothing came"]
+
+
+@pytest.mark.parametrize("ends", [True, False], ids=["ends", "raises"])
+async def test_what_a_row_does_to_the_environment_ends_with_it(
+    ends: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHAOS_CHANGED", "before")
+    monkeypatch.setenv("CHAOS_REMOVED", "before")
+    before = dict(os.environ)
+
+    async def work(_run: Run) -> None:
+        os.environ.update(CHAOS_CHANGED="within", CHAOS_ADDED="within")
+        del os.environ["CHAOS_REMOVED"]
+        assert ends, "it failed"
+
+    with nullcontext() if ends else pytest.raises(AssertionError, match="it failed"):
+        await execute(_row(work), seed=1, folder=tmp_path, full=False)
+    assert dict(os.environ) == before
 
 
 async def test_what_the_checker_finds_is_a_finding_and_the_history_is_kept(tmp_path: Path) -> None:

@@ -376,8 +376,6 @@ async def rotation(run: Run) -> None:
         for kind, seconds in sorted(play.slowest.items()):
             run.note(f"slowest {kind}, s", round(seconds, 1))
     finally:
-        for name in (VARIABLE, FOLDERS):
-            os.environ.pop(name, None)
         await tokens.server.stop()
         await tokens.tls.stop()
 
