@@ -132,6 +132,10 @@ def test_an_id_of_ours_is_sought_by_the_time_in_it(orders: Orders) -> None:
     # A minute before it was made begins the search, and it ends with the record.
     assert found["looked_at"]["records"] <= 3
     assert found["looked_at"]["since"] is not None
+
+
+@pytest.mark.slow  # minutes, where other tests have left thousands of topics on the broker
+def test_an_id_of_ours_is_sought_in_all_topics(orders: Orders) -> None:
     anywhere = orders.data("--id", orders.ids[40])
     assert [one["correlation_id"] for one in anywhere["events"]] == ["way-40"]
 
