@@ -16,6 +16,7 @@ from trunkline.bus.names import Names
 from trunkline.bus.topics import ensure_topics, pipeline_topics
 from trunkline.bus.worker.applied import gather_applied, read_applied
 from trunkline.cli.main import app
+from trunkline.control import redrives
 from trunkline.control.cluster import Cluster
 from trunkline.control.redrives import create, order_of
 
@@ -196,6 +197,23 @@ def test_a_job_outlives_its_command_and_is_executed_by_whoever_resumes_it(letter
     unknown = letters("job", "show", "nobody")
     assert unknown.exit_code == 2
     assert "error[job.unknown]" in unknown.stderr
+
+
+@pytest.mark.parametrize(("verb", "state"), [("pause", "PAUSED"), ("cancel", "CANCELLED")])
+def test_who_sees_late_what_he_asked_for_does_not_begin_the_job(
+    letters: Letters, monkeypatch: pytest.MonkeyPatch, verb: str, state: str
+) -> None:
+    look, looks = redrives._Follower.look, iter(range(3))
+
+    def late(follower: Any) -> Any:
+        return follower._job if next(looks, None) is not None else look(follower)
+
+    asked = letters.data("redrive", "out", "--detach")
+    monkeypatch.setattr(redrives._Follower, "look", late)
+    shown = letters("-o", "json", "job", verb, asked["job"])
+    assert shown.exit_code == 0, shown.stderr
+    assert json.loads(shown.stdout)["progress"]["state"] == state
+    assert letters.retried() == []
 
 
 def test_a_job_that_is_cancelled_leaves_its_letters_waiting(letters: Letters) -> None:

@@ -247,7 +247,9 @@ def follow(
             if interrupted.is_set() and not cancelled:
                 cancelled = True
                 JobRecords(around.names).wish(around.settings, now, Desired.CANCELLED, cluster.actor)
-            if here is None and time.monotonic() - looked > RUNNER_SECONDS:
+            # What was asked for may be seen a moment after it was written: who began before would do what was just taken back.
+            seen = now.wish.at >= wish.at
+            if here is None and seen and time.monotonic() - looked > RUNNER_SECONDS:
                 looked = time.monotonic()
                 if not has_runner(around.settings, around.names):
                     here = _execute(around, follower, now)
