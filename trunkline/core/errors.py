@@ -18,7 +18,8 @@ Each carries a stable dotted `code`, and where it is known `where` (file, line, 
 from __future__ import annotations
 
 import difflib
-import itertools
+import heapq
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -168,19 +169,26 @@ def nearest(name: str, candidates: Iterable[str]) -> str | None:
     size = len(name)
     if size > _LONGEST_MEANT:
         return None
-    # Lengths that differ by more can't be alike enough. Comparing two texts takes the product of their lengths.
+    # Lengths that differ by more can't be alike enough. Comparing two texts takes the product of their lengths, so of very many, as
+    # the topics of a large cluster are, those are compared that begin and end most like it.
     alike = (
         each
         for each in candidates
         if size * _NEAR <= len(each) * (2 - _NEAR) and len(each) * _NEAR <= size * (2 - _NEAR)
     )
-    matches = difflib.get_close_matches(name, list(itertools.islice(alike, _MOST_COMPARED)), n=1, cutoff=_NEAR)
+    likeliest = heapq.nlargest(_MOST_COMPARED, alike, key=lambda each: _same_ends(name, each))
+    matches = difflib.get_close_matches(name, likeliest, n=1, cutoff=_NEAR)
     return matches[0] if matches else None
+
+
+def _same_ends(one: str, other: str) -> int:
+    """How many characters both texts begin and end with, together."""
+    return len(os.path.commonprefix((one, other))) + len(os.path.commonprefix((one[::-1], other[::-1])))
 
 
 _NEAR = 0.6
 _LONGEST_MEANT = 200
-_MOST_COMPARED = 2000
+_MOST_COMPARED = 500
 
 
 def did_you_mean(name: str, candidates: Iterable[str]) -> str:
