@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import difflib
 import heapq
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -183,7 +182,14 @@ def nearest(name: str, candidates: Iterable[str]) -> str | None:
 
 def _same_ends(one: str, other: str) -> int:
     """How many characters both texts begin and end with, together."""
-    return len(os.path.commonprefix((one, other))) + len(os.path.commonprefix((one[::-1], other[::-1])))
+    return _same_start(one, other) + _same_start(one[::-1], other[::-1])
+
+
+def _same_start(one: str, other: str) -> int:
+    return next(
+        (at for at, (mine, its) in enumerate(zip(one, other, strict=False)) if mine != its),
+        len(min(one, other, key=len)),
+    )
 
 
 _NEAR = 0.6
