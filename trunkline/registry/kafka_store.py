@@ -16,11 +16,12 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, NamedTuple, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException
 
 from trunkline.core.errors import UnavailableError
 from trunkline.core.log import KafkaClientLog
 from trunkline.core.secret import revealed
+from trunkline.kafkaclient import Producer
 from trunkline.registry import errors
 from trunkline.registry.changes import UNKNOWN, Auditor, Change, Extra, changes_of
 from trunkline.registry.errors import RegistryError
