@@ -170,13 +170,14 @@ def nearest(name: str, candidates: Iterable[str]) -> str | None:
         return None
     # Lengths that differ by more can't be alike enough. Comparing two texts takes the product of their lengths, so of very many, as
     # the topics of a large cluster are, those are compared that begin and end most like it.
-    alike = (
+    alike = [
         each
         for each in candidates
         if size * _NEAR <= len(each) * (2 - _NEAR) and len(each) * _NEAR <= size * (2 - _NEAR)
-    )
-    likeliest = heapq.nlargest(_MOST_COMPARED, alike, key=lambda each: _same_ends(name, each))
-    matches = difflib.get_close_matches(name, likeliest, n=1, cutoff=_NEAR)
+    ]
+    if len(alike) > _MOST_COMPARED:
+        alike = heapq.nlargest(_MOST_COMPARED, alike, key=lambda each: _same_ends(name, each))
+    matches = difflib.get_close_matches(name, alike, n=1, cutoff=_NEAR)
     return matches[0] if matches else None
 
 
