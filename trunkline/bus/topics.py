@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, TopicDescription
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewPartitions, NewTopic
@@ -238,22 +238,36 @@ def topic_identities(
     settings: KafkaSettings, names: Iterable[str], *, admin: AdminClient | None = None, timeout: float = TIMEOUT
 ) -> dict[str, TopicIdentity]:
     """The ids and sizes of the named topics that exist: one question, however many there are. Raises our error for Kafka's."""
+    return {
+        # Kafka's own text form is URL-safe base64 (KIP-516); confluent-kafka's is not, and the id becomes a part of file names.
+        name: TopicIdentity(str(topic.topic_id).replace("+", "-").replace("/", "_"), len(topic.partitions))
+        for name, topic in _described(settings, names, admin=admin, timeout=timeout)
+    }
+
+
+def _described(
+    settings: KafkaSettings,
+    names: Iterable[str],
+    *,
+    admin: AdminClient | None = None,
+    timeout: float,
+    may_hide: bool = False,
+) -> Iterator[tuple[str, TopicDescription]]:
+    """The named topics that exist: one question, however many there are.
+
+    Raises our error for Kafka's, also for a topic that is denied to us unless it `may_hide`.
+    """
     admin = admin or settings.admin()
     wanted = sorted(set(names))
     if not wanted:
-        return {}
-    found = {}
+        return
+    passed = {KafkaError.UNKNOWN_TOPIC_OR_PART} | ({KafkaError.TOPIC_AUTHORIZATION_FAILED} if may_hide else set())
     for name, future in admin.describe_topics(TopicCollection(wanted), request_timeout=timeout).items():
         try:
-            topic = answered(future, timeout)
+            yield name, answered(future, timeout)
         except KafkaException as error:
-            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+            if error.args[0].code() not in passed:
                 raise translate(error, f"the topic {name} can't be described") from error
-        else:
-            # Kafka's own text form is URL-safe base64 (KIP-516); confluent-kafka's is not, and the id becomes a part of file names.
-            topic_id = str(topic.topic_id).replace("+", "-").replace("/", "_")
-            found[name] = TopicIdentity(topic_id, len(topic.partitions))
-    return found
 
 
 def topic_states(
@@ -283,21 +297,32 @@ def topic_states(
 
 def matching_topics(settings: KafkaSettings, patterns: Iterable[str]) -> list[str]:
     """The existing topics that the names and families cover."""
-    existing, wanted = topics_of(settings, timeout=TIMEOUT), list(patterns)
-    return sorted(
-        name
-        for name in existing
-        if any(name == one or (one.endswith(".*") and name.startswith(one[:-1])) for one in wanted)
-    )
+    return sorted(partition_counts(settings, patterns))
+
+
+def partition_counts(settings: KafkaSettings, patterns: Iterable[str], *, timeout: float = TIMEOUT) -> dict[str, int]:
+    """How many partitions each topic has that these names and families cover, of those that exist and that we may see.
+
+    Only for families all topics of the cluster are asked for, which may be thousands. Raises our error for Kafka's.
+    """
+    families = tuple(one[:-1] for one in patterns if one.endswith(".*"))
+    names = {one for one in patterns if not one.endswith(".*")}
+    if families:
+        return {
+            name: len(topic.partitions)
+            for name, topic in topics_of(settings, timeout=timeout).items()
+            if name in names or name.startswith(families)
+        }
+    return {name: len(topic.partitions) for name, topic in _described(settings, names, timeout=timeout, may_hide=True)}
 
 
 def _wait_for(settings: KafkaSettings, partitions: Mapping[str, int]) -> None:
     """Topics or partitions that were just created may not be in every broker's metadata yet: waits for so many of each topic."""
     deadline = time.monotonic() + TIMEOUT
     while time.monotonic() < deadline:
-        known = topics_of(settings, timeout=TIMEOUT)
         found = {
-            name: [part.leader >= 0 for part in known[name].partitions.values()] for name in partitions if name in known
+            name: [part.leader is not None for part in topic.partitions]
+            for name, topic in _described(settings, partitions, timeout=TIMEOUT)
         }
         if all(len(found.get(name, ())) >= count and all(found[name]) for name, count in partitions.items()):
             return

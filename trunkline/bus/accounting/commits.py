@@ -37,15 +37,15 @@ def committed(
     A partition without a commit is left out. Costs a connection of its own. Raises our error for Kafka's.
     """
     group = names.group(pipeline)
+    wanted = every_partition(settings, timeout=timeout) if partitions is None else partitions
+    if not wanted:
+        return {}
 
     def ask() -> dict[Partition, tuple[int, Ledger]]:
         # Not read_committed: that waits for the end of every transaction that is about to move an offset.
         consumer = settings.reader(committed_only=False, group=group)
         try:
-            wanted = (
-                _every_partition(consumer.list_topics(timeout=timeout).topics) if partitions is None else partitions
-            )
-            parts = consumer.committed([TopicPartition(*place) for place in wanted], timeout=timeout) if wanted else []
+            parts = consumer.committed([TopicPartition(*place) for place in wanted], timeout=timeout)
         finally:
             consumer.close()
         return {
@@ -62,8 +62,11 @@ def all_committed(
 ) -> dict[str, dict[Partition, tuple[int, Ledger]]]:
     """As `committed`, of several pipelines, some of them at once."""
     wanted = list(pipelines)
+    if not wanted:
+        return {}
+    partitions = every_partition(settings)  # once, as there may be thousands
     with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="commits") as pool:
-        found = pool.map(lambda pipeline: committed(settings, names, pipeline), wanted)
+        found = pool.map(lambda pipeline: committed(settings, names, pipeline, partitions), wanted)
         return dict(zip(wanted, found, strict=True))
 
 
@@ -77,11 +80,12 @@ def positions(settings: KafkaSettings, names: Names, pipelines: Iterable[str]) -
     return {pipeline: positions_of(commits) for pipeline, commits in all_committed(settings, names, pipelines).items()}
 
 
-def _every_partition(topics: Mapping[str, object]) -> list[Partition]:
+def every_partition(settings: KafkaSettings, *, timeout: float = TIMEOUT) -> list[Partition]:
     """What a pipeline may have read: Kafka's own topics (`__consumer_offsets`) are never read by one."""
+    admin = settings.admin()
+    topics = patiently(
+        lambda: admin.list_topics(timeout=timeout).topics, "the topics can't be listed", min(timeout, 10.0)
+    )
     return [
-        (name, number)
-        for name, topic in topics.items()
-        if not name.startswith("__")
-        for number in getattr(topic, "partitions", {})
+        (name, number) for name, topic in topics.items() if not name.startswith("__") for number in topic.partitions
     ]

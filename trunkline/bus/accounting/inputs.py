@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from trunkline.bus.intake import Partition
-from trunkline.bus.kafka import KafkaSettings, topics_of
+from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
+from trunkline.bus.topics import partition_counts
 
 TIMEOUT = 15.0
 
@@ -26,15 +27,14 @@ def inputs_of(
     """The inputs of pipelines, of which each reads these names and families. Raises our error for Kafka's."""
     if not pipelines:
         return {}
-    topics = topics_of(settings, timeout=timeout)
-    return {
-        pipeline: _inputs({name: topic.partitions for name, topic in topics.items()}, names.retry(pipeline), patterns)
-        for pipeline, patterns in pipelines.items()
-    }
+    reads = {pipeline: list(patterns) for pipeline, patterns in pipelines.items()}
+    wanted = {*(pattern for patterns in reads.values() for pattern in patterns), *map(names.retry, reads)}
+    topics = partition_counts(settings, wanted, timeout=timeout)
+    return {pipeline: _inputs(topics, names.retry(pipeline), patterns) for pipeline, patterns in reads.items()}
 
 
-def _inputs(topics: Mapping[str, Iterable[int]], retry: str, patterns: Iterable[str]) -> Inputs:
-    found: set[Partition] = {(retry, number) for number in topics.get(retry, ())}
+def _inputs(topics: Mapping[str, int], retry: str, patterns: Iterable[str]) -> Inputs:
+    found: set[Partition] = {(retry, number) for number in range(topics.get(retry, 0))}
     missing = []
     for pattern in patterns:
         if pattern.endswith(".*"):
@@ -42,5 +42,5 @@ def _inputs(topics: Mapping[str, Iterable[int]], retry: str, patterns: Iterable[
         else:
             members = [pattern] if pattern in topics else []
             missing += [] if members else [pattern]
-        found.update((name, number) for name in members for number in topics[name])
+        found.update((name, number) for name in members for number in range(topics[name]))
     return Inputs(frozenset(found), tuple(missing))
