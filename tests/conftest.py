@@ -23,6 +23,7 @@ import pytest_asyncio
 
 from tests.chaos.faults.brokers import proxied_listeners
 from tests.chaos.faults.proxy import TcpProxy
+from tests.namespaces import delete_topics, new_namespace
 from tests.variables import environment_kept
 from trunkline.bus.embedded import EmbeddedKafka, EmbeddedOptions
 from trunkline.bus.embedded.ports import choose_ports, new_ports
@@ -73,11 +74,17 @@ def pytest_configure(config: pytest.Config) -> None:
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaUnderTest]:
     """The broker under test: Apache Kafka, never a stand-in."""
     if os.environ.get("TRUNKLINE_TEST_BROKER") == "external":
+        _brokers_in_use.append(os.environ["TRUNKLINE_BOOTSTRAP_SERVERS"])
         yield KafkaUnderTest(os.environ["TRUNKLINE_BOOTSTRAP_SERVERS"], "external")
         return
     root = tmp_path_factory.getbasetemp()
     with _shared_broker(root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) as (bootstrap, proxied):
+        _brokers_in_use.append(bootstrap)
         yield KafkaUnderTest(bootstrap, "embedded", proxied)
+
+
+#: The broker under test, once this process has asked for it.
+_brokers_in_use: list[str] = []
 
 
 @dataclass(frozen=True)
@@ -208,10 +215,17 @@ def kafka_admin(kafka: KafkaUnderTest) -> AdminClient:
     return AdminClient(kafka.client_config(log_level=0))  # it may outlive the broker by a moment
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _topics_end_with_their_module() -> Iterator[None]:
+    yield
+    for broker in _brokers_in_use:
+        delete_topics(broker)
+
+
 @pytest.fixture
 def namespace() -> str:
     """A Trunkline namespace that only this test uses."""
-    return f"t{uuid.uuid4().hex[:8]}"
+    return new_namespace()
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ import asyncio
 import json
 import random
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ from tests.chaos.faults.http_sink import HttpSinkServer
 from tests.chaos.faults.processes import Fleet
 from tests.chaos.history import History, Sent
 from tests.integration.bus_harness import http_connection, http_sink, topic_manifest, unframed
+from tests.namespaces import new_namespace
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
 from trunkline.core.errors import TrunklineError
@@ -103,7 +103,7 @@ class Scene:
     steps: str = "[{map: {keep: all, set: {sequence: event.sequence + 0}}}]"
     delivery: str = ""
     config: str = ""
-    names: Names = field(default_factory=lambda: Names(f"chaos{uuid.uuid4().hex[:8]}"))
+    names: Names = field(default_factory=lambda: Names(new_namespace("chaos")))
     sent: dict[str, list[Sent]] = field(default_factory=dict)
 
     @property

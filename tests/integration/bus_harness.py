@@ -12,7 +12,6 @@ import json
 import secrets
 import ssl
 import time
-import uuid
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from aiohttp import web
 from confluent_kafka import Message, TopicPartition
 from confluent_kafka.admin import AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
+from tests.namespaces import new_namespace
 from trunkline.bus import topics
 from trunkline.bus.accounting.moves import Target
 from trunkline.bus.deadletters import DeadLetter
@@ -437,7 +437,7 @@ async def bus(
     """A bus whose registry is served beside it, and which is closed at the end. `options` are its Kafka clients'."""
     registry = registry or Registry()
     await registry.start()
-    names = Names(namespace or f"t{uuid.uuid4().hex[:8]}")
+    names = Names(namespace or new_namespace())
     made = Bus(KafkaSettings(bootstrap, options or {}), names, home, registry.url, RegistryClient(registry.url))
     try:
         yield made

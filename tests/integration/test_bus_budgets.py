@@ -177,6 +177,7 @@ async def test_three_workers_together_never_send_more_than_the_account_allows_an
     assert sum(worker["per_second"] for worker in shown["workers"]) <= per_second
 
 
+@pytest.mark.slow
 async def test_when_the_worker_with_the_largest_slice_is_killed_the_limit_holds_and_delivery_goes_on(
     kafka: KafkaUnderTest, made: Bus, account: CountingAccount, tmp_path: Path
 ) -> None:

@@ -341,6 +341,7 @@ async def test_parked_keys_are_listed_shown_edited_retried_and_dropped_by_comman
 # --- through kills and rebalances -------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_the_park_survives_a_killed_worker_and_moves_to_another_one(
     kafka: KafkaUnderTest, endpoint: Endpoint, tmp_path: Path
 ) -> None:

@@ -227,6 +227,7 @@ async def test_a_topic_of_a_family_that_appears_later_is_read_whole_also_from_la
 # --- several workers ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_workers_that_join_and_leave_share_the_partitions_without_loss_or_repetition(
     own: Bus, endpoint: Endpoint, tmp_path: Path
 ) -> None:

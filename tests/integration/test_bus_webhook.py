@@ -376,6 +376,7 @@ async def test_while_the_broker_is_away_senders_get_503_and_nothing_acknowledged
         assert len(found) == len(set(found))
 
 
+@pytest.mark.slow
 async def test_a_worker_says_that_the_broker_is_away_though_nobody_sends_and_looks_for_it_each_second(
     leaving_kafka: LeavingKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -258,6 +258,7 @@ def interruptible() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("interruptible")
+@pytest.mark.slow
 def test_a_status_that_is_watched_is_printed_again_and_again(shell: Shell) -> None:
     shell("apply", "-f", shell.write(shell.flow()), "--yes")
     command = [sys.executable, "-m", "trunkline.cli.main", "--bootstrap", shell.kafka.bootstrap]

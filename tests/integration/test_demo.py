@@ -92,6 +92,7 @@ def answered(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
             return done
 
 
+@pytest.mark.slow
 def test_the_demo_delivers_everything_shows_it_stays_and_ends_without_a_trace(
     demo_with_stay: Running, tmp_path: Path
 ) -> None:

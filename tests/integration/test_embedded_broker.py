@@ -234,6 +234,7 @@ class TestItsFolder:
         assert (broker.home / "broker.json").exists(), "a crash would have left this file"
         assert find_running(broker.home) is None
 
+    @pytest.mark.slow
     def test_is_freed_of_a_broker_whose_owner_was_killed(self, owned: EmbeddedKafka) -> None:
         owned.stop()
         program = """

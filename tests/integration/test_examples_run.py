@@ -137,6 +137,7 @@ async def test_github_webhooks_are_passed_on_by_their_kind(
 
 
 @pytest.mark.timeout(400)
+@pytest.mark.slow
 async def test_every_real_delivery_of_github_arrives_once_at_its_kind_with_the_correlation_id_of_its_trace(
     kafka: KafkaUnderTest, target: Target, tmp_path: Path, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

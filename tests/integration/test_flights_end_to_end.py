@@ -229,6 +229,7 @@ async def assert_delivered(
 
 @pytest.mark.kafka
 @pytest.mark.timeout(300)
+@pytest.mark.slow
 async def test_a_slice_of_the_flights_arrives_whole_although_the_process_is_killed(
     kafka: object, namespace: str, tmp_path: Path
 ) -> None:

@@ -135,6 +135,7 @@ async def test_while_the_other_system_answers_503_what_waits_is_lag_and_not_0(ru
     await running.until(caught_up, "caught up again")
 
 
+@pytest.mark.slow
 async def test_of_a_pipeline_that_was_told_to_rest_what_waits_is_lag(running: Bus, endpoint: Endpoint) -> None:
     topic = await sink(running, endpoint, "resting")
     await running.wish("resting", Desired.PAUSED)

@@ -384,6 +384,7 @@ def moments(kinds: list[str], *, low: float, high: float) -> list[tuple[str, flo
 
 @pytest.mark.kafka
 @pytest.mark.timeout(700)
+@pytest.mark.slow
 async def test_some_thousand_rows_reach_the_org_by_jobs_although_the_process_is_killed(
     kafka: object, namespace: str, tmp_path: Path
 ) -> None:

@@ -346,6 +346,7 @@ def test_without_a_worker_a_job_is_executed_by_its_follower_which_may_leave_it_o
     assert len(desk.numbers()) == seen[-1].job.progress.sent
 
 
+@pytest.mark.slow
 def test_at_no_moment_more_were_sent_than_the_rate_allows_and_another_worker_goes_on(desk: Desk) -> None:
     desk.fail(range(MANY))
     first, second = JobRunner(desk.around("worker 1")), JobRunner(desk.around("worker 2"))

@@ -180,6 +180,7 @@ async def test_a_registry_waits_for_a_topic_that_another_one_is_creating(
     await store.close()
 
 
+@pytest.mark.slow
 async def test_a_registry_answers_at_once_when_its_broker_is_back(tmp_path: Path) -> None:
     broker = EmbeddedKafka(tmp_path, EmbeddedOptions(open=True))
     running = await asyncio.to_thread(broker.start)

@@ -123,6 +123,7 @@ async def test_dead_letters_that_were_redriven_and_delivered_are_delivered_and_d
     assert all(map(adds_up, (before, between, after)))
 
 
+@pytest.mark.slow
 async def test_dead_letters_that_were_dropped_are_dropped_and_wait_no_more(running: Bus, endpoint: Endpoint) -> None:
     await sink(running, endpoint, "given-up")
     await until_counted(running, "given-up", read=30, delivered=18, dead=BAD)
@@ -150,6 +151,7 @@ async def test_what_fails_again_after_a_redrive_is_dead_once(running: Bus, endpo
     assert await in_the_topic(running, "again") == BAD
 
 
+@pytest.mark.slow
 async def test_letters_that_were_saved_and_redriven_before_their_commit_leave_no_count_too_small(
     running: Bus, endpoint: Endpoint
 ) -> None:
@@ -171,6 +173,7 @@ async def test_letters_that_were_saved_and_redriven_before_their_commit_leave_no
     assert (found.carried, found.exact) == (BAD, True)
 
 
+@pytest.mark.slow
 async def test_letters_that_are_gone_are_missed(running: Bus, endpoint: Endpoint) -> None:
     await sink(running, endpoint, "emptied")
     await until_counted(running, "emptied", dead=BAD)
@@ -189,6 +192,7 @@ async def test_letters_that_are_gone_are_missed(running: Bus, endpoint: Endpoint
         reconcile.judge("emptied", [], became)
 
 
+@pytest.mark.slow
 async def test_of_more_letters_than_are_read_the_number_is_worked_out_and_says_so(
     running: Bus, endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ from trunkline.core.manifests import load_text
 pytestmark = pytest.mark.kafka
 
 
+@pytest.mark.slow
 async def test_status_asks_the_worker_while_the_broker_does_not_answer(kafka: KafkaUnderTest, tmp_path: Path) -> None:
     home = tmp_path / "home"
     async with bus(kafka.bootstrap, home) as running:

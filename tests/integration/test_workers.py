@@ -158,6 +158,7 @@ def supervised(kafka: KafkaUnderTest, namespace: str, tmp_path: Path) -> Supervi
     return Supervised(kafka.bootstrap, namespace, tmp_path)
 
 
+@pytest.mark.slow
 async def test_a_killed_workers_partitions_move_and_a_pipeline_of_the_other_worker_is_not_disturbed(
     supervised: Supervised,
 ) -> None:
@@ -202,6 +203,7 @@ async def test_workers_end_when_their_supervisor_was_killed(supervised: Supervis
         await supervised.until(lambda: not any(alive(pid) for pid in workers), "the workers' end")
 
 
+@pytest.mark.slow
 async def test_workers_whose_broker_is_away_end_with_their_supervisor(supervised: Supervised) -> None:
     supervised.settings = KafkaSettings("127.0.0.1:1")
     async with supervised.started() as process:

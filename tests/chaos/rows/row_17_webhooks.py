@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable
 
@@ -16,6 +15,7 @@ from tests.chaos.doors import PROVIDERS, Doors
 from tests.chaos.faults.brokers import KILL, Broker
 from tests.chaos.history import Acknowledged, History, Sent
 from tests.chaos.scene import PATIENCE
+from tests.namespaces import new_namespace
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
 
@@ -104,7 +104,7 @@ class Senders:
 async def webhooks(run: Run) -> None:
     """Every delivery that got 2xx is in the topic, once; whoever got none was told 503; the worker stays within its memory."""
     broker = await run.own_broker()
-    names = Names(f"chaos{uuid.uuid4().hex[:8]}")
+    names = Names(new_namespace("chaos"))
     secret = {"CHAOS_SECRET": PROVIDERS[DOOR].secret}
     kafka = KafkaSettings(broker.direct)
     doors = Doors(

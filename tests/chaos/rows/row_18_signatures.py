@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import time
 import urllib.parse
-import uuid
 from collections import Counter
 from dataclasses import replace
 
@@ -14,6 +13,7 @@ from tests.chaos.campaign import Run, row
 from tests.chaos.checker import Promise
 from tests.chaos.doors import PROVIDERS, Doors, Provider, body_of
 from tests.chaos.history import Acknowledged, Effect, History, Sent
+from tests.namespaces import new_namespace
 from tests.unit.connectors.webhook_requests import GENERIC, NOW, mutated, plain_headers, source
 from trunkline.bus.names import Names
 from trunkline.core.contracts import Request
@@ -85,7 +85,7 @@ async def signatures(run: Run) -> None:
     }
     doors |= {name: (PROVIDERS["github"], variables) for name, variables in ROTATION.items()}
     doors["marks"] = doors["once"] = doors["github"]
-    names = Names(f"chaos{uuid.uuid4().hex[:8]}")
+    names = Names(new_namespace("chaos"))
     scene = Doors(kafka, names, run.folder, doors, secrets, workers=2)
     with scene.fleet as workers:
         knocking = Knocking(await scene.until_open())

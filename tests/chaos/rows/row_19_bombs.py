@@ -8,7 +8,6 @@ import contextlib
 import struct
 import time
 import urllib.parse
-import uuid
 import zlib
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -19,6 +18,7 @@ from tests.chaos.checker import Promise
 from tests.chaos.doors import PROVIDERS, Doors
 from tests.chaos.history import Acknowledged, History, Sent
 from tests.chaos.rows.row_18_signatures import knock
+from tests.namespaces import new_namespace
 from trunkline.bus.names import Names
 from trunkline.core.contracts import Request
 
@@ -86,7 +86,7 @@ async def bombs_and_slow_clients(run: Run) -> None:
     """Bombs are refused in time, memory hardly grows, and whoever sends what is good is served."""
     kafka = await run.kafka()
     secret = {"CHAOS_SECRET": PROVIDERS[DOOR].secret}
-    names = Names(f"chaos{uuid.uuid4().hex[:8]}")
+    names = Names(new_namespace("chaos"))
     doors = Doors(kafka, names, run.folder, {DOOR: (PROVIDERS[DOOR], ("CHAOS_SECRET",))}, secret)
     history, answers = History(), Counter[str]()
     with doors.fleet as workers:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from typing import Any
 
 from tests.chaos.campaign import Run, row
@@ -12,6 +11,7 @@ from tests.chaos.faults.processes import Fleet
 from tests.chaos.gather import Ledgers
 from tests.chaos.scene import PATIENCE
 from tests.integration.bus_harness import topic_manifest
+from tests.namespaces import new_namespace
 from tests.unit.bus.plain_streams import ORDER
 from tests.unit.registry.damage import mutated
 from trunkline.bus.kafka import KafkaSettings, produce, read_all
@@ -63,7 +63,7 @@ async def broken_avro(run: Run) -> None:
 
 async def _through_a_worker(run: Run, kafka: KafkaSettings) -> None:
     """Every record of both topics is settled by every stream, and the worker lives."""
-    names = Names(f"chaos{uuid.uuid4().hex[:8]}")
+    names = Names(new_namespace("chaos"))
     project = run.folder / "project.yaml"
     project.write_text("\n".join(_manifests(names)), encoding="utf-8")
     count = run["through"] // len(TRUSTS)

@@ -185,6 +185,7 @@ async def test_a_small_gzip_file_that_unpacks_to_a_huge_line_is_set_apart(tmp_pa
     assert [bad.place for bad in run.rejected] == ["a.csv.gz:2"]
 
 
+@pytest.mark.slow
 async def test_rows_of_all_flights_equal_what_the_csv_module_reads(tmp_path: Path) -> None:
     if not FLIGHTS.exists():
         pytest.skip("the flights of 2013 are not on this machine")
