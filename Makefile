@@ -5,7 +5,7 @@
 #
 #   PYTHON=/path/to/python3.12 make test   another Python than the first suitable one on PATH
 #   make test ARGS="-k offsets"            arguments for pytest (or for `trunkline demo`)
-#   make test JOBS=2                       test processes; four keep two cores busy, since many tests wait for Kafka
+#   make test JOBS=2                       test processes; six keep two cores busy, since many tests wait for Kafka
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -13,7 +13,7 @@ SHELL := /bin/sh
 
 BIN := .venv/bin
 STAMP := .venv/.installed
-JOBS ?= 4
+JOBS ?= 6
 ARGS ?=
 # A file is one process's, for what its tests share. The files come in the order of their names: those that take long come first,
 # and hundreds of short unit tests fill what is left at the end.
