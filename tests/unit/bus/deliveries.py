@@ -179,7 +179,7 @@ def contiguous(
     return made
 
 
-async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     """Lets the loop run until `condition` holds."""
     deadline = time.monotonic() + seconds
     while not condition():

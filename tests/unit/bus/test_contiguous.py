@@ -148,6 +148,20 @@ async def test_a_partition_that_went_away_takes_its_waiting_records_along() -> N
     assert out.held == 0
 
 
+async def test_the_end_of_one_freeze_ends_no_other() -> None:
+    sink, book = ScriptedSink(ok, RANGES), Book()
+    out = contiguous(sink, book, batch={"count": 1})
+    out.begin(HERE, None)
+    out.freeze()
+    out.submit(deliveries(book, ["a"]), {HERE: 0})
+    out.freeze()
+    out.forget(lambda _ticket: False, [])
+    await asyncio.sleep(0.01)
+    assert sink.calls == []
+    out.forget(lambda _ticket: False, [])
+    await until(lambda: len(book.settled) == 1)
+
+
 async def test_draining_does_not_sit_out_the_wait_of_a_range_that_failed() -> None:
     sink, book = ScriptedSink(lambda _event, _times: Retry("full", after=300), RANGES), Book()
     out = contiguous(sink, book, batch={"count": 1})

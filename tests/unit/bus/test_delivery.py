@@ -130,6 +130,35 @@ async def test_frozen_deliveries_begin_no_call_until_what_waits_was_dropped() ->
     assert out.held == 0
 
 
+async def test_the_end_of_one_freeze_ends_no_other() -> None:
+    """A busy event loop drops what waits of two partitions at last, one after the other; or the pipeline has failed meanwhile."""
+    sink, book = ScriptedSink(ok), Book()
+    out = delivering(sink, book)
+    out.freeze()
+    out.submit(deliveries(book, ["a", "b"]))
+    out.freeze()
+    out.forget(lambda _ticket: False)
+    await asyncio.sleep(0.01)
+    assert sink.calls == []
+    out.forget(lambda _ticket: False)
+    await until(lambda: len(book.settled) == 2)
+
+
+async def test_what_waits_is_dropped_before_a_flight_that_was_made_has_its_turn() -> None:
+    sink, book = ScriptedSink(ok), Book()
+    out = delivering(sink, book)
+    gone = deliveries(book, ["a"])
+    out.submit(gone)
+    assert isinstance(gone[0].ticket, Place)
+    gone[0].ticket.stays = False
+    out.freeze()
+    out.forget(lambda ticket: not ticket.stays)
+    out.submit(deliveries(book, ["a"], first=1, partition=1))
+    await until(lambda: 1 in book.settled)
+    assert sink.calls == [[1]]
+    assert out.held == 0
+
+
 @pytest.mark.parametrize(("order", "expected"), [("partition", [0, 1, 2, 3]), ("none", [1, 3, 2, 0])])
 async def test_order_is_by_partition_or_not_at_all_where_the_manifest_says_so(order: str, expected: list[int]) -> None:
     turns = {offset: expected.index(offset) for offset in expected}

@@ -12,6 +12,7 @@ from trunkline.bus.delivery import suspects
 from trunkline.bus.delivery.calls import verdicts_of
 from trunkline.bus.delivery.exhausted import Exhausted, dead_letter
 from trunkline.bus.delivery.flights import Flight, Flights
+from trunkline.bus.delivery.freeze import Freeze
 from trunkline.bus.delivery.gates import HOLD_LIMIT, Gate, Passage
 from trunkline.bus.delivery.lanes import Lanes
 from trunkline.bus.delivery.outgoing import Delivery, Ticket
@@ -76,7 +77,7 @@ class Delivering:
         """When a call ended last, on the monotonic clock."""
         self._closing = False
         self._paused = False
-        self._frozen = False
+        self._freeze = Freeze()
         attempts = counter("trunkline_delivery_attempts_total")
         self._attempts = {kind: attempts.labels(pipeline, kind.__name__.lower()) for kind in (Ok, Retry, Dead, Unknown)}
         self._seconds = histogram("trunkline_delivery_seconds").labels(pipeline)
@@ -131,7 +132,7 @@ class Delivering:
 
     def freeze(self) -> None:
         """See `Deliveries`."""
-        self._frozen = True
+        self._freeze.begin()
 
     def forget(self, gone: Callable[[Ticket], bool], _partitions: Collection[Partition] = (), /) -> None:
         """See `Deliveries`."""
@@ -143,7 +144,7 @@ class Delivering:
         self._trouble.forget(gone)
         for delivery in [*resting, *self._suspects.forget(gone)]:
             self._lanes.release(delivery)
-        self._frozen = False
+        self._freeze.end()
         self._pump()  # what stays may have been waiting in the same lane
 
     def under_way(self, of: Callable[[Ticket], bool]) -> bool:
@@ -179,7 +180,7 @@ class Delivering:
     def _next(self) -> Sequence[Delivery] | None:
         """The records of a call that begins now; None where there are none, or a timer or a gate will wake us for them."""
         ready = self._lanes.ready
-        if not ready or self._closing or self._paused or self._frozen or self._in_flight >= self._limit:
+        if not ready or self._closing or self._paused or self._freeze.holds or self._in_flight >= self._limit:
             return None
         size = 1 if self._most == 1 else self._batch_size()
         if size == 0:
@@ -218,7 +219,7 @@ class Delivering:
 
     async def _fly(self, flight: Flight) -> None:
         """Call after call, as long as there is something to deliver."""
-        if self._frozen:
+        if self._freeze.holds or not all(delivery.ticket.stays for delivery in flight.batch):
             self._put_back(flight)
             return
         calls = 0
@@ -236,11 +237,18 @@ class Delivering:
                 await asyncio.sleep(0)
 
     def _put_back(self, flight: Flight) -> None:
-        """The first call of a flight did not begin: until its turn came on a busy event loop, a partition was to be given away."""
+        """The first call of a flight did not begin: until its turn came on a busy event loop, a partition was to be given away.
+
+        What waits was dropped before or will be; this was under way, and is dropped here.
+        """
         batch = flight.batch
         self._ended(flight, ())
         flight.batch = ()
-        self._lanes.ready.extendleft(reversed(batch))
+        self._lanes.ready.extendleft(delivery for delivery in reversed(batch) if delivery.ticket.stays)
+        for delivery in batch:
+            if not delivery.ticket.stays:
+                self._drop(delivery)
+        self._pump()
 
     async def _call(self, flight: Flight) -> None:
         batch = flight.batch

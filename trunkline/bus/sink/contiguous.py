@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from trunkline.bus.deadletters import Failure
 from trunkline.bus.delivery.calls import verdicts_of
+from trunkline.bus.delivery.freeze import Freeze
 from trunkline.bus.delivery.gates import HOLD_LIMIT, Gate, Passage
 from trunkline.bus.delivery.outgoing import Delivery, Ticket
 from trunkline.bus.delivery.retry import backoff
@@ -87,7 +88,7 @@ class ContiguousDelivering:
         self._answered_at = 0.0
         """When a call ended last, on the monotonic clock."""
         self._paused = False
-        self._frozen = False
+        self._freeze = Freeze()
         self._leaving: set[_Lane] = set()
         """What is still being written of partitions that went away."""
         self._attempts = counter("trunkline_delivery_attempts_total")
@@ -143,7 +144,7 @@ class ContiguousDelivering:
 
     def freeze(self) -> None:
         """See `Deliveries`."""
-        self._frozen = True
+        self._freeze.begin()
 
     def forget(self, gone: Callable[[Ticket], bool], partitions: Collection[Partition], /) -> None:
         """See `Deliveries`. A range that is being written is written to its end."""
@@ -151,7 +152,7 @@ class ContiguousDelivering:
         for partition in partitions:
             if partition in self._lanes:
                 self._drop(partition)
-        self._frozen = False
+        self._freeze.end()
         for partition in list(self._lanes):
             self._pump(partition)
 
@@ -200,7 +201,7 @@ class ContiguousDelivering:
 
     def _pump(self, partition: Partition) -> None:
         lane = self._lanes[partition]
-        if lane.task is not None or self._closing or self._paused or self._frozen or not lane.waiting:
+        if lane.task is not None or self._closing or self._paused or self._freeze.holds or not lane.waiting:
             return
         size = self._range_size(lane)
         if size == 0:
@@ -292,7 +293,7 @@ class ContiguousDelivering:
     async def _passed(self, lane: _Lane, size: int) -> bool:
         """Waits until the gates let a call begin, and tells them that it does. False when it must not begin any more."""
         while not lane.gone and not self._closing:
-            wait = GATE_SECONDS if self._frozen else self._passage.delay(size)
+            wait = GATE_SECONDS if self._freeze.holds else self._passage.delay(size)
             if wait <= 0.0:
                 self._passage.started(size)
                 return True

@@ -38,10 +38,10 @@ class Deliveries(Protocol):
         """Begins no call while paused; those under way end."""
 
     def freeze(self) -> None:
-        """Begins no call until `forget` has run. From any thread, and at once: the event loop may be busy."""
+        """Begins no call until `forget` has run as often as this. From any thread, and at once: the event loop may be busy."""
 
     def forget(self, gone: Callable[[Ticket], bool], partitions: Collection[Partition], /) -> None:
-        """Drops what waits of partitions that go or went. A call under way ends; nothing of them is tried again. Ends a freeze."""
+        """Drops what waits of partitions that go or went. A call under way ends; nothing of them is tried again. Ends one freeze."""
 
     def under_way(self, of: Callable[[Ticket], bool]) -> bool:
         """Whether a call is under way for one of these tickets. From any thread."""
