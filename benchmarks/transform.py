@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from benchmarks import contenders, orders, report
 from benchmarks.peers import Peer, peers
 from trunkline.bus.embedded import EmbeddedKafka, EmbeddedOptions
+from trunkline.kafkaclient import AdminClient
 from trunkline.registry.client import RegistryClient
 from trunkline.registry.kafka_store import KafkaStore
 from trunkline.registry.schema import Schema

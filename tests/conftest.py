@@ -32,9 +32,8 @@ from trunkline.bus.embedded.properties import HOST
 from trunkline.core import redaction
 
 if TYPE_CHECKING:
-    from confluent_kafka.admin import AdminClient
-
     from tests.integration.bus_harness import Bus, Endpoint
+    from trunkline.kafkaclient import AdminClient
 
 MakeTopic = Callable[..., str]
 _SHORT_SESSIONS = {"group.consumer.session.timeout.ms": "3000", "group.consumer.heartbeat.interval.ms": "500"}
@@ -210,7 +209,7 @@ async def running(
 @pytest.fixture(scope="session")
 def kafka_admin(kafka: KafkaUnderTest) -> AdminClient:
     """An admin client of the broker under test."""
-    from confluent_kafka.admin import AdminClient
+    from trunkline.kafkaclient import AdminClient
 
     return AdminClient(kafka.client_config(log_level=0))  # it may outlive the broker by a moment
 

@@ -12,7 +12,8 @@ import uuid
 from typing import Final
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
+
+from trunkline.kafkaclient import AdminClient
 
 _given: set[str] = set()
 _SECONDS: Final = 30

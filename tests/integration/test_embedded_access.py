@@ -16,7 +16,6 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient
 from typer.testing import CliRunner, Result
 
 from trunkline.bus.embedded import EmbeddedKafka, EmbeddedOptions, RunningBroker, find_at, find_running
@@ -32,6 +31,7 @@ from trunkline.control.brokerusers import NewUser, Wanted
 from trunkline.control.checkup import Finding, Level, Machine, examine
 from trunkline.control.cluster import Cluster
 from trunkline.core.errors import ConfigurationError, TrunklineError
+from trunkline.kafkaclient import AdminClient
 
 pytestmark = pytest.mark.kafka
 CUT_OFF_SECONDS = 5

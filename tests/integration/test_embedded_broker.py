@@ -28,7 +28,6 @@ from confluent_kafka.admin import (
     AclBinding,
     AclOperation,
     AclPermissionType,
-    AdminClient,
     NewTopic,
     ResourcePatternType,
     ResourceType,
@@ -54,6 +53,7 @@ from trunkline.bus.embedded.storage import new_cluster_id
 from trunkline.bus.embedded.tls import ensure_certificates
 from trunkline.bus.kafka import KafkaHealth, KafkaSettings, KafkaUnusableError, ping
 from trunkline.core.errors import ConfigurationError, UnavailableError
+from trunkline.kafkaclient import AdminClient
 
 pytestmark = pytest.mark.kafka
 

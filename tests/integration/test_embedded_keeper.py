@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import NewTopic
 from prometheus_client import REGISTRY
 
 from trunkline.bus.embedded import BrokerKeeper, EmbeddedKafka, keeper, measure, read_condition
@@ -31,6 +31,7 @@ from trunkline.bus.embedded.disk import LEAST_FREE
 from trunkline.bus.embedded.names import jvm_names
 from trunkline.cli.session import Session
 from trunkline.core.errors import UnavailableError
+from trunkline.kafkaclient import AdminClient
 
 pytestmark = pytest.mark.kafka
 DISK_BYTES = LEAST_FREE + 60_000_000

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from confluent_kafka import Message, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import NewTopic
 
 from tests.conftest import KafkaUnderTest, MakeTopic
 from trunkline.bus.following import Following
 from trunkline.bus.kafka import KafkaSettings, produce_and_wait
+from trunkline.kafkaclient import AdminClient
 
 pytestmark = pytest.mark.kafka
 

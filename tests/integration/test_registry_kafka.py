@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import NewTopic
 from confluent_kafka.schema_registry import Schema as WireSchema
 from confluent_kafka.schema_registry import SchemaReference, SchemaRegistryClient
 from confluent_kafka.schema_registry.avro import AvroDeserializer, AvroSerializer
@@ -24,6 +24,7 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 
 from trunkline.bus.embedded import EmbeddedKafka, EmbeddedOptions
 from trunkline.core.errors import ConfigurationError, RetriableError
+from trunkline.kafkaclient import AdminClient
 from trunkline.registry.client import RegistryClient
 from trunkline.registry.codec import Decoder, Encoder
 from trunkline.registry.kafka_store import KafkaStore, topic_name

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient, TopicDescription
+from confluent_kafka.admin import TopicDescription
 from confluent_kafka.admin._config import ConfigResource
 from confluent_kafka.admin._resource import ResourceType
 from confluent_kafka.cimpl import NewPartitions, NewTopic
@@ -15,6 +15,7 @@ from confluent_kafka.cimpl import NewPartitions, NewTopic
 from trunkline.bus.kafka import KafkaSettings, answered, topics_of, translate
 from trunkline.bus.names import Names
 from trunkline.core.manifests import Pipeline, Project
+from trunkline.kafkaclient import AdminClient
 
 COMPACTED = {
     "cleanup.policy": "compact",

@@ -11,7 +11,6 @@ from typing import Any, Final, TypeVar
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (
-    AdminClient,
     ConfigResource,
     NewTopic,
     OffsetSpec,
@@ -21,6 +20,7 @@ from confluent_kafka.admin import (
 from trunkline.core.errors import ConfigurationError, UnavailableError
 from trunkline.core.log import KafkaClientLog
 from trunkline.core.secret import revealed
+from trunkline.kafkaclient import AdminClient
 from trunkline.registry.state import Record, State, read_record
 
 T = TypeVar("T")
@@ -156,19 +156,13 @@ class Follower:
     def _end(self, deadline: float) -> int:
         # Not the consumer's own query: it waits without end while another thread consumes (confluent-kafka 2.16).
         wanted = {TopicPartition(self._partition.topic, 0): OffsetSpec.latest()}  # type: ignore[no-untyped-call]
-        refused = False
         while True:
             try:
-                if refused:
-                    # A client knows the epoch of a leader from before the broker came back, and would look for a new one
-                    # minutes later.
-                    self.admin.list_topics(self._partition.topic, timeout=5.0)
                 asked = self.admin.list_offsets(
                     wanted, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=5.0
                 )
                 return max(int(each.result(10).offset) for each in asked.values())
             except KafkaException as error:
-                refused = True
                 # Right after its creation a topic has no leader for a moment.
                 if error.args[0].code() not in _PASSING or time.monotonic() >= deadline:
                     raise UnavailableError(

@@ -77,7 +77,7 @@ def test_after_an_error_that_ends_a_producer_the_next_record_has_a_new_one() -> 
 
 
 def test_an_answer_that_never_comes_is_an_error_of_kafkas(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trunkline.bus.kafka.answers._GRACE_SECONDS", 0.0)
+    monkeypatch.setattr("trunkline.kafkaclient.answers._GRACE_SECONDS", 0.0)
     with pytest.raises(KafkaException) as late:
         answered(Future(), 0.01)
 

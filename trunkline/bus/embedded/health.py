@@ -11,7 +11,6 @@ from typing import Any
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import (
-    AdminClient,
     ScramCredentialInfo,
     ScramMechanism,
     UserScramCredentialUpsertion,
@@ -19,6 +18,7 @@ from confluent_kafka.admin import (
 
 from trunkline.bus.embedded.options import ScramOptions
 from trunkline.core.log import KafkaClientLog
+from trunkline.kafkaclient import AdminClient
 
 _log = logging.getLogger(__name__)
 _log.setLevel(logging.ERROR)  # the client's own lines about refused connections while the broker starts

@@ -1,6 +1,5 @@
 """Kafka as the bus uses it: clients with the options that the rules ask for, errors as ours, records written and read."""
 
-from trunkline.bus.kafka.answers import answered
 from trunkline.bus.kafka.bounded import OFFSETS_SECONDS, BoundedCalls
 from trunkline.bus.kafka.cluster import (
     EARLIEST,
@@ -38,6 +37,7 @@ from trunkline.bus.kafka.reading import (
 )
 from trunkline.bus.kafka.refusals import KafkaUnusableError
 from trunkline.bus.kafka.settings import KafkaSettings
+from trunkline.kafkaclient import answered
 
 __all__ = [
     "EARLIEST",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -10,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, TopicMetadata
+from confluent_kafka.admin import TopicMetadata
 from confluent_kafka.admin._listoffsets import OffsetSpec
 
-from trunkline.bus.kafka.answers import answered
 from trunkline.bus.kafka.errors import SETTLING, translate
 from trunkline.bus.kafka.settings import KafkaSettings
+from trunkline.kafkaclient import AdminClient, answered
 
 T = TypeVar("T")
 AGAIN_SECONDS = 0.05
@@ -25,24 +24,19 @@ LATEST = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 EARLIEST = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 
 
-def patiently(
-    ask: Callable[[], T], what: str, timeout: float = 10.0, *, again: Callable[[], object] = lambda: None
-) -> T:
+def patiently(ask: Callable[[], T], what: str, timeout: float = 10.0, *, passing: Collection[int] = SETTLING) -> T:
     """The answer to a question to the cluster, asked again for `timeout` seconds while the refusal is one that passes.
 
-    A topic that was just created, or a broker that just came back, has no leader for a moment. `again` is called before the
-    question is asked another time. Raises our error for Kafka's.
+    A topic that was just created, or a broker that just came back, has no leader for a moment. `passing` are codes of refusals that
+    pass though librdkafka does not call them retriable. Raises our error for Kafka's.
     """
     deadline = time.monotonic() + timeout
-    refused = False
     while True:
         try:
-            if refused:
-                again()
             return ask()
         except KafkaException as error:
-            refused, cause = True, error.args[0]
-            if not (cause.retriable() or cause.code() in SETTLING) or time.monotonic() > deadline:
+            cause = error.args[0]
+            if not (cause.retriable() or cause.code() in passing) or time.monotonic() > deadline:
                 raise translate(error, what) from error
             time.sleep(AGAIN_SECONDS)
 
@@ -67,26 +61,16 @@ def offsets_of(
     admin, asked = settings.admin(), list(places)
 
     def ask() -> list[dict[Place, int]]:
+        leaderless = admin.leaderless(asked, timeout)
         # All are asked before one is waited for.
-        pending = [
-            admin.list_offsets(
-                {TopicPartition(*place): spec for place in asked},
-                isolation_level=IsolationLevel.READ_COMMITTED,
-                request_timeout=timeout,
-            )
-            for spec in specs
-        ]
+        pending = [_list_offsets(admin, Asked(spec, asked), asked, leaderless, timeout) for spec in specs]
         return [
             {(part.topic, part.partition): answered(future, timeout).offset for part, future in answers.items()}
             for answers in pending
         ]
 
-    # A client knows the epochs of leaders from before a broker came back, and would look for new ones minutes later.
-    return (
-        patiently(ask, what, timeout, again=lambda: admin.list_topics(timeout=timeout))
-        if asked
-        else [{} for _ in specs]
-    )
+    # A topic that is there for one broker may not be known to another one yet.
+    return patiently(ask, what, timeout, passing={*SETTLING, KafkaError.UNKNOWN_TOPIC_OR_PART})
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +110,11 @@ def offsets_of_each(settings: KafkaSettings, questions: Sequence[Asked], *, time
     left = [list(asked.places) for asked in questions]
     while any(left):
         patience = max(0.1, deadline - time.monotonic())
-        pending = [_list_offsets(admin, asked, places, patience) for asked, places in zip(questions, left, strict=True)]
+        leaderless = admin.leaderless({place for places in left for place in places}, patience)
+        pending = [
+            _list_offsets(admin, asked, places, leaderless, patience)
+            for asked, places in zip(questions, left, strict=True)
+        ]
         for (found, refused), answers in zip(known, pending, strict=True):
             for part, future in answers.items():
                 place = (part.topic, part.partition)
@@ -140,26 +128,28 @@ def offsets_of_each(settings: KafkaSettings, questions: Sequence[Asked], *, time
             break
         first = False
         time.sleep(AGAIN_SECONDS)
-        with contextlib.suppress(KafkaException):
-            # A client knows the epochs of leaders from before a broker came back, and would look for new ones minutes later.
-            admin.list_topics(timeout=max(0.1, deadline - time.monotonic()))
     return known
 
 
 def _list_offsets(
-    admin: AdminClient, asked: Asked, places: Collection[Place], timeout: float
+    admin: AdminClient,
+    asked: Asked,
+    places: Collection[Place],
+    leaderless: Mapping[Place, KafkaError],
+    timeout: float,
 ) -> Mapping[TopicPartition, Future[Any]]:
-    if not places:
-        return {}
     level = IsolationLevel.READ_COMMITTED if asked.committed_only else IsolationLevel.READ_UNCOMMITTED
     return admin.list_offsets(
-        {TopicPartition(*place): asked.spec for place in places}, isolation_level=level, request_timeout=timeout
+        {TopicPartition(*place): asked.spec for place in places},
+        leaderless=leaderless,
+        isolation_level=level,
+        request_timeout=timeout,
     )
 
 
 def _passes(error: KafkaError, first: bool) -> bool:
-    """Whether a partition is worth asking for again. One that the client does not know may have come just now: once."""
-    if error.code() == KafkaError._UNKNOWN_PARTITION:  # noqa: SLF001
+    """Whether a partition is worth asking for again. One that is not known may have come just now: once."""
+    if error.code() in {KafkaError._UNKNOWN_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART}:  # noqa: SLF001
         return first
     return bool(error.retriable()) or error.code() in SETTLING
 
@@ -172,14 +162,15 @@ def end_offsets(
     Open transactions are included, unless `committed_only` asks for where a reader of committed records comes to now.
     """
     admin = settings.admin()
-    level = IsolationLevel.READ_COMMITTED if committed_only else IsolationLevel.READ_UNCOMMITTED
 
     def ask() -> dict[int, int]:
         metadata = admin.list_topics(topic, timeout=timeout).topics[topic]
         if metadata.error is not None or not metadata.partitions:
             return {}
-        asked = {TopicPartition(topic, partition): LATEST for partition in metadata.partitions}
-        answers = admin.list_offsets(asked, isolation_level=level, request_timeout=timeout)
+        asked = Asked(LATEST, [(topic, number) for number in metadata.partitions], committed_only)
+        none = KafkaError(KafkaError.LEADER_NOT_AVAILABLE)
+        leaderless = {(topic, number): none for number, part in metadata.partitions.items() if part.leader < 0}
+        answers = _list_offsets(admin, asked, asked.places, leaderless, timeout)
         return {part.partition: answered(future, timeout).offset for part, future in answers.items()}
 
     return patiently(ask, f"the end of the topic {topic} can't be found", timeout)

@@ -14,13 +14,13 @@ from dataclasses import replace
 from typing import Final
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import AdminClient
 
 from trunkline.bus.kafka.probe import ping
 from trunkline.bus.kafka.refusals import KINDS, KafkaUnusableError, Said
 from trunkline.bus.kafka.settings import KafkaSettings, serve_admins
 from trunkline.core.errors import TrunklineError, UnavailableError
 from trunkline.core.log import get_logger
+from trunkline.kafkaclient import AdminClient
 
 log = get_logger(__name__)
 EVERY_SECONDS: Final = 2.0

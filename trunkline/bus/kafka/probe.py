@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import Final
 
 from confluent_kafka import ConsumerGroupState, KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient
 
 from trunkline.bus.kafka.examine import examined
 from trunkline.bus.kafka.refusals import Refusal, Said, classify, refusal
 from trunkline.bus.kafka.settings import KafkaSettings
+from trunkline.kafkaclient import AdminClient
 
 SURE_SECONDS: Final = 1.5
 """A refusal that does not pass by itself, such as a wrong password, is believed after this long."""

@@ -26,10 +26,10 @@ from confluent_kafka.admin import (
     UserScramCredentialUpsertion,
 )
 
-from trunkline.bus.kafka.answers import answered
 from trunkline.bus.kafka.errors import translate
 from trunkline.bus.kafka.settings import KafkaSettings
 from trunkline.core.errors import ConfigurationError, FatalError, TrunklineError
+from trunkline.kafkaclient import answered
 
 MECHANISM: Final = "SCRAM-SHA-512"
 _ITERATIONS: Final = 4096

@@ -15,7 +15,6 @@ from typing import Any, Literal, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient
 
 from trunkline.bus.kafka.clienterrors import ClientErrors
 from trunkline.bus.kafka.refusals import KafkaUnusableError, Said, unusable_options
@@ -24,7 +23,7 @@ from trunkline.bus.memory import LARGEST_RECORD, Shares
 from trunkline.core.errors import ConfigurationError, did_you_mean
 from trunkline.core.log import KafkaClientLog, get_logger
 from trunkline.core.secret import guarded, revealed
-from trunkline.kafkaclient import Producer
+from trunkline.kafkaclient import AdminClient, Producer
 
 log = get_logger(__name__)
 C = TypeVar("C")

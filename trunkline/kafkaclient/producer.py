@@ -1,4 +1,4 @@
-"""Kafka's client where it says less than it knows."""
+"""A producer that tells why it can't go on."""
 
 from __future__ import annotations
 
