@@ -10,7 +10,10 @@ from fastavro.validation import ValidationError, validate
 from pydantic import Field, model_validator
 
 from streams.avro_file import parsed, schema_of, with_schema_in_place
+from trunkline.core.avro.choices import has_nested_choices
+from trunkline.core.avro.fitting import Fitting
 from trunkline.core.avro.records import RecordSchema
+from trunkline.core.casting_scalars import MismatchError
 from trunkline.core.contracts import Step, StepContext
 from trunkline.core.errors import RejectedError
 from trunkline.core.event import Event
@@ -65,6 +68,7 @@ class ValidateStep(Step):
 
     settings: ValidateSettings
     _schema: Any | None
+    _fitting: Fitting | None
     _fields: tuple[frozenset[str], frozenset[str]]
     _rules: list[tuple[Callable[[Any, Any], Any], str]]
 
@@ -80,6 +84,7 @@ class ValidateStep(Step):
             self._schema = parsed(found, "the schema", f"{context.where}.schema")
             RecordSchema(found, f"{context.where}.schema")  # raises for what is no record
             self._fields = _required_and_known(self._schema)
+            self._fitting = Fitting(self._schema) if has_nested_choices(found) else None
         self._rules = [
             (
                 compile_expression(
@@ -98,9 +103,16 @@ class ValidateStep(Step):
             if not required <= value.keys() <= known:
                 raise RejectedError(_names_reason(value, required, known), code="record.invalid")
             try:
-                validate(value, self._schema)
+                if self._fitting is None:
+                    validate(value, self._schema)
+                else:
+                    self._fitting.with_branches(value, whole=True)
             except ValidationError as error:
                 raise RejectedError(_reason(error), code="record.invalid") from None
+            except MismatchError as error:
+                raise RejectedError(
+                    f"the value does not fit the schema: {error.sentence()}", code="record.invalid"
+                ) from None
         for broken, message in self._rules:
             if broken(value, event) is True:
                 raise RejectedError(message, code="record.rule")

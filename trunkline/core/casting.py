@@ -20,11 +20,13 @@ a caster runs for every row. The accepted forms:
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import orjson
 
+from trunkline.core.avro.choices import has_nested_choices
 from trunkline.core.casting_scalars import FROM_JSON, FROM_TEXT, Cast, MismatchError, shown
 from trunkline.core.errors import ConfigurationError, RejectedError
 
@@ -33,6 +35,8 @@ ExtraColumns = Literal["refuse", "ignore"]
 Values = Literal["text", "json"]
 
 _MISSING = object()
+_MOST_ALTERNATIVES = 8
+_OR = " or "
 _PRIMITIVES = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
 
 
@@ -49,7 +53,8 @@ def compile_caster(schema_json: Any, *, extra_columns: ExtraColumns = "refuse", 
     schema = orjson.loads(schema_json) if isinstance(schema_json, (str, bytes)) else schema_json
     if not (isinstance(schema, Mapping) and schema.get("type") in ("record", "error")):
         raise ConfigurationError("rows can only be cast to an Avro record schema", code="schema.not_a_record")
-    cast = _Compiler(values, extra_columns).compile(schema, "")
+    outcomes = _Outcomes() if has_nested_choices(schema) else None
+    cast = _Compiler(values, extra_columns, outcomes).compile(schema, "")
 
     def cast_row(row: Mapping[str, Any]) -> dict[str, Any]:
         try:
@@ -58,6 +63,9 @@ def compile_caster(schema_json: Any, *, extra_columns: ExtraColumns = "refuse", 
             raise RejectedError(error.sentence(), code="record.cast") from None
         except RecursionError:
             raise RejectedError("the row is nested too deeply", code="record.cast") from None
+        finally:
+            if outcomes is not None:
+                outcomes.known.clear()
         return result
 
     return cast_row
@@ -70,13 +78,47 @@ def cast_to_schema(
     return compile_caster(schema_json, extra_columns=extra_columns, values=values)(value)
 
 
+class _Outcomes(threading.local):
+    """What each cast made of each value of the row under way, in this thread.
+
+    A value inside unions inside unions is met once for each branch that is tried above it. Cast anew each time, N branches at
+    each of d levels would cost N^d.
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[int, int], tuple[Any, Any, MismatchError | None]] = {}
+        """By cast and value, which is kept so that no other one gets its identity: what it became, or why it became nothing."""
+
+    def once(self, cast: Cast) -> Cast:
+        """`cast`, called once for each value of a row."""
+
+        def cast_once(value: Any) -> Any:
+            key = id(cast), id(value)
+            found = self.known.get(key)
+            if found is None:
+                try:
+                    made = cast(value)
+                except MismatchError as error:
+                    self.known[key] = value, None, error.copy()
+                    raise
+                self.known[key] = value, made, None
+                return made
+            _, made, fault = found
+            if fault is not None:
+                raise fault.copy()
+            return made
+
+        return cast_once
+
+
 class _Compiler:
     """Walks a schema once. Named types are compiled at their definition and looked up late, so that a type may hold itself."""
 
-    def __init__(self, values: Values, extra_columns: ExtraColumns) -> None:
+    def __init__(self, values: Values, extra_columns: ExtraColumns, outcomes: _Outcomes | None) -> None:
         self._scalars = FROM_TEXT if values == "text" else FROM_JSON
         self._values: Values = values
         self._extra: ExtraColumns = extra_columns
+        self._outcomes = outcomes
         self._named: dict[str, Cast] = {}
 
     def compile(self, schema: Any, namespace: str) -> Cast:
@@ -122,7 +164,7 @@ class _Compiler:
         """The same names, for what stands inside JSON: there a number is a number and not text."""
         if self._values == "json":
             return self
-        inner = _Compiler("json", self._extra)
+        inner = _Compiler("json", self._extra, self._outcomes)
         inner._named = self._named
         return inner
 
@@ -157,7 +199,7 @@ class _Compiler:
                 raise MismatchError(expected, shown(value))
             return cast(value)
 
-        return nested
+        return nested if self._outcomes is None else self._outcomes.once(nested)
 
     @staticmethod
     def _union(branches: list[tuple[Any, Cast]]) -> Cast:
@@ -172,15 +214,21 @@ class _Compiler:
         def first_that_accepts(value: Any) -> Any:
             if value is None and nullable:
                 return None
-            expected: list[str] = []
+            expected: dict[str, None] = {}
             for cast in casts:
                 try:
                     return cast(value)
                 except MismatchError as error:
-                    expected.append(error.expected)
-            raise MismatchError(" or ".join(expected) or "null", shown(value))
+                    expected.update(dict.fromkeys(error.expected.split(_OR)))
+            raise MismatchError(_alternatives(list(expected)), shown(value))
 
         return first_that_accepts
+
+
+def _alternatives(expected: list[str]) -> str:
+    """What a union takes, in words. The branches of unions inside it are among them, so they could be any number."""
+    told = [one for one in expected if one != "…"]
+    return _OR.join([*told[:_MOST_ALTERNATIVES], "…"] if len(told) > _MOST_ALTERNATIVES else told) or "null"
 
 
 def _not_ready(_value: Any) -> Any:

@@ -6,6 +6,7 @@ import base64
 import binascii
 import math
 import re
+import reprlib
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time
@@ -20,6 +21,11 @@ _DECIMAL_FORM = re.compile(r"-?([0-9]+)(?:\.([0-9]+))?")
 _DATE_FORM = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _TIMES_FORM = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}.*", re.ASCII)
 _MAX_FLOAT = 3.4028234663852886e38
+_SHOWN = 60
+_LONGEST_STEP = 100
+_BRIEFLY = reprlib.Repr()
+_BRIEFLY.maxlevel = _BRIEFLY.maxdict = _BRIEFLY.maxlist = _BRIEFLY.maxtuple = 3
+_BRIEFLY.maxstring = _BRIEFLY.maxother = _BRIEFLY.maxlong = 2 * _SHOWN
 _LONGEST_INTEGER = 20  # "-9223372036854775808"
 _BOOLEANS = {"true": True, "t": True, "yes": True, "y": True, "1": True} | {
     "false": False,
@@ -42,7 +48,13 @@ class MismatchError(Exception):
     def inside(self, step: str) -> None:
         """The error was in the field or item `step` of what surrounds it."""
         joint = "" if not self.path or self.path.startswith("[") else "."
-        self.path = f"{step}{joint}{self.path}"
+        self.path = f"{step if len(step) <= _LONGEST_STEP else step[:_LONGEST_STEP] + '…'}{joint}{self.path}"
+
+    def copy(self) -> MismatchError:
+        """Another one that says the same, whose path grows by itself."""
+        made = MismatchError(self.expected, self.found)
+        made.path = self.path
+        return made
 
     def sentence(self) -> str:
         """For people: the field, what was expected, what was found."""
@@ -54,8 +66,11 @@ def shown(value: Any) -> str:
     """What was found, shortened: a message must not carry a whole document."""
     if value is None:
         return "null"
-    text = repr(value[:60]) if isinstance(value, str) else repr(value)[:60]
-    return text + " …" if len(str(value)) > 60 else text
+    if isinstance(value, str):
+        return repr(value[:_SHOWN]) + (" …" if len(value) > _SHOWN else "")
+    # Only the beginning of what is nested is looked at: a message is made at each level that has a union.
+    text = _BRIEFLY.repr(value)
+    return text[:_SHOWN] + " …" if len(text) > _SHOWN else text
 
 
 def _integer(name: str, bits: int) -> Cast:

@@ -11,6 +11,9 @@ from typing import Any
 
 import fastavro
 
+from trunkline.core.avro.choices import has_nested_choices
+from trunkline.core.avro.fitting import Fitting
+from trunkline.core.casting_scalars import MismatchError
 from trunkline.core.errors import RejectedError
 from trunkline.core.event import Event
 from trunkline.core.formats.columns import ENVELOPE_COLUMNS, envelope_row, newest_schema
@@ -37,14 +40,16 @@ def render_avro(events: Sequence[Event], shape: AvroFormat, name: str) -> Render
                 "an Avro file needs a schema, the record has none", where=event.place, code="file.no_schema"
             )
         return Rendered(b"", 0, rejected)
-    schema = fastavro.parse_schema(_with_envelope(newest.json, shape.envelope))
+    declared = _with_envelope(newest.json, shape.envelope)
+    schema = fastavro.parse_schema(declared)
+    fitting = Fitting(schema) if has_nested_choices(declared) else None
     data: list[bytes] = []
     schemas = {id(event.schema): event.schema for event in events if event.schema is not None}
     current = {key for key, found in schemas.items() if found is newest or found.json == newest.json}
     for index, event in enumerate(events):
         try:
             # A record of another schema may lack fields or have more: fastavro fills in defaults and leaves out what is gone.
-            data.append(_datum(event, schema, shape.envelope, strict=id(event.schema) in current))
+            data.append(_datum(event, schema, shape.envelope, fitting, strict=id(event.schema) in current))
         except RejectedError as error:
             rejected[index] = error
     if not data:
@@ -61,13 +66,21 @@ def render_avro(events: Sequence[Event], shape: AvroFormat, name: str) -> Render
     return Rendered(out.getvalue(), len(data), rejected)
 
 
-def _datum(event: Event, schema: Any, envelope: Sequence[str], *, strict: bool) -> bytes:
+def _datum(event: Event, schema: Any, envelope: Sequence[str], fitting: Fitting | None, *, strict: bool) -> bytes:
     value = event.value
     if envelope and isinstance(value, Mapping):
         value = {**value, **envelope_row(event, envelope)}
     out = BytesIO()
     try:
-        fastavro.schemaless_writer(out, schema, value, strict_allow_default=strict, disable_tuple_notation=True)
+        if fitting is not None:
+            value = fitting.with_branches(value, whole=False)
+        fastavro.schemaless_writer(
+            out, schema, value, strict_allow_default=strict, disable_tuple_notation=fitting is None
+        )
+    except MismatchError as error:
+        raise RejectedError(
+            f"the record does not fit its schema: {error.sentence()}", where=event.place, code="file.bad_datum"
+        ) from None
     except _UNWRITABLE as error:
         raise RejectedError(
             f"the record does not fit its schema: {type(error).__name__}: {str(error)[:200]}",
