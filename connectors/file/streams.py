@@ -7,6 +7,10 @@ import zlib
 from abc import ABC, abstractmethod
 
 _READ = 256 * 1024
+_PACKED = 16 * 1024
+"""Compressed bytes that are read at once: zlib copies those behind the end of a member, for each member."""
+_MOST_EMPTY = 1_000
+"""Members without content, one after the other. One is twenty bytes, and a file of them would be read to its end in one go."""
 
 
 class DamagedError(Exception):
@@ -82,6 +86,7 @@ class GzipStream(ByteStream):
         self._pending = b""
         self._unpacker = zlib.decompressobj(wbits=31)
         self._member_begun = False
+        self._empty = 0
 
     def skip_to(self, offset: int) -> None:
         """Unpacks and forgets everything before `offset`. Raises `DamagedError` where there is less than that."""
@@ -98,7 +103,7 @@ class GzipStream(ByteStream):
     def _more(self, count: int) -> bytes:
         while True:
             if not self._pending and not self._unpacker.unconsumed_tail:
-                self._pending = os.pread(self.handle, _READ, self.read_bytes)
+                self._pending = os.pread(self.handle, _PACKED, self.read_bytes)
                 self.read_bytes += len(self._pending)
                 if not self._pending:
                     return self._unpack(b"", count) if self._member_begun else b""
@@ -122,4 +127,9 @@ class GzipStream(ByteStream):
             self._pending = self._unpacker.unused_data
             self._unpacker = zlib.decompressobj(wbits=31)
             self._member_begun = False
+            self._empty += 1
+        if data:
+            self._empty = 0
+        elif self._empty > _MOST_EMPTY:
+            raise DamagedError(f"more than {_MOST_EMPTY:,} gzip members in a row are empty")
         return data

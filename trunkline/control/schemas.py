@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import itertools
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -97,7 +98,7 @@ def propose_schema(file: Path, name: str | None, *, rows: int, delimiter: str, t
         with _opened(file, compressed=suffixes[-1] == ".gz") as text:
             samples = itertools.islice(readers[kind](text, file, delimiter), rows)
             return infer_schema(samples, name or stem, timestamps=timestamps, text=kind == ".csv")
-    except (OSError, UnicodeDecodeError, EOFError, csv.Error) as error:
+    except (OSError, UnicodeDecodeError, EOFError, csv.Error, zlib.error) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise ConfigurationError(
             f"the sample can't be read: {reason}", where=str(file), code="schema.sample"
@@ -111,10 +112,17 @@ def _opened(file: Path, *, compressed: bool) -> TextIO:
 
 
 def _whole_lines(text: TextIO, file: Path) -> Iterator[str]:
-    """The lines of a sample. Raises `ConfigurationError` for one so long that this must be something else."""
-    number = 0
+    """The lines of a sample. Raises `ConfigurationError` for one so long, or so many blank ones, that this must be something else."""
+    number = blank = 0
     while line := text.readline(MAX_LINE + 1):
         number += 1
+        blank = 0 if line.strip() else blank + len(line)
+        if blank > MAX_LINE:
+            raise ConfigurationError(
+                f"there are more than {MAX_LINE} characters of blank lines",
+                where=f"{file}:{number}",
+                code="schema.sample",
+            )
         if len(line) > MAX_LINE:
             raise ConfigurationError(
                 f"the line has more than {MAX_LINE} characters", where=f"{file}:{number}", code="schema.sample"

@@ -69,6 +69,21 @@ def test_a_sample_that_cant_be_read_is_named_with_its_line(tmp_path: Path, name:
     assert says in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + b"\xff" * 40, "can't be read"),
+        (gzip.compress(b'{"a": 1}\n' + b"\n" * 3_000_000), "blank lines"),
+    ],
+    ids=["damaged", "nothing but blank lines"],
+)
+def test_a_compressed_sample_that_is_damaged_or_endless_is_refused(tmp_path: Path, content: bytes, says: str) -> None:
+    (tmp_path / "a.jsonl.gz").write_bytes(content)
+    result = call("infer", str(tmp_path / "a.jsonl.gz"))
+    assert result.exit_code == 2
+    assert says in result.stderr
+
+
 def avsc(folder: Path, name: str, *columns: dict[str, object]) -> str:
     path = folder / name
     path.write_text(json.dumps({"type": "record", "name": "Order", "fields": columns}), encoding="utf-8")

@@ -178,6 +178,16 @@ async def test_a_gzip_file_of_several_members_is_one_file(tmp_path: Path) -> Non
     assert [value["a"] for value in run.values] == ["1", "23", "4"]
 
 
+async def test_a_gzip_file_of_empty_members_ends_with_the_reason(tmp_path: Path) -> None:
+    empty = gzip.compress(b"", mtime=0)
+    run = await read(tmp_path, gzip.compress(b"a\n1\n") + empty * 900 + gzip.compress(b"2\n"), "a.csv.gz")
+    assert [value["a"] for value in run.values] == ["1", "2"]
+    run = await read(tmp_path, gzip.compress(b"a\n1\n") + empty * 20_000 + gzip.compress(b"2\n"), "b.csv.gz")
+    [letter] = run.rejected
+    assert (run.values, letter.raw) == ([], b"a\n1\n")
+    assert "more than 1,000 gzip members in a row are empty" in letter.reason
+
+
 async def test_a_small_gzip_file_that_unpacks_to_a_huge_line_is_set_apart(tmp_path: Path) -> None:
     bomb = gzip.compress(b"a\n" + b"x" * 50_000_000 + b"\n7\n")
     run = await read(tmp_path, bomb, "a.csv.gz")

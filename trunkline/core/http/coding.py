@@ -8,6 +8,8 @@ from trunkline.core.http.faults import Answer, BadCodingError, TooLongError
 
 _GZIP = 16 + zlib.MAX_WBITS
 _PIECE = 2**16
+_MOST_MEMBERS = 1024
+"""Of one answer. Real ones have one or a few, and an empty one is twenty bytes that cost as much as any other."""
 
 
 def unpacked(answer: Answer, limit: int) -> bytes:
@@ -19,22 +21,38 @@ def unpacked(answer: Answer, limit: int) -> bytes:
     if coding not in ("gzip", "x-gzip", "deflate") or not body:
         return body
     pieces: list[bytes] = []
-    size = 0
+    size = place = members = 0
     try:
-        while body:
+        while place < len(body):
+            members += 1
+            if members > _MOST_MEMBERS:
+                raise BadCodingError("packed in too many pieces")
             # Some send deflate without its zlib header (RFC 9110, section 8.4.1.2): the first byte tells.
             bits = _GZIP if coding != "deflate" else zlib.MAX_WBITS if body[0] & 0xF == 8 else -zlib.MAX_WBITS
             unpack = zlib.decompressobj(bits)
             while not unpack.eof:
-                piece = unpack.decompress(body, _PIECE)
-                body = unpack.unconsumed_tail
+                # zlib copies what it was given and did not use: with all of the body at each member, that is quadratic.
+                given = body[place : place + _PIECE]
+                piece = unpack.decompress(given, _PIECE)
+                place += len(given) - len(unpack.unconsumed_tail) - len(unpack.unused_data)
                 size += len(piece)
                 if size > limit:
                     raise TooLongError(answer.status)
                 pieces.append(piece)
-                if not piece and not body and not unpack.eof:
+                if not piece and not given and not unpack.eof:
                     raise BadCodingError("incomplete")
-            body = unpack.unused_data.lstrip(b"\0") if coding != "deflate" else b""
+            place = _behind_zeros(body, place) if coding != "deflate" else len(body)
     except zlib.error:
         raise BadCodingError("badly encoded") from None
     return b"".join(pieces)
+
+
+def _behind_zeros(body: bytes, place: int) -> int:
+    """Members may be padded with zeros (gzip manual, "Tapes")."""
+    while place < len(body):
+        given = body[place : place + _PIECE]
+        rest = given.lstrip(b"\0")
+        place += len(given) - len(rest)
+        if rest:
+            break
+    return place

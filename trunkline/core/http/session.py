@@ -55,7 +55,8 @@ class Session:
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
-            headers={"User-Agent": "trunkline"},
+            # Not what aiohttp would offer besides where a library for it happens to be installed.
+            headers={"User-Agent": "trunkline", "Accept-Encoding": "gzip, deflate"},
             middlewares=(_once,),
         )
 
