@@ -22,7 +22,10 @@ from trunkline.bus.sealing import seal, sealed_by_now
 from trunkline.bus.states import Desired
 from trunkline.bus.topics import ensure_topics, internal_topics, remove_topic, topic_states
 from trunkline.bus.worker.wishes import want
-from trunkline.core.errors import RetriableError
+from trunkline.control.registryserver import serving_registry
+from trunkline.core.errors import RetriableError, TrunklineError
+from trunkline.registry.client import RegistryClient
+from trunkline.registry.schema import Schema
 
 pytestmark = pytest.mark.kafka
 
@@ -162,6 +165,20 @@ def test_while_a_transaction_is_open_nothing_is_sealed_and_no_command_waits_for_
     assert seal(archive.settings, archive.names, who="w")
     assert (before.findings, before.unsealed, before.seals) == ([], 2, 0)
     assert (archive.trail().findings, archive.trail().unsealed, archive.who()) == ([], 0, ["ada", "bob"])
+
+
+def test_what_a_registry_for_one_command_writes_is_noted_in_the_name_of_who_asked(archive: Archive) -> None:
+    with serving_registry(archive.settings, archive.names, "ada") as url:
+        client = RegistryClient(url)
+        client.register("orders-value", Schema('"string"'))
+        client.close()
+        other = RegistryClient(url.rpartition("/")[0])
+        try:
+            with pytest.raises(TrunklineError):
+                other.register("orders-value", Schema('"long"'))
+        finally:
+            other.close()
+    assert list(archive.who()) == ["ada"]
 
 
 def test_a_trail_that_was_mirrored_goes_on_there(archive: Archive) -> None:

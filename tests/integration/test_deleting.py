@@ -328,7 +328,7 @@ async def endpoint_of_deletions() -> AsyncIterator[Endpoint]:
 
 @pytest.mark.slow
 def test_of_two_who_apply_at_once_one_wins_and_the_other_sees_the_difference(desk: Desk) -> None:
-    with serving_registry(desk.kafka, desk.names) as url:
+    with serving_registry(desk.kafka, desk.names, "a test") as url:
         client = RegistryClient(url)
         _two_apply(desk, client)
         client.close()

@@ -46,7 +46,7 @@ spec:
             encoding="utf-8",
         )
         assert self("apply", "-f", str(manifest), "--yes").exit_code == 0
-        with serving_registry(self.kafka, self.names) as url:
+        with serving_registry(self.kafka, self.names, "a test") as url:
             client = RegistryClient(url)
             encoder = Encoder(client.latest(f"{self.topic}-value"))
             client.close()

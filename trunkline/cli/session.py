@@ -164,7 +164,7 @@ class Session:
         url = self.known_registry()
         with contextlib.ExitStack() as stack:
             if url is None:
-                url = stack.enter_context(serving_registry(kafka or self.kafka(), self.names()))
+                url = stack.enter_context(serving_registry(kafka or self.kafka(), self.names(), user()))
             client = RegistryClient(url, self.registry_options())
             stack.callback(client.close)
             yield client
