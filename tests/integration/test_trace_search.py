@@ -11,6 +11,7 @@ import pytest
 from conftest import KafkaUnderTest
 from typer.testing import CliRunner, Result
 
+from tests.conftest import MakeTopic
 from trunkline.bus.accounting.trace import TraceBatch
 from trunkline.bus.kafka import KafkaSettings, produce
 from trunkline.bus.names import Names
@@ -45,7 +46,8 @@ spec:
 """,
             encoding="utf-8",
         )
-        assert self("apply", "-f", str(manifest), "--yes").exit_code == 0
+        applied = self("apply", "-f", str(manifest), "--yes")
+        assert applied.exit_code == 0, applied.output
         with serving_registry(self.kafka, self.names, "a test") as url:
             client = RegistryClient(url)
             encoder = Encoder(client.latest(f"{self.topic}-value"))
@@ -134,10 +136,25 @@ def test_an_id_of_ours_is_sought_by_the_time_in_it(orders: Orders) -> None:
     assert found["looked_at"]["since"] is not None
 
 
-@pytest.mark.slow  # minutes, where other tests have left thousands of topics on the broker
-def test_an_id_of_ours_is_sought_in_all_topics(orders: Orders) -> None:
+def test_an_id_is_sought_in_the_topics_of_the_namespace_and_of_its_manifests(
+    orders: Orders, make_topic: MakeTopic
+) -> None:
+    foreign = make_topic("of-others")
+    declared = f"declared{time.time_ns()}"
+    manifest = orders.folder / "declared.yaml"
+    manifest.write_text(
+        f"apiVersion: trunkline/v1\nkind: Topic\nmetadata: {{name: {declared}}}\nspec: {{}}\n", encoding="utf-8"
+    )
+    assert orders("apply", "-f", str(manifest), "--yes").exit_code == 0
+
     anywhere = orders.data("--id", orders.ids[40])
+
     assert [one["correlation_id"] for one in anywhere["events"]] == ["way-40"]
+    assert anywhere["looked_at"]["topics"] == sorted([orders.topic, declared])
+    assert foreign not in anywhere["looked_at"]["topics"]
+    missing = orders("trace", "--id", uuid7())
+    assert missing.exit_code == 1
+    assert f"records of {declared}, {orders.topic}" in missing.stderr
 
 
 def test_an_id_of_anybody_is_looked_for_in_the_last_records(orders: Orders) -> None:

@@ -65,7 +65,7 @@ class Looked:
 
     def __str__(self) -> str:
         """In words."""
-        topics = ", ".join(self.topics) if len(self.topics) < 4 else f"{len(self.topics)} topics"
+        topics = ", ".join(self.topics) if 0 < len(self.topics) < 4 else f"{len(self.topics)} topics"
         since = f" written since {utc(self.since)}" if self.since is not None else ""
         text = f"looked at {self.records:,} records of {topics}{since}"
         if self.older:

@@ -64,8 +64,18 @@ def list_topics(cluster: Cluster, *, everything: bool) -> list[TopicLine]:
 
 
 def event_topics(cluster: Cluster) -> list[str]:
-    """The names of the topics that hold events: all but those of the bus itself."""
-    return sorted(name for name in _topic_names(cluster.kafka) if not _is_internal(name, cluster.names))
+    """The names of the topics that hold this namespace's events: those that begin with its name, and those that its applied manifests
+    declare, read or write. Other installs may share the cluster, and so may programs that have nothing to do with the bus.
+    """
+    applied, names = read_applied(cluster.kafka, cluster.names), cluster.names
+    used = [key.partition("/")[2] for key, manifest in applied.items() if manifest.get("kind") == "Topic"]
+    used += [topic for manifest in applied.values() for topic in (*reads(manifest), *writes(manifest))]
+    own = f"{names.namespace}." if names.namespace else None
+    return sorted(
+        name
+        for name in _topic_names(cluster.kafka)
+        if not _is_internal(name, names) and ((own is not None and name.startswith(own)) or _covers(used, name))
+    )
 
 
 @dataclass(frozen=True, slots=True)

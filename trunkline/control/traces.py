@@ -88,7 +88,7 @@ def ways_of_key(cluster: Cluster, topic: str, key: str, *, seconds: float | None
 
 
 def ways_of_id(cluster: Cluster, topic: str | None, identity: str, *, most: int = MOST) -> Ways:
-    """The same of the events with an id, in one topic or in all that hold events."""
+    """The same of the events with an id, in one topic or in all that hold events of the namespace."""
     topics: Sequence[str] = [topic] if topic is not None else event_topics(cluster)
     if topic is not None:
         require_topic(cluster, topic)

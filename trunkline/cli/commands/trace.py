@@ -38,7 +38,11 @@ def trace(
     key: Annotated[str | None, typer.Option("--key", "-k", help="Events with this key.")] = None,
     identity: Annotated[
         str | None,
-        typer.Option("--id", help="The event with this id, in all topics where none is named.", metavar="EVENT_ID"),
+        typer.Option(
+            "--id",
+            help="The event with this id; without --topic in all topics of the namespace and of its applied manifests.",
+            metavar="EVENT_ID",
+        ),
     ] = None,
     since: Annotated[
         str | None, typer.Option("--since", help="Read topic and trace of this last time only, such as 2h.")
