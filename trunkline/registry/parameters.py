@@ -8,7 +8,13 @@ from typing import Any, Final, TypeVar
 
 from aiohttp import web
 
-from trunkline.core.serving.bodies import TooLargeError, UnreadableBodyError, UnsupportedEncodingError, read_body
+from trunkline.core.serving.bodies import (
+    LateBodyError,
+    TooLargeError,
+    UnreadableBodyError,
+    UnsupportedEncodingError,
+    read_body,
+)
 from trunkline.registry import errors
 from trunkline.registry.errors import RegistryError
 from trunkline.registry.rules import whole_number
@@ -28,7 +34,7 @@ async def json_body(request: web.Request) -> dict[str, Any]:
         raise RegistryError(415, "The body may be plain, gzip or deflate") from error
     except UnreadableBodyError as error:
         raise RegistryError(400, "The body can't be read") from error
-    except TimeoutError as error:
+    except LateBodyError as error:
         raise RegistryError(408, "The body did not arrive in time") from error
     try:
         found = json.loads(body)

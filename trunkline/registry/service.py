@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 CONTENT_TYPE: Final = V1_JSON
 _ANSWERED_IN: Final = web.RequestKey("answered in", str)
+_PIECE: Final = 1 << 16
 _MOST_ATTEMPTS: Final = 20
 """How often a schema is judged anew because others write to its subject meanwhile."""
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -376,9 +377,11 @@ async def _each(request: web.Request, found: Iterable[Version]) -> web.StreamRes
         return response
     before = b"["
     for each in found:
-        text = json.dumps(_described(each), ensure_ascii=False)
-        await response.write(before + text.encode("utf-8", "backslashreplace"))
-        await asyncio.sleep(0)
+        text = before + json.dumps(_described(each), ensure_ascii=False).encode("utf-8", "backslashreplace")
+        for start in range(0, len(text), _PIECE):
+            # What is written waits in memory until the client reads.
+            await response.write(text[start : start + _PIECE])
+            await asyncio.sleep(0)
         before = b", "
     await response.write(b"[]" if before == b"[" else b"]")
     await response.write_eof()

@@ -38,6 +38,14 @@ def test_on_loopback_its_own_names_and_every_address_lead_to_it(host: str) -> No
         "",
         ".",
         "0x7f.1",
+        "[::1].evil.example",
+        "[::1",
+        "[evil.example]",
+        "127.0.0.1%.evil.example",
+        "127.0.0.1%25evil.example",
+        "localhost:80:80",
+        "a@127.0.0.1",
+        "localhost/",
     ],
 )
 def test_on_loopback_no_other_name_does(host: str) -> None:
@@ -102,6 +110,10 @@ def test_requests_of_its_own_pages_and_of_named_ones_do() -> None:
         "application/x-www-form-urlencoded",
         "multipart/form-data; boundary=x",
         "text/plain;application/json",
+        "application/csp-report",
+        "text/ping",
+        "application/json, text/plain",
+        "*/*",
         " text/plain ",
     ],
 )
@@ -112,3 +124,16 @@ def test_a_body_of_a_type_that_browsers_send_unasked_is_refused(content_type: st
     assert refused.status == 415
     assert Fence(any_content=True).refusal("POST", headers, ["localhost"], body=True) is None
     assert Fence().refusal("POST", headers, ["localhost"], body=False) is None
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "application/json",
+        "Application/JSON; charset=utf-8",
+        "application/octet-stream",
+        "application/vnd.schemaregistry.v1+json",
+    ],
+)
+def test_a_body_of_a_type_that_browsers_ask_about_first_comes_through(content_type: str) -> None:
+    assert Fence().refusal("POST", {"content-type": content_type}, ["localhost"], body=True) is None

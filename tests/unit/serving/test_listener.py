@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import uvloop
 from aiohttp import web
 
 from trunkline.core.errors import UnavailableError
 from trunkline.core.serving import connections
 from trunkline.core.serving.bodies import (
     Bodies,
+    BodyError,
+    LateBodyError,
     NoRoomError,
     Taken,
     TooLargeError,
@@ -119,7 +122,10 @@ async def test_however_many_connections_only_wait_a_request_is_answered() -> Non
 
 @pytest.mark.parametrize(
     "begun",
-    [b"GET /health HT", b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: x/y\r\nContent-Length: 9\r\n\r\nx"],
+    [
+        b"GET /health HT",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\nx",
+    ],
 )
 async def test_what_is_half_sent_waits_as_well(begun: bytes) -> None:
     async def read(request: web.BaseRequest) -> web.StreamResponse:
@@ -163,6 +169,45 @@ async def test_a_connection_that_is_worked_on_is_not_closed_for_another_one() ->
         assert listener.connections.refused == 1
 
 
+def test_who_is_turned_away_is_told_so_on_the_loop_of_workers_as_well() -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(test_a_connection_that_is_worked_on_is_not_closed_for_another_one())
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_who_reads_nothing_of_his_answer_waits_and_makes_room(loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(_answered_beside_those_who_do_not_read())
+
+
+async def _answered_beside_those_who_do_not_read() -> None:
+    asked: list[web.BaseRequest] = []
+
+    async def long(request: web.BaseRequest) -> web.StreamResponse:
+        if request.path == "/health":
+            return await health(request)
+        response = web.StreamResponse()
+        await response.prepare(request)
+        asked.append(request)
+        while True:
+            await response.write(b"x" * 2**17)
+
+    async with listening(long, Limits(connections=3, of_address=3)) as listener:
+        clients = [await Client.of(listener) for _ in range(3)]
+        for one in clients:
+            one.writer.write(HEAD.replace(b"/health", b"/long"))
+        while len(asked) < 3 or not all(request.protocol.writing_paused for request in asked):
+            await asyncio.sleep(0)
+        assert b"well" in await (await Client.of(listener)).ask()
+        assert listener.connections.closed_for_others == 1
+        # Who reads on is worked for again, until he stops.
+        reading = next(request.protocol for request in asked if request.protocol.connected)
+        reading.resume_writing()
+        assert reading not in listener.connections._waiting
+        reading.pause_writing()
+        assert next(reversed(listener.connections._waiting)) is reading
+
+
 async def test_no_count_is_left_of_connections_that_ended() -> None:
     async with listening(limits=Limits(connections=4, of_address=2)) as listener:
         for _ in range(5):
@@ -187,6 +232,52 @@ def test_a_listener_takes_a_share_of_the_files_that_the_process_may_open(monkeyp
 # --- what comes on the wire ---
 
 
+async def test_whatever_is_wrong_with_a_body_is_one_kind_of_error() -> None:
+    """Who catches it has caught all of them: what a sender does is never taken for a fault of ours."""
+    found: list[type[Exception]] = []
+
+    async def read(request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            await read_body(request, LIMIT, Taken(Bodies(1)), seconds=0.0 if "late" in request.path else 10.0)
+        except BodyError as error:
+            found.append(type(error))
+        return await health(request)
+
+    async with listening(read) as listener:
+        post = (
+            b"POST /%s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s\r\n%s"
+        )
+        for path, size, headers, body in [
+            (b"late", 9, b"", b"x"),
+            (b"large", LIMIT + 1, b"", b"x"),
+            (b"coded", 1, b"Content-Encoding: br\r\n", b"x"),
+            (b"twice", 1, b"Content-Encoding: identity\r\nContent-Encoding: gzip\r\n", b"x"),
+            (b"broken", 1, b"Content-Encoding: gzip\r\n", b"x"),
+            (b"full", 2, b"", b"xx"),
+        ]:
+            assert b"well" in await (await Client.of(listener)).ask(post % (path, size, headers, body))
+    wrong = [LateBodyError, TooLargeError, UnsupportedEncodingError, UnsupportedEncodingError]
+    assert found == [*wrong, UnreadableBodyError, NoRoomError]
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET http://evil.example/health HTTP/1.0\r\n\r\n", b"421"),
+        (b"GET http://evil.example/health HTTP/1.1\r\nHost: localhost\r\n\r\n", b"400"),
+        (b"GET http://localhost/health HTTP/1.1\r\nHost: evil.example\r\n\r\n", b"400"),
+        (b"GET http://localhost/health HTTP/1.1\r\nHost: localhost\r\n\r\n", b"200"),
+        (b"GET /health HTTP/1.0\r\n\r\n", b"200"),
+        (b"GET /health HTTP/2.0\r\nHost: localhost\r\n\r\n", b"505"),
+    ],
+)
+async def test_the_host_is_looked_at_wherever_a_request_names_it_and_the_version_too(
+    head: bytes, status: bytes
+) -> None:
+    async with listening() as listener:
+        assert (await (await Client.of(listener)).ask(head)).split()[1] == status
+
+
 async def test_extensions_of_chunks_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "HEAD_BYTES", 10_000)
 
@@ -196,7 +287,7 @@ async def test_extensions_of_chunks_are_bounded(monkeypatch: pytest.MonkeyPatch)
 
     async with listening(read) as listener:
         good = await Client.of(listener)
-        chunked = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: x/y\r\nTransfer-Encoding: chunked\r\n\r\n"
+        chunked = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
         assert b"well" in await good.ask(chunked + b"1;name=value\r\nx\r\n" * 500 + b"0\r\n\r\n")
         assert b"well" in await good.ask(chunked + b"2\r\nxx\r\n" * 500 + b"0\r\n\r\n")
         bad = await Client.of(listener)
@@ -230,7 +321,8 @@ async def body_of(request: bytes, headers: bytes = b"") -> tuple[bytes | type[Ex
 
     async with listening(read) as listener:
         head = (
-            b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: x/y\r\nTransfer-Encoding: chunked\r\n%s\r\n" % headers
+            b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n%s\r\n"
+            % headers
         )
         parts = [request[at : at + 700] for at in range(0, len(request), 700)]
         client = await Client.of(listener)

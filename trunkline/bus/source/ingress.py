@@ -15,6 +15,7 @@ from trunkline.core.contracts import PushSource, Request
 from trunkline.core.log import get_logger
 from trunkline.core.serving.bodies import (
     Bodies,
+    LateBodyError,
     NoRoomError,
     Taken,
     TooLargeError,
@@ -103,7 +104,7 @@ class Ingress:
             body = await read_body(request, limit, taken)
         except NoRoomError:
             return _response(unavailable("too many requests wait for the broker"), close=True)
-        except TimeoutError:
+        except LateBodyError:
             return _response(Answer(408, b'{"error":"the body did not arrive in time"}'), close=True)
         except UnsupportedEncodingError:
             return _response(Answer(415, b'{"error":"the body may be plain, gzip or deflate"}'), close=True)

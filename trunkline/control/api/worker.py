@@ -20,7 +20,7 @@ from trunkline.core.access.rules import PUBLIC, Rule
 from trunkline.core.access.tokens import LASTS
 from trunkline.core.jsontext import read_json
 from trunkline.core.log import LEVELS, current_level, get_logger, set_level
-from trunkline.core.serving.bodies import TooLargeError, UnreadableBodyError, UnsupportedEncodingError, read_body
+from trunkline.core.serving.bodies import BodyError, read_body
 from trunkline.core.serving.doors import TOKEN_PATH
 from trunkline.core.serving.guarding import add_route, asker
 
@@ -63,7 +63,7 @@ async def _token(request: web.Request, principals: Principals) -> web.Response:
     """A token for a key: OAuth 2.0 client credentials (RFC 6749, section 4.4), the client's id being the principal's name."""
     try:
         asked = dict(parse_qsl((await read_body(request, MAX_BODY)).decode("ascii"), max_num_fields=10))
-    except (TooLargeError, UnreadableBodyError, UnsupportedEncodingError, ValueError):
+    except (BodyError, ValueError):
         return _no_token(400, "invalid_request")
     if asked.get("grant_type") != "client_credentials":
         return _no_token(400, "unsupported_grant_type")
@@ -103,15 +103,7 @@ async def _set_level(request: web.Request, worker: Worker) -> web.Response:
         level = read_json(await read_body(request, MAX_BODY))["level"]
         before = current_level()
         set_level(level)
-    except (
-        TooLargeError,
-        UnreadableBodyError,
-        UnsupportedEncodingError,
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-    ):
+    except (BodyError, ValueError, TypeError, KeyError, AttributeError):
         return refusal
     who = asker(request)
     log.warning("the log level was changed", to=level, by=who)

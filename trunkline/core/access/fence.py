@@ -11,6 +11,7 @@ An address instead of a name is no sign of either: nobody but its owner serves p
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +20,13 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-_SIMPLE_TYPES = frozenset({"", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data"})
+_ASKED_FOR = frozenset({"application/json", "application/octet-stream"})
+"""Types of bodies that a browser asks about before it sends them for another page. Apart from forms and text it also sends reports
+(`application/csp-report`) and pings (`text/ping`) unasked, and who knows what to come: so these, and `…+json`, are all that is taken."""
+_AUTHORITY = re.compile(
+    r"(?:\[(?P<six>[0-9A-Fa-f:.]+)(?:%25[A-Za-z0-9._~-]+)?\]|(?P<name>[A-Za-z0-9_.-]+))(?::[0-9]*)?"
+)
+"""RFC 3986, section 3.2, without a user."""
 _LONGEST_SHOWN = 100
 
 
@@ -74,7 +81,7 @@ class Fence:
             return Refused(403, "requests of other pages are not answered")
         if body and method not in _SAFE_METHODS and not self.any_content and path not in self.forms:
             kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-            if kind in _SIMPLE_TYPES:
+            if kind not in _ASKED_FOR and not kind.endswith("+json"):
                 return Refused(415, "the body needs a Content-Type that says what it is, such as application/json")
         return None
 
@@ -105,16 +112,16 @@ def _is_known(fence: Fence, host: str) -> bool:
 
 
 def _name_of(host: str) -> str:
-    """The name or address of an authority, without its port."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    name, colon, port = host.rpartition(":")
-    return (name if colon and port.isdigit() else host).lower().rstrip(".")
+    """The name or address of an authority, without its port; empty for what is no authority."""
+    found = _AUTHORITY.fullmatch(host)
+    if found is None:
+        return ""
+    return (found["six"] or found["name"]).lower().rstrip(".")
 
 
 def _is_address(name: str) -> bool:
     try:
-        ip_address(name.partition("%")[0])
+        ip_address(name)
     except ValueError:
         return False
     return True

@@ -13,19 +13,27 @@ BODY_SECONDS = 10.0
 _BEHIND = "there are bytes behind the end of the compressed body"
 
 
-class TooLargeError(Exception):
+class BodyError(Exception):
+    """A body that was not read. What it is of, by its class, is the sender's doing and never a fault of ours."""
+
+
+class LateBodyError(BodyError):
+    """The body did not arrive in time."""
+
+
+class TooLargeError(BodyError):
     """The body is larger than it may be, on the wire or decompressed."""
 
 
-class UnsupportedEncodingError(Exception):
+class UnsupportedEncodingError(BodyError):
     """The body is encoded in a way that is not taken."""
 
 
-class UnreadableBodyError(Exception):
+class UnreadableBodyError(BodyError):
     """The body is cut off, or is not what its encoding says."""
 
 
-class NoRoomError(Exception):
+class NoRoomError(BodyError):
     """The bodies of all requests are as large together as they may be."""
 
 
@@ -63,7 +71,7 @@ async def read_body(
     """The body, decompressed.
 
     Raises TooLargeError as soon as more than `limit` bytes have come or come out, UnsupportedEncodingError for other encodings than
-    gzip and deflate, UnreadableBodyError, NoRoomError, and TimeoutError where it is not complete in `seconds`.
+    gzip and deflate, UnreadableBodyError, NoRoomError, and LateBodyError where it is not complete in `seconds`: each is a BodyError.
     """
     unpack = _unpacker(request)
     expect(request, limit)
@@ -84,6 +92,8 @@ async def read_body(
                 if taken is not None:
                     taken.take(len(part))
                 parts.append(part)
+    except TimeoutError as error:
+        raise LateBodyError from error
     except (web.RequestPayloadError, ConnectionError, zlib.error) as error:
         raise UnreadableBodyError(str(error)) from error
     if unpack is not None and came and not unpack.ended:
@@ -93,7 +103,8 @@ async def read_body(
 
 
 def _unpacker(request: web.BaseRequest) -> _Unpacker | None:
-    encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
+    # Several are one after the other, in as many headers as they like (RFC 9110, section 8.4).
+    encoding = ", ".join(request.headers.getall("Content-Encoding", ["identity"])).strip().lower()
     if encoding in ("identity", ""):
         return None
     if encoding not in ("gzip", "x-gzip", "deflate"):

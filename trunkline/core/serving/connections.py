@@ -1,9 +1,10 @@
 """The connections of a listener: how many there are in all and of one address, and which one has waited longest.
 
 A connection *waits* while it has no whole request: nothing came yet, a head or a body is on its way, or an answer was sent and the next
-request has not come. Anybody can hold as many of those as he likes, for nothing. So they are never refused but replaced: where there
-is no room, the one that has waited longest is closed. Who asks for something short, as a load balancer asks for health, is served
-however many others only wait. Only where everything that is open is being worked on, a new connection is turned away with 503.
+request has not come. It waits as well while its client reads nothing of an answer that is being written. Anybody can hold as many of
+those as he likes, for nothing. So they are never refused but replaced: where there is no room, the one that has waited longest is
+closed. Who asks for something short, as a load balancer asks for health, is served however many others only wait. Only where everything
+that is open is being worked on, a new connection is turned away with 503.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import resource
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
@@ -123,7 +124,7 @@ class Connections:
 class Connection(RequestHandler):
     """One of them, as a protocol of aiohttp's server."""
 
-    __slots__ = ("_address", "_allowed", "_connections", "_counted", "_received")
+    __slots__ = ("_address", "_allowed", "_connections", "_counted", "_received", "_working")
 
     def __init__(self, connections: Connections, server: web.Server, **options: Any) -> None:
         super().__init__(server, loop=asyncio.get_running_loop(), **options)
@@ -132,6 +133,7 @@ class Connection(RequestHandler):
         self._counted = False
         self._received = 0
         self._allowed = REQUEST_BYTES
+        self._working = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         peer = transport.get_extra_info("peername")
@@ -139,8 +141,8 @@ class Connection(RequestHandler):
         super().connection_made(transport)
         self._counted = self._connections.take(self, self._address)
         if not self._counted:
-            assert isinstance(transport, asyncio.Transport)
-            transport.write(FULL)
+            # Not asked for its class: the transports of uvloop have one of their own.
+            cast("asyncio.Transport", transport).write(FULL)
             self.force_close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -188,11 +190,27 @@ class Connection(RequestHandler):
         """A request was read to its end."""
         self._received = 0
         self._allowed = REQUEST_BYTES
-        if self._counted:
+        self._working = True
+        if self._counted and not self.writing_paused:
+            self._connections.works(self, self._address)
+
+    def pause_writing(self) -> None:
+        """Its client takes nothing of the answer: that may last for ever, and holds what is written."""
+        super().pause_writing()
+        self._wait()
+
+    def resume_writing(self) -> None:
+        """Its client reads on."""
+        super().resume_writing()
+        if self._counted and self._working:
             self._connections.works(self, self._address)
 
     def waits(self) -> None:
         """A request was answered."""
+        self._working = False
+        self._wait()
+
+    def _wait(self) -> None:
         if self._counted:
             self._connections.works(self, self._address)
             self._connections.waits(self, self._address)

@@ -36,11 +36,12 @@ def answer_of(request: web.BaseRequest, refused: Refused) -> web.Response:
 
 def refusal_of(request: web.BaseRequest, fence: Fence) -> Refused | None:
     """Why a request does not come through, or None."""
-    if request.version < HttpVersion10:
+    if request.version not in (HttpVersion10, HttpVersion11):
         return Refused(505, "HTTP/1.1 is spoken here")
     hosts = request.headers.getall(hdrs.HOST, [])
-    if not hosts and request.version >= HttpVersion11:
+    if not hosts and request.version == HttpVersion11:
         return Refused(400, "the request names no host")
-    if hosts and request.host not in hosts:
-        hosts = [*hosts, request.host]  # aiohttp gives that of an absolute request target, where it is one
+    target = request._message.url  # noqa: SLF001 (the public one is made whole with our own address)
+    if target.absolute and target.authority not in hosts:
+        hosts = [*hosts, target.authority]
     return fence.refusal(request.method, request.headers, hosts, body=request.body_exists, path=request.path)
