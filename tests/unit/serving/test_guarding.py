@@ -112,6 +112,23 @@ async def test_a_team_changes_the_schemas_of_what_it_owns(directory: Directory) 
         assert (await ask(url, "PUT", "/registry/config", engineer))[0] == 403
 
 
+async def test_what_concerns_all_who_use_the_registry_is_nobodys_for_one_subject(directory: Directory) -> None:
+    """Deleting for good takes the schema from records that were written with it, and import mode chooses ids for everybody."""
+    engineer = key_of(directory, "engineer", Grant(Role.ENGINEER))
+    admin = key_of(directory, "admin", Grant(Role.ADMIN))
+    async with served(directory, NOBODY) as url:
+        for path in ("/registry/subjects/orders-value", "/registry/subjects/orders-value/versions/1"):
+            assert (await ask(url, "DELETE", path, engineer))[0] == 404
+            assert (await ask(url, "DELETE", path + "?permanent=false", engineer))[0] == 404
+            for query in ("permanent=true", "permanent=TRUE", "permanent=%74rue", "permanent=true&permanent=false"):
+                assert (await ask(url, "DELETE", f"{path}?{query}", engineer))[0] == 403, query
+                assert (await ask(url, "DELETE", f"{path}?{query}", admin))[0] == 404
+        for path in ("/registry/mode", "/registry/mode/orders-value"):
+            for method in ("PUT", "DELETE"):
+                assert (await ask(url, method, path, engineer))[0] == 403, (method, path)
+                assert (await ask(url, method, path, admin))[0] != 403
+
+
 async def test_on_loopback_this_machine_needs_no_key_and_nobody_who_comes_through_a_proxy_is_it(
     directory: Directory,
 ) -> None:
@@ -119,7 +136,11 @@ async def test_on_loopback_this_machine_needs_no_key_and_nobody_who_comes_throug
         assert await ask(url, "GET", "/status") == (200, "local")
         assert (await ask(url, "PUT", "/level"))[0] == 403
         assert (await ask(url, "GET", "/status", {"X-API-Key": "wrong"}))[0] == 401
-        for name in ("X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"):
+        for name in (
+            *("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Forwarded", "X-Real-IP", "Via", "CDN-Loop"),
+            *("CF-Connecting-IP", "True-Client-IP", "X-Client-IP", "X-Cluster-Client-IP", "X-Azure-ClientIP"),
+            *("X-Original-Forwarded-For", "X-Envoy-External-Address", "Fastly-Client-IP"),
+        ):
             assert (await ask(url, "GET", "/status", {name: "10.0.0.1"}))[0] == 401, name
 
 

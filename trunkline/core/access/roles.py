@@ -19,7 +19,7 @@ class Permission(StrEnum):
     SCHEMA_WRITE = "schema.write"
     """Register and delete schemas of a subject, and set its compatibility."""
     REGISTRY_CONFIGURE = "registry.configure"
-    """Settings of the registry as a whole, and deleting for good."""
+    """Settings of the registry as a whole, modes, and deleting for good."""
     EVENT_WRITE = "event.write"
     EVENT_READ = "event.read"
     PIPELINE_OPERATE = "pipeline.operate"

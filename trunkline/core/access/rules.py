@@ -12,10 +12,19 @@ from trunkline.core.access.roles import Permission, Target
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What a route asks. `target` finds in a request what it is about; without one the route is about the bus as a whole."""
+    """What a route asks. `target` finds in a request what it is about; without one the route is about the bus as a whole.
+
+    `instead` finds what a request asks in place of `permission`, where it wants more than others of its route do.
+    """
 
     permission: Permission | None
     target: Callable[[Any], Target] | None = None
+    instead: Callable[[Any], Permission | None] | None = None
+
+    def of(self, request: Any) -> Rule:
+        """The rule of one request."""
+        found = self.instead(request) if self.instead is not None else None
+        return self if found is None else Rule(found, self.target)
 
     @property
     def public(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -18,7 +19,12 @@ from trunkline.core.serving.refusals import json_refusal
 log = get_logger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 CALLER: Final = web.RequestKey("trunkline.caller", Caller)
-_FORWARDED: Final = (hdrs.FORWARDED, hdrs.X_FORWARDED_FOR, "X-Real-IP", hdrs.VIA)
+_FORWARDED: Final = re.compile(
+    r"forwarded|via|cdn-loop|x-(?:original-)?forwarded-.*|x-real-ip|x-envoy-external-address"
+    r"|(?:x-)?(?:[a-z]+-)?(?:connecting|client|cluster-client)-?ip",
+    re.IGNORECASE,
+)
+"""Headers by which proxies tell of whom a request is, or that they passed it on."""
 _SIGN_IN: Final[dict[str, str]] = {
     hdrs.WWW_AUTHENTICATE: 'Basic realm="trunkline", charset="UTF-8", Bearer realm="trunkline"'
 }
@@ -50,7 +56,7 @@ class Access:
         found = self.directory.sign_in(request.headers, request.remote or "")
         if found is not None:
             return found
-        return NOBODY if any(name in request.headers for name in _FORWARDED) else self.anonymous
+        return NOBODY if any(map(_FORWARDED.fullmatch, request.headers)) else self.anonymous
 
 
 def asker(request: web.Request) -> str:
@@ -101,6 +107,7 @@ def guarded(
     @web.middleware
     async def judged(request: web.Request, handler: Handler) -> web.StreamResponse:
         rule = rules.get(request.match_info.route)
+        rule = rule.of(request) if rule is not None else None
         try:
             caller = access.caller(request)
         except DeniedError as denied:
