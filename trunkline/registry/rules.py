@@ -27,6 +27,7 @@ from trunkline.registry.state import (
     mode_record,
     schema_record,
 )
+from trunkline.registry.wire import MAX_ID
 
 T = TypeVar("T")
 _WHOLE: Final = re.compile(r"([+-]?)0*([0-9]{1,10})")
@@ -56,6 +57,10 @@ def whole_number(text: str) -> int | None:
         return None
     found = int(match[1] + match[2])
     return found if INT_MIN <= found <= INT_MAX else None
+
+
+LARGEST_IMPORTED = MAX_ID - 2**24
+"""Of ids that an import chooses: a new schema gets the one behind the highest that there ever was, and there must be one."""
 
 
 def version_of(state: State, subject: str, wanted: str, *, deleted: bool = False) -> Version:
@@ -168,6 +173,9 @@ def _import(
 ) -> Decision[Version]:
     chosen = schema_id if schema_id not in (None, -1) else state.ids.get(sent.key) or state.highest_id + 1
     assert chosen is not None
+    if chosen > LARGEST_IMPORTED:
+        message = f"The id {chosen} is too large: behind {LARGEST_IMPORTED} are those that are given to new schemas"
+        raise RegistryError(errors.OPERATION_NOT_PERMITTED, message)
     taken = state.by_id.get(chosen)
     if taken is not None and taken != sent.key:
         raise RegistryError(errors.OPERATION_NOT_PERMITTED, f"Overwrite new schema with id {chosen} is not permitted.")
@@ -180,6 +188,10 @@ def _import(
 
 
 def _added(made: Version) -> Decision[Version]:
+    # Records have four bytes for an id, and clients take it for a signed number.
+    if made.id > MAX_ID or made.version > MAX_ID:
+        what = "id" if made.id > MAX_ID else f"version of {made.subject}"
+        raise RegistryError(errors.OPERATION_NOT_PERMITTED, f"There is no {what} left: the last one is taken")
     return [schema_record(made)], made
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
 from trunkline.registry.errors import MODES
+from trunkline.registry.wire import MAX_ID
 
 
 class Reference(NamedTuple):
@@ -130,7 +131,7 @@ class State:
             for number in list(self.subjects.get(key["subject"], {})):
                 self._forget(key["subject"], number)
         elif kind == "NOOP":
-            if isinstance(value, dict) and isinstance(value.get("highestId"), int):
+            if isinstance(value, dict) and isinstance(value.get("highestId"), int) and value["highestId"] <= MAX_ID:
                 self.highest_id = max(self.highest_id, value["highestId"])
         else:
             self.unreadable += 1
@@ -143,6 +144,8 @@ class State:
             Reference(str(each["name"]), str(each["subject"]), int(each["version"]))
             for each in value.get("references") or ()
         )
+        if not 0 <= int(value["id"]) <= MAX_ID:
+            raise ValueError("no id that a record can have")
         made = Version(
             subject,
             number,

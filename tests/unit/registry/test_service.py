@@ -12,8 +12,11 @@ import pytest
 from aiohttp import web
 
 from trunkline.registry.parameters import MAX_BODY
+from trunkline.registry.rules import LARGEST_IMPORTED
 from trunkline.registry.service import CONTENT_TYPE, registry_app, serve_registry
+from trunkline.registry.state import SchemaKey, State, Version, highest_id_record, schema_record
 from trunkline.registry.store import MemoryStore
+from trunkline.registry.wire import MAX_ID
 
 from .sources import record
 
@@ -221,6 +224,28 @@ async def test_import_mode_takes_ids_and_versions_as_they_are(http: Http) -> Non
     assert await http.register("other", "string") == (200, {"id": 79, "version": 1})
     assert await http.refused("PUT", "/mode/other", {"mode": "IMPORT"}) == (422, 42205)
     assert (await http.ask("PUT", "/mode/other?force=true", {"mode": "IMPORT"}))[0] == 200
+
+
+async def test_no_import_takes_the_ids_of_new_schemas_and_none_is_given_that_no_record_can_have(http: Http) -> None:
+    await http.ask("PUT", "/mode/s", {"mode": "IMPORT"})
+    for wanted in (MAX_ID, LARGEST_IMPORTED + 1):
+        assert (await http.register("s", PLAIN, id=wanted, version=1))[1]["error_code"] == 42205
+    assert await http.register("s", PLAIN, id=LARGEST_IMPORTED, version=MAX_ID) == (
+        200,
+        {"id": LARGEST_IMPORTED, "version": MAX_ID},
+    )
+    assert await http.register("other", "string") == (200, {"id": LARGEST_IMPORTED + 1, "version": 1})
+    await http.ask("PUT", "/mode/s", {"mode": "READWRITE"})
+    assert (await http.register("s", OPTIONAL))[1]["error_code"] == 42205  # its versions have come to their end
+
+
+def test_a_record_with_an_id_that_nobody_can_write_is_unreadable_and_spoils_no_other() -> None:
+    state = State()
+    for wanted in (MAX_ID + 1, -1):
+        made = Version("s", 1, wanted, SchemaKey('"int"', ()))
+        state.take(schema_record(made))
+    state.take(highest_id_record(MAX_ID + 1))
+    assert (state.unreadable, state.highest_id, state.subjects) == (2, 0, {})
 
 
 @pytest.mark.parametrize(
