@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from connectors.file.progress import Seen
 from trunkline.core.errors import RetriableError
-from trunkline.core.folders import READ, allowed_roots, is_within, open_regular, opened_folder, place_of
+from trunkline.core.folders import READ, is_allowed, is_within, open_regular, opened_folder, place_of
 
 Links = Literal["inside", "follow"]
 _REMEMBERED = 1000
@@ -52,7 +52,12 @@ class Root:
         try:
             status = os.stat(name, dir_fd=folder, follow_symlinks=False)
             if stat.S_ISLNK(status.st_mode):
-                status = os.stat(name, dir_fd=folder)
+                try:
+                    status = os.stat(name, dir_fd=folder)
+                except OSError as error:
+                    # In a circle, or through a file or a closed folder: like one that leads to nothing.
+                    self._not_followed(name, f"it leads nowhere: {error.strerror}")
+                    return None
                 if stat.S_ISREG(status.st_mode) and not self._may_follow(name, folder):
                     return None
         except FileNotFoundError:
@@ -114,21 +119,20 @@ class Root:
         if stat.S_ISREG(os.fstat(handle).st_mode) and self._allows(place_of(handle, str(self.path / name)), folder):
             return handle
         os.close(handle)
+        hint = "it leads out of the folder: put the file there instead, or set `links: follow` within the allowed roots"
+        self._not_followed(name, hint)
+        return None
+
+    def _not_followed(self, name: str, hint: str) -> None:
         if name not in self._told and len(self._told) < _REMEMBERED:
             self._told.add(name)
-            self._log.warning(
-                "file.link_not_followed",
-                file=str(self.path / name),
-                hint="it leads out of the folder: put the file there instead, or set `links: follow` within the allowed roots",
-            )
-        return None
+            self._log.warning("file.link_not_followed", file=str(self.path / name), hint=hint)
 
     def _allows(self, place: str, folder: int) -> bool:
         if not place:
             return False
         if self._links == "follow":
-            roots = allowed_roots()
-            return not roots or any(is_within(place, root) for root in roots)
+            return is_allowed(place)
         return is_within(place, place_of(folder, str(self.path)))
 
     def _closed(self, error: OSError) -> RetriableError:

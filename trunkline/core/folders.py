@@ -1,7 +1,8 @@
 """Folders on the worker's disk that manifests name: which of them the operator allows, and ways in that no link leads out of.
 
 Who writes a manifest is not who runs the worker. `TRUNKLINE_FILE_ROOTS` names the folders under which plug-ins may read and write data,
-separated as in PATH; without it any folder may be named. What counts is where a folder really lies: it is asked of the descriptor
+separated as in PATH; without it any folder may be named but those in which nothing is data: the system's own (`/proc`, `/sys`, `/dev`) and
+the worker's home. What counts is where a folder really lies: it is asked of the descriptor
 that is used from then on, so a link that is swapped between a check and its use changes nothing.
 """
 
@@ -14,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trunkline.core.errors import ConfigurationError
+from trunkline.core.secretpolicy import is_no_data
 
 ROOTS = "TRUNKLINE_FILE_ROOTS"
 READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
@@ -27,16 +29,31 @@ def allowed_roots() -> tuple[str, ...]:
 
 
 def check_allowed(place: str | Path, named: str | Path, setting: str) -> None:
-    """Raises `ConfigurationError` (`file.not_allowed`) where `place`, which `named` in `setting` leads to, is under no allowed root."""
+    """Raises `ConfigurationError` (`file.not_allowed`) where `place`, which `named` in `setting` leads to, is under no allowed root, or
+    where it lies in what is no data: `/proc`, `/sys`, `/dev`, and the worker's home, with the password of its broker.
+    """
     real = os.path.realpath(place)
-    roots = allowed_roots()
-    if roots and not any(is_within(real, root) for root in roots):
+    if is_no_data(real):
+        raise ConfigurationError(
+            f"{str(named)!r} lies in a folder of the system, or of the worker's own data",
+            where=setting,
+            hint="name a folder for data",
+            code="file.not_allowed",
+        )
+    if not is_allowed(real):
+        roots = allowed_roots()
         raise ConfigurationError(
             f"{str(named)!r} is not under a folder that this worker allows",
             where=setting,
             hint=f"name a folder under {', '.join(roots)}, or have the worker's operator add to {ROOTS}",
             code="file.not_allowed",
         )
+
+
+def is_allowed(place: str) -> bool:
+    """Whether a path without links leads to where plug-ins may read and write."""
+    roots = allowed_roots()
+    return not is_no_data(place) and (not roots or any(is_within(place, root) for root in roots))
 
 
 def is_within(place: str, folder: str) -> bool:
@@ -80,8 +97,7 @@ def opened_folder(folder: str | Path, setting: str) -> Iterator[int]:
             raise
         handle = os.open(folder, os.O_PATH | flags)
     try:
-        if os.environ.get(ROOTS):
-            check_allowed(place_of(handle, str(folder)), folder, setting)
+        check_allowed(place_of(handle, str(folder)) or folder, folder, setting)
         yield handle
     finally:
         os.close(handle)

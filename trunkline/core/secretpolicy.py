@@ -58,6 +58,11 @@ def protected() -> tuple[str, ...]:
     return tuple(_protected)
 
 
+def is_no_data(path: str) -> bool:
+    """Whether a path is where a manifest can have no data read or written: the system's own, or a worker's home. Without links."""
+    return _within(path, _never()) and not _within(path, ("/dev/shm",))  # noqa: S108 (asked for, not made)
+
+
 def variable_refusal(name: str) -> str | None:
     """Why a variable is not read, where it is not."""
     if fnmatchcase(name, _OUR_NAMES) and name not in _FOR_MANIFESTS:

@@ -15,7 +15,7 @@ from connectors.file.archive import move_file
 from connectors.file.progress import Seen
 from connectors.file.root import Root
 from trunkline.core.errors import ConfigurationError
-from trunkline.core.folders import ROOTS, opened_folder
+from trunkline.core.folders import ROOTS, make_folder, opened_folder
 
 GOOD = "id,n\na,1\n"
 SECRET = "root:x:0:0\nadmin:y:0:0\n"
@@ -73,6 +73,50 @@ async def test_no_way_of_writing_a_link_leads_out(inbox: Path, secret: Path, tar
     run = await read(inbox)
     assert run.values == [{"id": "a", "n": "1"}]
     assert run.rejected == []
+
+
+@pytest.mark.parametrize("target", ["evil.csv", "circle", "good.csv/x", "n" * 300, "gone.csv"])
+async def test_a_link_that_leads_nowhere_stops_no_other_file(inbox: Path, target: str) -> None:
+    (inbox / "circle").symlink_to("evil.csv")
+    try:
+        (inbox / "evil.csv").symlink_to(target)
+    except OSError:
+        pytest.skip("this file system has no link to so long a name")
+    for links in ("inside", "follow"):
+        assert (await read(inbox, links=links)).values == [{"id": "a", "n": "1"}]
+
+
+async def test_a_workers_own_data_and_the_systems_folders_are_no_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The home folder has the password of the broker; `/proc` shows the environment. References may not name them either."""
+    home = tmp_path / "home"
+    (home / "kafka").mkdir(parents=True)
+    (home / "kafka" / "password").write_text("id\nsecret\n")
+    (tmp_path / "link").symlink_to(home)
+    monkeypatch.setenv("TRUNKLINE_HOME", str(home))
+    named = [
+        home,
+        home / "kafka",
+        tmp_path / "link" / "kafka",
+        tmp_path / "home" / ".." / "home",
+        "/proc/self",
+        "/dev",
+        "/sys",
+    ]
+    for folder in named:
+        for path, pattern in ((Path(folder), "*"), (Path(folder) / "password", None)):
+            with pytest.raises(ConfigurationError) as refused:
+                await started(path, pattern=pattern)
+            assert refused.value.code == "file.not_allowed"
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    (inbox / "evil.csv").symlink_to(home / "kafka" / "password")
+    run = await read(inbox, links="follow")
+    assert (run.values, run.rejected) == ([], [])
+    with pytest.raises(ConfigurationError):
+        make_folder(home / "kafka" / "new", "folder")
+    assert not (home / "kafka" / "new").exists()
 
 
 async def test_a_link_within_the_folder_is_the_file_it_leads_to(inbox: Path) -> None:
