@@ -12,7 +12,7 @@ from trunkline.control.schemas import MAX_LINE, propose_schema
 from trunkline.core.errors import ConfigurationError
 from trunkline.core.manifests.check import examine
 from trunkline.core.manifests.load import gather_files, gather_text
-from trunkline.core.manifests.yaml import MAX_BYTES, MAX_DOCUMENTS, MAX_KEYS
+from trunkline.core.manifests.yaml import MAX_BYTES, MAX_DOCUMENTS, MAX_KEYS, MAX_PROBLEMS, read_documents
 from trunkline.registry.schema import Schema
 
 HEAD = "apiVersion: trunkline/v1\nkind: Topic\nmetadata: {name: a}\nspec:\n"
@@ -117,3 +117,12 @@ def test_a_sample_is_read_line_by_line_and_no_line_is_endless(tmp_path: Path, na
     (tmp_path / "deep.jsonl").write_text(json.dumps({"a": 1}) + "\n" + "[" * 5000 + "]" * 5000)
     with pytest.raises(ConfigurationError, match="nested deeper than 200 levels"):
         propose_schema(tmp_path / "deep.jsonl", None, rows=10, delimiter=",", timestamps=False)
+
+
+@pytest.mark.parametrize("line", ["k: 1\n", "? [a]\n: 1\n", "a: *b\n", "a: !!x y\n"])
+def test_a_file_has_a_bounded_number_of_problems_and_the_first_are_told(line: str) -> None:
+    found, problems = read_documents("---\n" + line * (MAX_PROBLEMS + 5000), "f.yaml")
+    assert found == []
+    assert len(problems) == MAX_PROBLEMS + 1
+    assert problems[0].line < 5
+    assert "nothing is read from here on" in problems[-1].message

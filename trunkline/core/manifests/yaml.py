@@ -26,6 +26,8 @@ MAX_DOCUMENTS = 10_000
 """Of one file. Each takes some 0.1 ms and 8 KB to be read, and more to be judged."""
 MAX_KEYS = 10_000
 """Of one mapping: each that no model knows is compared with all names that one knows."""
+MAX_PROBLEMS = 1_000
+"""Of one file: nobody reads more, and each says what it found and what to do."""
 MAX_KEY = 1_000
 """Characters of a key: a field's name, or the key of a map."""
 MAX_NUMBER = 100
@@ -80,6 +82,10 @@ def read_documents(text: str, file: str) -> tuple[list[Document], list[Problem]]
     except _TooManyError as error:
         message = f"the file has more than {MAX_DOCUMENTS:,} documents; those from here on are not read"
         return reader.done, [Problem(file, error.line, "", message, "split the file", YAML_PROBLEM)]
+    except _TooWrongError as error:
+        last = error.problems[-1].line
+        message = f"the file has {MAX_PROBLEMS:,} problems up to here; nothing is read from here on"
+        return reader.done, [*error.problems, Problem(file, last, "", message, "mend these first", YAML_PROBLEM)]
     except (yaml.YAMLError, UnicodeError) as error:
         return reader.done, [Problem(file, 1, "", f"this is no YAML: {str(error)[:200]}", None, YAML_PROBLEM)]
     return documents, []
@@ -144,6 +150,14 @@ def _text_of(file: Path) -> str | Problem:
         return Problem(str(file), line, "", message, "save it as UTF-8", "manifest.file")
 
 
+class _TooWrongError(Exception):
+    """The file has too many problems: those are the last of them."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__(len(problems))
+        self.problems = problems
+
+
 @dataclass(slots=True)
 class _Reader:
     """Builds documents from the events of the parser, which tells where everything stands."""
@@ -158,6 +172,7 @@ class _Reader:
     legible: bool = True
     depth: int = 0
     count: int = 0
+    wrong: int = 0
 
     def documents(self) -> list[Document]:
         """All documents. Raises yaml's errors; then `done` has those before the fault."""
@@ -177,6 +192,12 @@ class _Reader:
                     )
                     self.done.append(made)
         return self.done
+
+    def _say(self, problem: Problem) -> None:
+        self.problems.append(problem)
+        self.wrong += 1
+        if self.wrong >= MAX_PROBLEMS:
+            raise _TooWrongError(self.problems)
 
     def _value(self, event: yaml.Event, events: Iterator[yaml.Event], path: Path_) -> Any:
         line = self.lines.setdefault(path, _line(event))
@@ -226,9 +247,7 @@ class _Reader:
                     if self.legible:
                         self._unreadable(here, line, message, "put a line `---` between two manifests")
                 else:
-                    self.problems.append(
-                        Problem(self.file, line, spelled(here), message, "remove one of them", YAML_PROBLEM)
-                    )
+                    self._say(Problem(self.file, line, spelled(here), message, "remove one of them", YAML_PROBLEM))
                 before = self.lines[here]
                 self._value(next(events), events, here)
                 self.lines[here] = before
@@ -282,7 +301,7 @@ class _Reader:
         if number is None:
             return text
         if isinstance(number, _Refused):
-            self.problems.append(Problem(self.file, line, spelled(path), number.message, number.hint, YAML_PROBLEM))
+            self._say(Problem(self.file, line, spelled(path), number.message, number.hint, YAML_PROBLEM))
             return number.value
         return number
 
@@ -294,7 +313,7 @@ class _Reader:
 
     def _unreadable(self, path: Path_, line: int, message: str, hint: str) -> None:
         self.legible = False
-        self.problems.append(Problem(self.file, line, spelled(path), message, hint, YAML_PROBLEM))
+        self._say(Problem(self.file, line, spelled(path), message, hint, YAML_PROBLEM))
 
 
 def _line(event: yaml.Event) -> int:
