@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 from trunkline.bus.kafka import KafkaSettings
 from trunkline.bus.names import Names
 from trunkline.bus.states import State
-from trunkline.bus.topics import topic_states
+from trunkline.bus.topics import TopicState, remove_topic, topic_states
 from trunkline.bus.worker.applied import VERSION, read_applied
 from trunkline.bus.worker.board import Board, Heartbeat, Report
 from trunkline.cli.main import app
@@ -247,6 +247,23 @@ def test_topics_and_schemas_can_be_looked_at(shell: Shell) -> None:
     missing = shell("topic", "describe", orders + "s")
     assert missing.exit_code == 2
     assert f"did you mean '{orders}'?" in missing.stderr
+
+
+def test_a_topic_that_is_deleted_while_topics_are_listed_is_not_among_them(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shell("apply", "-f", shell.write(shell.flow()), "--yes")
+    kept, gone = f"{shell.names.namespace}.orders", f"{shell.names.namespace}.big"
+
+    def deleted_since(settings: KafkaSettings, wanted: list[str]) -> dict[str, TopicState]:
+        found = topic_states(settings, wanted)
+        remove_topic(settings, gone)
+        return found
+
+    monkeypatch.setattr("trunkline.control.topics.topic_states", deleted_since)
+    listed = {one["name"]: one["offsets"] for one in shell.data("topic", "ls")}
+    assert listed[kept] == 0
+    assert gone not in listed
 
 
 @pytest.fixture

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
 
 from trunkline.bus.accounting.audit import Entry, announced
-from trunkline.bus.kafka import KafkaSettings, answered, topics_of, translate, watermarks
+from trunkline.bus.kafka import EARLIEST, LATEST, KafkaSettings, answered, topics_of, translate, watermarks
+from trunkline.bus.kafka.cluster import Asked, Place, offsets_of_each
 from trunkline.bus.names import Names
 from trunkline.bus.topics import TopicState, remove_topic, topic_states
 from trunkline.bus.worker.applied import gather_applied, pipelines_of, read_applied, reads, writes
@@ -21,16 +23,21 @@ from trunkline.core.manifests import Project, Sink, Source, Stream
 from trunkline.registry.client import RegistryClient
 
 _TIMEOUT = 15.0
+_GONE = (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION)  # noqa: SLF001
+"""What is said of a topic that was deleted since it was listed."""
 _OWN_ENDS = (".dlq", ".retry", ".parked")
 
 
 @dataclass(frozen=True, slots=True)
 class TopicLine:
-    """One topic of a listing. `offsets` counts those between first and end: markers and compacted ones among them."""
+    """One topic of a listing. `offsets` counts those between first and end: markers and compacted ones among them.
+
+    It is None where Kafka does not say, as of a partition without a leader.
+    """
 
     name: str
     partitions: int
-    offsets: int
+    offsets: int | None
     cleanup: str
     retention: str
 
@@ -44,23 +51,29 @@ def list_topics(cluster: Cluster, *, everything: bool) -> list[TopicLine]:
     kafka = cluster.kafka
     wanted = [name for name in _topic_names(kafka) if everything or not _is_internal(name, cluster.names)]
     states = topic_states(kafka, wanted)
-    reader = kafka.reader()
-    try:
-        lines = []
-        for name, state in sorted(states.items()):
-            marks = [watermarks(reader, name, partition) for partition in range(state.partitions)]
-            lines.append(
-                TopicLine(
-                    name,
-                    state.partitions,
-                    sum(end - first for first, end in marks),
-                    state.config.get("cleanup.policy", ""),
-                    _retention(state),
-                )
-            )
-        return lines
-    finally:
-        reader.close()
+    places = [(name, partition) for name, state in states.items() for partition in range(state.partitions)]
+    (firsts, refused), (ends, _) = offsets_of_each(
+        kafka, [Asked(EARLIEST, places), Asked(LATEST, places, committed_only=False)]
+    )
+    gone = {topic for (topic, _), error in refused.items() if error.code() in _GONE}
+    return [
+        TopicLine(
+            name,
+            state.partitions,
+            _offsets(state, firsts, ends),
+            state.config.get("cleanup.policy", ""),
+            _retention(state),
+        )
+        for name, state in sorted(states.items())
+        if name not in gone
+    ]
+
+
+def _offsets(state: TopicState, firsts: Mapping[Place, int], ends: Mapping[Place, int]) -> int | None:
+    own = [(state.name, partition) for partition in range(state.partitions)]
+    if not all(place in firsts and place in ends for place in own):
+        return None
+    return sum(ends[place] - firsts[place] for place in own)
 
 
 def event_topics(cluster: Cluster) -> list[str]:

@@ -37,7 +37,10 @@ def ls(
 
     found = list_topics(session.cluster(), everything=everything)
     columns = ["TOPIC", "PARTITIONS", "OFFSETS", "CLEANUP", "RETENTION"]
-    rows = [(one.name, one.partitions, one.offsets, one.cleanup, one.retention) for one in found]
+    rows = [
+        (one.name, one.partitions, "unknown" if one.offsets is None else one.offsets, one.cleanup, one.retention)
+        for one in found
+    ]
     session.out.table(columns, rows, [one.as_dict() for one in found], empty="there are no topics")
 
 
