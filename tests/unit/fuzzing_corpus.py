@@ -13,6 +13,9 @@ EXPRESSIONS = [
 ]
 
 TEMPLATES = [
+    "{% for x in event.l %}{% for x in event.l|sort|reverse %}{{ headers }}{{ loop.index }}{% endfor %}{% endfor %}",
+    "{% for x in event.l %}{% for x in event.l %}" + "{% set y = x %}" * 1000 + "{% endfor %}{% endfor %}",
+    "{% for x in event.l %}{% for x in event.l %}" + "{% if x %}{% endif %}" * 1000 + "{% endfor %}{% endfor %}",
     "{% for i in range(9999) %}{% set x = event.b|upper %}{% endfor %}",
     "{% for i in range(9999) %}{% set x = event.b[1:] %}{% endfor %}",
     "{% for i in range(9999) %}{% set x = range(100000)|sum %}{% endfor %}",

@@ -24,6 +24,8 @@ from trunkline.core.jsonable import to_json_bytes
 
 MAX_ROUNDS = 100_000
 """Loop rounds of one rendering, all loops together."""
+PARTS_OF_A_ROUND = 20
+"""Texts, names, operations and the like for which a round counts once more: a body of thousands takes as long as thousands of rounds."""
 MAX_TEXT = 1024 * 1024
 """Characters or items that a single operation may give."""
 MAX_WORK = 5_000_000
@@ -227,7 +229,7 @@ def guarded(tree: nodes.Template) -> nodes.Template:
     for loop in list(tree.find_all(nodes.For)):
         if loop.recursive:
             raise TemplateSyntaxError("a recursive loop is not allowed in a template", loop.lineno)
-        loop.iter = _filtered(loop.iter, "_counted")
+        loop.iter = _filtered(loop.iter, "_counted", 1 + _parts(loop) // PARTS_OF_A_ROUND)
     for holder in [tree, *tree.find_all(nodes.Node)]:
         for field, child in holder.iter_fields():
             if isinstance(child, _GROWING):
@@ -244,8 +246,18 @@ def _bound(node: Any) -> Any:
     return node
 
 
-def _filtered(node: Any, name: str) -> nodes.Filter:
-    return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
+def _parts(loop: nodes.For) -> int:
+    """How many nodes a round of a loop goes through, without those of the loops in it, which count for themselves."""
+    found = 0
+    waiting: list[nodes.Node] = list(loop.body)
+    while waiting:
+        found += 1
+        waiting.extend(child for child in waiting.pop().iter_child_nodes() if not isinstance(child, nodes.For))
+    return found
+
+
+def _filtered(node: Any, name: str, *arguments: int) -> nodes.Filter:
+    return nodes.Filter(node, name, [nodes.Const(one) for one in arguments], [], None, None, lineno=node.lineno)
 
 
 def _methods(kind: type) -> frozenset[str]:
@@ -255,13 +267,15 @@ def _methods(kind: type) -> frozenset[str]:
     return next((names for base, names in METHODS.items() if issubclass(kind, base)), frozenset())
 
 
-def counted(values: Iterable[Any]) -> Iterator[Any]:
-    """The values, each counted as a round of a loop. Raises `LimitError` when there are too many."""
+def counted(values: Iterable[Any], weight: int = 1) -> Iterator[Any]:
+    """The values, each counted as so many rounds of a loop. Raises `LimitError` when there are too many."""
     used = limits.get()
     for value in values:
-        used.rounds += 1
+        used.rounds += weight
         if used.rounds > MAX_ROUNDS:
-            raise LimitError(f"its loops go round more than {MAX_ROUNDS} times")
+            raise LimitError(
+                f"its loops go round more than {MAX_ROUNDS} times; a round counts once more for every {PARTS_OF_A_ROUND} parts of it"
+            )
         yield value
 
 

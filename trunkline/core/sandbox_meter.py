@@ -8,7 +8,9 @@ the characters and items that they read and make: a hundred thousand rounds of `
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from functools import wraps
+from types import NoneType
 from typing import Any
 
 from jinja2 import nodes
@@ -17,6 +19,9 @@ from trunkline.core.sandbox import Sandbox, counted, limits
 
 MAX_UNCHARGED = 16
 """Operations whose time grows with the event that a template without loops may have before they are charged."""
+
+JSON = 300
+"""What writing a list, a map or a time costs beside what is in it, in characters."""
 
 _FREE_FILTERS = frozenset(("abs", "count", "d", "default", "first", "items", "last", "length", "round"))
 _LAZY_FILTERS = frozenset(("_counted", "map", "reject", "rejectattr", "select", "selectattr"))
@@ -109,6 +114,7 @@ class MeteredSandbox(Sandbox):
         for name in _REPEATING:
             self.filters[name] = _counting(self.filters[name])
         self.filters["_charged"] = _pass_on
+        self.finalize = _charging_json(self.finalize)
         known: dict[str, Any] = dict(self.tests)
         self.tests = {name: _charging(run) if name in _LINEAR_TESTS else run for name, run in known.items()}
 
@@ -142,6 +148,19 @@ def _charging(function: Callable[..., Any]) -> Callable[..., Any]:
             return counted(result)
         used.spend(result)
         return result
+
+    return run
+
+
+def _charging_json(write: Callable[[Any], str]) -> Callable[[Any], str]:
+    """As `write`, with what is written as JSON charged. Constants are written when the template is compiled, at nobody's cost."""
+
+    def run(value: Any) -> str:
+        used = limits.get(None)
+        if used is not None and not isinstance(value, (str, int, float, Decimal, NoneType)):
+            used.work -= JSON
+            used.spend(value)
+        return write(value)
 
     return run
 
