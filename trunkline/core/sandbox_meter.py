@@ -15,7 +15,7 @@ from typing import Any
 
 from jinja2 import nodes
 
-from trunkline.core.sandbox import Sandbox, counted, limits
+from trunkline.core.sandbox import Sandbox, as_text, counted, limits
 
 MAX_UNCHARGED = 16
 """Operations whose time grows with the event that a template without loops may have before they are charged."""
@@ -114,7 +114,7 @@ class MeteredSandbox(Sandbox):
         for name in _REPEATING:
             self.filters[name] = _counting(self.filters[name])
         self.filters["_charged"] = _pass_on
-        self.finalize = _charging_json(self.finalize)
+        self.finalize = _charging_json(self.finalize or as_text)
         known: dict[str, Any] = dict(self.tests)
         self.tests = {name: _charging(run) if name in _LINEAR_TESTS else run for name, run in known.items()}
 
