@@ -151,9 +151,12 @@ def damaged(draw: st.DrawFn) -> bytes:
     return found
 
 
-def answers(address: tuple[str, int], sent: bytes) -> bytes:
-    """All that is answered until the other side ends the connection. Fails where it never does."""
-    with socket.create_connection(address, timeout=PATIENCE) as connection:
+def answers(address: tuple[str, int], sent: bytes, patience: float = PATIENCE) -> bytes:
+    """All that is answered until the other side ends the connection. Fails where it never does.
+
+    Who gets nothing for `patience` seconds sends no more, and says so: what is not answered by then may never be.
+    """
+    with socket.create_connection(address, timeout=patience) as connection:
         found = b""
         try:
             connection.sendall(sent)
@@ -184,4 +187,4 @@ def test_a_damaged_request_breaks_nothing(
     assert all(status < 500 for status in statuses), found[:300]
     assert b"Traceback" not in found
     assert [one.getMessage() for one in caplog.records if one.levelno >= logging.ERROR] == []
-    assert answers(doors[which], ENDING).split(b" ")[1] == b"404"
+    assert answers(doors[which], ENDING, SECONDS).split(b" ")[1] == b"404"
