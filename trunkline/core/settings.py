@@ -98,19 +98,23 @@ def _holds(annotation: Any, types: tuple[type, ...]) -> bool:
     return any(_holds(part, types) for part in get_args(annotation))
 
 
-def _resolved(value: Any, name: str) -> Any:
-    """A value with its references resolved; `name` tells whether they are secrets. What of an address is one is learned too."""
+def _resolved(value: Any, name: str, *, secret: bool = False) -> Any:
+    """A value with its references resolved; `name` tells whether they are secrets. What of an address is one is learned too.
+
+    In a map it is the manifest that gives the names: of headers, parameters, fields of a form. They tell nothing (`X-Partner` may
+    well carry a key), so what a reference stands for there is a secret, whatever it is called.
+    """
     if isinstance(value, str):
         if "${" not in value:
             return value
-        found = resolve_references(value, secret=sounds_secret(name))
+        found = resolve_references(value, secret=secret or sounds_secret(name))
         if not as_written():
             learn_parts(found)
         return found
     if isinstance(value, list):
-        return [_resolved(item, name) for item in value]
+        return [_resolved(item, name, secret=secret) for item in value]
     if isinstance(value, dict):
-        return {key: _resolved(item, str(key)) for key, item in value.items()}
+        return {key: _resolved(item, str(key), secret=True) for key, item in value.items()}
     return value
 
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from pydantic import ValidationError
 
+from connectors.http_poll.settings import HttpPollSettings
+from sinks.http.settings import HttpSinkSettings
 from trunkline.bus.worker.secretwatch import SecretWatch
 from trunkline.core.errors import ConfigurationError
+from trunkline.core.http.auth import OAuth2Auth
+from trunkline.core.redaction import MARK, redact
 from trunkline.core.secret import (
     Secret,
     marks_of,
@@ -19,6 +24,8 @@ from trunkline.core.secret import (
 )
 from trunkline.core.secretstores import MAX_BYTES
 from trunkline.core.settings import Duration, Settings, Size, parse_duration, parse_size, setting
+
+TOKENS = {"type": "oauth2", "token_url": "https://a.example/t", "client_id": "c", "client_secret": "${env:S}"}
 
 
 class Account(Settings):
@@ -174,3 +181,22 @@ def test_a_value_counts_once_it_was_seen_twice(tmp_path: Path) -> None:
     file.write_text("half of it, and the rest")
     assert watch.look([reference]) == {}
     assert watch.look([reference]) == marks_of([reference])
+
+
+@pytest.mark.parametrize(
+    ("settings", "before"),
+    [
+        (HttpSinkSettings, {"url": "/x", "headers": {"X-Partner": "${env:PARTNER_GREETING}"}}),
+        (HttpPollSettings, {"path": "/x", "headers": {"X-Partner": "${env:PARTNER_GREETING}"}}),
+        (HttpPollSettings, {"path": "/x", "params": {"who": "${env:PARTNER_GREETING}"}}),
+        (OAuth2Auth, {**TOKENS, "parameters": {"who": "${env:PARTNER_GREETING}"}}),
+    ],
+)
+def test_what_a_reference_gives_a_header_or_parameter_is_a_secret_whatever_they_are_called(
+    settings: type[Settings], before: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value = f"hello-{uuid4().hex}"
+    monkeypatch.setenv("PARTNER_GREETING", value)
+    assert redact(value) == value
+    settings.model_validate(before)
+    assert redact(f"400 No {value}") == f"400 No {MARK}"
