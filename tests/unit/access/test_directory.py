@@ -11,6 +11,7 @@ import orjson
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from tests.clock import Clock
 from trunkline.core.access.directory import DeniedError, Directory
 from trunkline.core.access.keys import Key, id_of, make_key
 from trunkline.core.access.principals import Caller, Principal
@@ -20,19 +21,9 @@ from trunkline.core.access.tokens import ISSUER, LASTS, Issuer
 NOW = 1_800_000_000.0
 
 
-class Clock:
-    """Time that passes when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(NOW)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
+from tests.clock import Clock
 from trunkline.bus.delivery.breaker import Breaker, BreakerState
 from trunkline.bus.delivery.gates import NamedWait, Passage
 from trunkline.bus.sink.accounts import Gates
@@ -19,19 +20,9 @@ from trunkline.core.verdicts import Dead, Ok, Retry, Unknown, Verdict
 DOWN = Retry("down")
 
 
-class Clock:
-    """A clock that goes when it is told to."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def breaker(clock: Clock | None = None, **spec: float) -> Breaker:
     """A breaker that opens after 4 calls of which half failed."""
-    return Breaker("account", BreakerSpec.model_validate({"calls": 4, **spec}), clock=clock or Clock())
+    return Breaker("account", BreakerSpec.model_validate({"calls": 4, **spec}), clock=clock or Clock(100.0))
 
 
 def call(one: Breaker, offset: int, *verdicts: Verdict) -> bool:
@@ -78,7 +69,7 @@ def test_a_smaller_share_of_failures_does_not_open_it() -> None:
 
 
 def test_calls_older_than_the_window_count_no_more() -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     one = breaker(clock, window=10)
     for offset in range(40):
         clock.now += 4.0
@@ -103,7 +94,7 @@ def test_a_call_is_answered_where_any_of_its_records_is(answer: Verdict) -> None
 
 
 def test_open_it_lets_one_probe_through_at_a_time_and_waits_longer_after_each_that_fails() -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     one = breaker(clock, calls=1, longest=8)
     fail(one, [0])
     waits = []
@@ -127,7 +118,7 @@ def test_calls_that_end_late_while_it_is_open_make_no_wait_longer() -> None:
 
 
 def test_a_probe_that_is_answered_closes_it_and_the_waits_begin_anew() -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     one = breaker(clock, calls=1)
     for _ in range(3):
         fail(one, [0])
@@ -139,7 +130,7 @@ def test_a_probe_that_is_answered_closes_it_and_the_waits_begin_anew() -> None:
 
 
 def test_a_probe_that_was_cancelled_makes_room_for_another() -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     one = breaker(clock, calls=1)
     fail(one, [0])
     clock.now += 1
@@ -149,7 +140,7 @@ def test_a_probe_that_was_cancelled_makes_room_for_another() -> None:
 
 
 def test_failures_are_excused_from_the_call_that_opens_it_until_one_is_answered() -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     one = breaker(clock)
     assert [call(one, offset, DOWN) for offset in range(4)] == [False, False, False, True]
     clock.now += 1
@@ -161,7 +152,7 @@ def test_failures_are_excused_from_the_call_that_opens_it_until_one_is_answered(
 
 def test_those_who_wait_are_told_when_it_closes() -> None:
     told: list[str] = []
-    clock = Clock()
+    clock = Clock(100.0)
     one = breaker(clock, calls=1)
     passage = Passage([one])
     passage.open(lambda: told.append("open"))
@@ -177,7 +168,7 @@ def test_those_who_wait_are_told_when_it_closes() -> None:
 
 
 def test_the_metric_shows_its_state() -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     one = Breaker("metric-account", BreakerSpec(calls=1), clock=clock)
     shown = []
     for step in (
@@ -192,7 +183,7 @@ def test_the_metric_shows_its_state() -> None:
 
 
 def test_a_named_wait_holds_calls_back_as_long_as_it_says_and_at_most_five_minutes() -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     wait = NamedWait("account", clock=clock)
     assert wait.delay(1) == 0.0
     wait.ended([Event(None), Event(None)], [Retry("slow down", after=7), Retry("slow down", after=3)])

@@ -7,23 +7,13 @@ from typing import Any, cast
 import pytest
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
+from tests.clock import Clock
 from trunkline.bus.kafka import KafkaSettings, KafkaUnusableError
 from trunkline.bus.kafka.refusals import Said
 from trunkline.bus.knownoffsets import KnownOffsets
 from trunkline.bus.sink import committing
 from trunkline.bus.sink.committing import Committing
 from trunkline.core.errors import RetriableError
-
-
-class Clock:
-    """A clock that goes on when it is told."""
-
-    now = 100.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    time = monotonic
 
 
 class Group:
@@ -56,7 +46,7 @@ class Due:
 def test_commits_that_are_refused_come_later_and_after_half_a_minute_the_client_is_given_up(
     code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock, group = Clock(), Group(code)
+    clock, group = Clock(100.0), Group(code)
     monkeypatch.setattr(committing, "time", clock)
     commits = Committing(
         "p", KafkaSettings("kafka:9092"), cast(Any, Due()), cast(Any, None),

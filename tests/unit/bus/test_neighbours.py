@@ -9,18 +9,10 @@ from typing import Any
 import orjson
 import pytest
 
+from tests.clock import Clock
 from trunkline.bus.states import State
 from trunkline.bus.worker.board import HEARTBEAT_KEY, STALE_SECONDS, VERSION, Report
 from trunkline.bus.worker.neighbours import Neighbours
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

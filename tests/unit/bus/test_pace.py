@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from tests.clock import Clock
 from trunkline.bus.accounting.pace import Pace
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(100.0)
 
 
 def test_steady_work_has_its_pace_from_the_second_look_on(clock: Clock) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.clock import Clock
 from trunkline.bus.states import State
 from trunkline.bus.worker.building.bench import Beginning
 from trunkline.bus.worker.opening import Opened, Version
@@ -27,19 +28,9 @@ from trunkline.core.testing.stores import MemoryStore
 KEY = "${shelf:shop#token}"
 
 
-class Clock:
-    """The time of the stores."""
-
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def time(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
+    made = Clock(1_000_000.0)
     monkeypatch.setattr(secretstores, "time", made)
     return made
 
