@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -20,7 +21,9 @@ from trunkline.bus.kafka import KafkaSettings, end_offsets, read_all
 from trunkline.bus.names import Names
 from trunkline.core.errors import ConfigurationError
 from trunkline.core.jsonable import note_bytes
+from trunkline.core.log import get_logger
 
+log = get_logger(__name__)
 VERSION = 1
 Action = Literal["retry", "drop", "edit"]
 
@@ -96,9 +99,21 @@ def waiting(settings: KafkaSettings, names: Names, pipeline: str | None = None) 
         return []  # as nearly always: the reader that is not made is one for each pipeline that starts
     found: dict[str, bytes] = {}
     for message in read_all(settings, names.decisions):
-        key, value = (message.key() or b"").decode(), message.value()
+        key, value = (message.key() or b"").decode("utf-8", "backslashreplace"), message.value()
         found.pop(key, None)
         if value is not None:
             found[key] = value
-    made = [Decision.parse(key, value) for key, value in found.items()]
-    return [one for one in made if pipeline is None or one.pipeline == pipeline]
+    return [one for one in readable(found, names.decisions) if pipeline is None or one.pipeline == pipeline]
+
+
+def readable(found: Mapping[str, bytes], topic: str) -> list[Decision]:
+    """The decisions among records by their keys. One that can't be read is somebody else's, and no reason for a worker not to start."""
+    made = []
+    for key, value in found.items():
+        try:
+            made.append(Decision.parse(key, value))
+        except ConfigurationError as error:
+            log.error("a decision is left to others", key=key, topic=topic, reason=error.message, hint=error.hint)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            log.error("a record is no decision and is passed over", key=key, topic=topic, reason=repr(error)[:200])
+    return made
