@@ -16,8 +16,10 @@ from structlog.testing import capture_logs
 
 from tests.integration.kafka_listeners import ManyListeners, scram
 from tests.rights import Rights
+from trunkline.bus.kafka import produce_and_wait
 from trunkline.bus.names import Names
-from trunkline.bus.states import State
+from trunkline.bus.states import Desired, State
+from trunkline.control.wishes import want
 from trunkline.registry.client import RegistryClient
 
 pytestmark = [pytest.mark.slow, pytest.mark.kafka, pytest.mark.asyncio(loop_scope="module")]
@@ -169,3 +171,45 @@ async def test_a_password_changed_under_a_worker_is_named_and_nothing_is_lost(
     await asyncio.to_thread(rights.set_password, PASSWORD)
     await running.until(lambda: cause() is None, "there is no cause any more", 60)
     await running.until(lambda: len(endpoint.effects) == len(begun) + len(late), "every order is delivered", 90)
+
+
+@pytest.mark.parametrize("kind", ["audit", "budgets", "decisions"])
+async def test_a_topic_of_the_bus_that_may_not_be_read_leaves_the_others_heard(
+    running: Bus, rights: Rights, listeners: ManyListeners, kind: str
+) -> None:
+    await asyncio.to_thread(rights.grant, NAMESPACE, "topics", "transactions", "groups")
+    topic, denied = running.name(f"quiet-{kind}"), getattr(running.names, kind)
+    worker = await running.start(topic_manifest(topic, schema=None) + schedule("quiet", topic))
+    await running.until(lambda: running.report("quiet").state is State.RUNNING, "the source runs")
+    outside = replace(running, settings=listeners.settings("OPEN"))
+
+    async def unheard() -> list[str]:
+        return [one["topic"] for one in (await worker._ready.status())["unheard"]]
+
+    with capture_logs() as logged:
+        await asyncio.to_thread(rights.deny, "topics", denied, AclOperation.READ)
+        try:
+            await asyncio.to_thread(
+                produce_and_wait, outside.settings.producer(), denied, b"{}", b"wakes who waits for a record"
+            )
+
+            async def told() -> bool:
+                return await unheard() == [denied]
+
+            await running.until(told, "the worker says which topic it does not hear")
+            await asyncio.to_thread(want, outside.cluster, "quiet", Desired.PAUSED)
+            await running.until(lambda: running.report("quiet").state is State.PAUSED, "the wish is heard")
+        finally:
+            await asyncio.to_thread(rights.deny_no_more, "topics", denied, AclOperation.READ)
+
+        async def heard_again() -> bool:
+            return await unheard() == []
+
+        await running.until(heard_again, "the topic is heard again")
+    said = [
+        one for one in logged if one.get("topic") == denied and one["event"].startswith("a topic can't be followed")
+    ]
+    assert said[0]["code"] == "kafka.denied_topic"
+    assert "READ on the topics" in said[0]["hint"]
+    await asyncio.to_thread(want, outside.cluster, "quiet", Desired.RUNNING)
+    await running.until(lambda: running.report("quiet").state is State.RUNNING, "the source runs")

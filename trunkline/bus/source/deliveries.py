@@ -142,7 +142,7 @@ class AcceptedDeliveries:
         def look(reader: Consumer) -> None:
             nonlocal swept, looked
             if time.monotonic() - looked > LOOK_SECONDS:
-                self._following = _answers(reader, self._topic)
+                self._following = not following.unheard and _answers(reader, self._topic)
                 looked = time.monotonic()
             if time.monotonic() - swept > SWEEP_SECONDS:
                 swept = time.monotonic()
@@ -155,8 +155,9 @@ class AcceptedDeliveries:
             self._take(message.key(), message.value())
             self._next = max(self._next, offset_of(message) + 1)
 
+        following = Following(self._settings, {self._topic: offset}, take, look, failed)
         try:
-            Following(self._settings, {self._topic: offset}, take, look, failed).run(self._stop)
+            following.run(self._stop)
         finally:
             self._following = False
 

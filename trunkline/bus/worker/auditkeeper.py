@@ -146,7 +146,12 @@ class AuditKeeper:
                 # One passes: another worker was faster, or a transaction is open.
                 if failures > 1 and time.monotonic() - warned > SAY_SECONDS:
                     warned = time.monotonic()
-                    log.warning("the audit trail can't be kept; it is tried again", reason=str(error), code=error.code)
+                    log.warning(
+                        "the audit trail can't be kept; it is tried again",
+                        reason=error.message,
+                        code=error.code,
+                        hint=error.hint,
+                    )
                 await asyncio.sleep(reconnect_delay(failures - 1))
                 self._stirred.set()
             except Exception:

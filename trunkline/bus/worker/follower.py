@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from confluent_kafka import Message
 
@@ -30,6 +31,12 @@ class Follower:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._begin: dict[str, int] = {}
+        self._following: Following | None = None
+
+    def unheard(self) -> list[dict[str, Any]]:
+        """The topics that can't be followed now, as data: since when, why, and what to do."""
+        found = self._following.unheard if self._following is not None else {}
+        return [{"topic": topic, "since": one.since, **one.error.as_dict()} for topic, one in sorted(found.items())]
 
     def mark(self) -> None:
         """Notes the present ends: to be called before what the topics say is read, so that nothing falls in between."""
@@ -37,8 +44,8 @@ class Follower:
 
     def start(self) -> None:
         """Begins where `mark` was called."""
-        following = Following(self._settings, self._begin, self._take)
-        self._thread = threading.Thread(target=following.run, args=(self._stop,), name="follower", daemon=True)
+        self._following = Following(self._settings, self._begin, self._take)
+        self._thread = threading.Thread(target=self._following.run, args=(self._stop,), name="follower", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:

@@ -56,6 +56,8 @@ class Ready:
         self._hosts = hosts
         self.audit: Callable[[], dict[str, Any]] = dict
         """How the audit trail stands."""
+        self.unheard: Callable[[], list[dict[str, Any]]] = list
+        """The bus's own topics that can't be followed."""
         self.started = False
         """Whether the worker has begun its pipelines."""
 
@@ -86,6 +88,7 @@ class Ready:
                 "cause": Cause.of(trouble, since=trouble.since or 0.0).as_dict() if trouble is not None else None,
             },
             "audit": self.audit(),
+            "unheard": self.unheard(),
             "pipelines": pipelines,
         }
 

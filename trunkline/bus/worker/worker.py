@@ -180,6 +180,7 @@ class Worker:
         self._health.start()
         await loop.run_in_executor(None, ensure_topics, kafka, internal_topics(names))
         self._follower = Follower(kafka, self._heard(applied=project is None), loop)
+        self._ready.unheard = self._follower.unheard
         # Before anything of them is read: what is changed while the pipelines start is followed too.
         await loop.run_in_executor(None, self._follower.mark)
         for key, value in await loop.run_in_executor(None, self.principals.read):
