@@ -93,6 +93,16 @@ def stopped(kafka: KafkaUnderTest, namespace: str, make_topic: MakeTopic) -> Sto
     return Stopped(kafka, namespace, make_topic)
 
 
+@pytest.fixture(autouse=True)
+def _no_thread_stays() -> Iterator[None]:
+    """Whoever sets offsets, as a worker may for years, leaves no thread behind."""
+    yield
+    for thread in threading.enumerate():
+        if thread.name.startswith("offsets-") and thread.name.endswith("-set"):
+            thread.join(10)
+            assert not thread.is_alive()
+
+
 def test_a_plan_says_of_each_partition_what_is_read_again_and_what_is_skipped(stopped: Stopped) -> None:
     def numbers(target: Target, **chosen: Any) -> list[tuple[int, int, int, int]]:
         planned = stopped.plan(target, **chosen)

@@ -20,6 +20,14 @@ def test_a_call_is_made_and_what_it_raises_is_raised() -> None:
     assert made == [1, 2]
 
 
+def test_whoever_is_done_leaves_no_thread() -> None:
+    with BoundedCalls("done") as calls:
+        calls(list, seconds=10)
+        [thread] = [thread for thread in threading.enumerate() if thread.name == "done"]
+    thread.join(10)
+    assert not thread.is_alive()
+
+
 def test_a_call_that_does_not_return_is_given_up_and_the_next_one_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bounded, "GRACE_SECONDS", 0.0)
     calls, free, made = BoundedCalls("test"), threading.Event(), []

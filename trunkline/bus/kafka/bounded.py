@@ -10,7 +10,7 @@ import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from confluent_kafka import KafkaError, KafkaException
 
@@ -37,7 +37,10 @@ class _Call:
 
 
 class BoundedCalls:
-    """Makes calls in a thread of its own, one after another. One that does not end keeps that thread, and the next has a new one."""
+    """Makes calls in a thread of its own, one after another. One that does not end keeps that thread, and the next has a new one.
+
+    To be closed, or used as a context: else the thread stays as long as the process.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -60,6 +63,12 @@ class BoundedCalls:
             raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"no answer in {seconds:g} s")) from None  # noqa: SLF001
         if error is not None:
             raise error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Ends the thread once its call has ended."""

@@ -123,7 +123,9 @@ class PollingThread:
         except (KafkaException, TrunklineError) as error:
             log.warning("the last offsets were not committed", pipeline=self._pipeline, error=str(error))
         finally:
-            intake.close()
-            if self._park is not None:
-                self._park.close()
+            try:
+                intake.close()
+            finally:
+                if self._park is not None:
+                    self._park.close()
             self._upkeep.flush(5)

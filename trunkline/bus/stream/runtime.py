@@ -435,8 +435,10 @@ class StreamRuntime:
         except KafkaException as error:
             log.warning("the transaction can't be aborted", pipeline=self._pipeline, error=str(error))
         finally:
-            self._intake.close()
-            self._bounded.close()
+            try:
+                self._intake.close()
+            finally:
+                self._bounded.close()
             if not self._exactly_once and not self._producers.resting:
                 self._producers.current.flush(5)
 

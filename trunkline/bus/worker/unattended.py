@@ -42,9 +42,9 @@ def change_unattended(
 
     def within(producer: Producer) -> None:
         if offsets:
-            with closing(settings.reader(group=group)) as stranger:
+            with closing(settings.reader(group=group)) as stranger, BoundedCalls(f"offsets-{pipeline}-set") as calls:
                 send, member = producer.send_offsets_to_transaction, stranger.consumer_group_metadata()
-                BoundedCalls(f"offsets-{pipeline}-set")(send, list(offsets), member, TIMEOUT, seconds=TIMEOUT)
+                calls(send, list(offsets), member, TIMEOUT, seconds=TIMEOUT)
         producer.flush(TIMEOUT)
         # I32: the group is looked at while the change is pending. Who joins from now on waits for its end before it knows where to
         # begin; who joined before is seen.
