@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+import threading
+from collections.abc import Callable, Iterator
+from weakref import ref
 
 import pytest
 from confluent_kafka import KafkaError
@@ -55,6 +58,47 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Cluster:
 def refused(code: str) -> Callable[[], KafkaUnusableError]:
     """An error of a kind, new each time."""
     return lambda: refusal(code, "broker:9092", "as said").error
+
+
+@pytest.fixture
+def _uncollected() -> Iterator[None]:
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("_uncollected")
+def test_the_client_of_a_watch_ends_with_it_and_waits_for_no_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The collector may come on a thread of the client's own, and librdkafka ends the process there."""
+    monkeypatch.setattr("trunkline.bus.kafka.health.ASK_SECONDS", 0.05)
+    watched = threading.Event()
+    monkeypatch.setattr("trunkline.bus.kafka.health.ping", lambda *_: watched.set())
+    health = KafkaHealth(KafkaSettings("127.0.0.1:1"), every=0.2)
+    health.start()
+    assert watched.wait(60)
+    client = ref(health.settings.admin())
+    assert client() is not None
+    health.close()
+    thread = health._thread
+    assert thread is not None
+    thread.join(60)
+    assert client() is None
+
+
+@pytest.mark.usefixtures("_uncollected")
+def test_a_client_does_not_keep_who_hears_of_it() -> None:
+    class Hears:
+        def heard(self, said: Said) -> None: ...
+
+        def trouble(self) -> KafkaUnusableError | None: ...
+
+    hears = Hears()
+    known, client = ref(hears), KafkaSettings("127.0.0.1:1", health=hears).admin()
+    hears.client = client  # type: ignore[attr-defined]
+    gone = ref(client)
+    del hears, client
+    assert known() is None
+    assert gone() is None
 
 
 def test_a_healthy_cluster_is_asked_by_the_client_that_stands_alone(cluster: Cluster) -> None:

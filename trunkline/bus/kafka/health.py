@@ -127,6 +127,7 @@ class KafkaHealth:
             # Clients that report all the time, each of hundreds, do not make it ask all the time.
             if not self._closing and self._wake.wait(max(0.2, self._every - (time.monotonic() - begun))):
                 self._wake.clear()
+        self._admin = None  # here, and not where the collector finds it
 
     def _asked(self) -> KafkaUnusableError | None:
         """Asks the cluster: by the client that stands, unless there is a doubt that only signing in anew settles."""

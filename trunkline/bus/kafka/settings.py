@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal, Protocol, TypeVar
-from weakref import WeakValueDictionary
+from weakref import WeakValueDictionary, ref
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
@@ -146,7 +146,7 @@ class KafkaSettings:
             **self.options,
             "log.connection.close": False,
             "logger": _CLIENT_LOG,
-            "error_cb": partial(_on_client_error, self),
+            "error_cb": partial(_on_client_error, replace(self, health=None), _weak(self.health)),
         }
 
     def report(self, error: KafkaError, *, about: str = "") -> None:
@@ -313,7 +313,7 @@ class KafkaSettings:
 
     def admin(self) -> AdminClient:
         """An administrator's client: the same one as long as somebody keeps it. Its answers come only as long as it is referenced."""
-        key = (self.bootstrap, id(self.health), *sorted(self.options.items()))
+        key = (self.bootstrap, _weak(self.health), *sorted(self.options.items()))
         with _ADMINS_LOCK:
             found = _ADMINS.get(key)
             if found is None:
@@ -338,9 +338,18 @@ def serve_admins() -> None:
         admin.poll(0)
 
 
-def _on_client_error(settings: KafkaSettings, error: KafkaError) -> None:
+def _weak(health: Hearing | None) -> ref[Hearing] | None:
+    """For what a client holds. Who hears of clients has some, and a client in a cycle ends only when the collector comes.
+
+    That may be on a thread of the client itself, where librdkafka ends the process ("called from librdkafka owned thread").
+    """
+    return ref(health) if health is not None else None
+
+
+def _on_client_error(settings: KafkaSettings, hearing: ref[Hearing] | None, error: KafkaError) -> None:
     # librdkafka heals most of these by itself, but a call tells neither that it has to nor why: a wrong password is said only here.
     said = Said.of(error.code(), error.str())
     _CLIENT_ERRORS.tell(said, settings.bootstrap, settings.pipeline)
-    if settings.health is not None and said.about_connection:
-        settings.health.heard(said)
+    health = hearing() if hearing is not None else None
+    if health is not None and said.about_connection:
+        health.heard(said)
