@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from aiohttp import hdrs, web
@@ -376,15 +377,16 @@ async def _each(request: web.Request, found: Iterable[Version]) -> web.StreamRes
     if request.method == hdrs.METH_HEAD:
         return response
     before = b"["
-    for each in found:
-        text = before + json.dumps(_described(each), ensure_ascii=False).encode("utf-8", "backslashreplace")
-        for start in range(0, len(text), _PIECE):
-            # What is written waits in memory until the client reads.
-            await response.write(text[start : start + _PIECE])
-            await asyncio.sleep(0)
-        before = b", "
-    await response.write(b"[]" if before == b"[" else b"]")
-    await response.write_eof()
+    with suppress(ConnectionError):  # its client is gone, and nobody reads the rest
+        for each in found:
+            text = before + json.dumps(_described(each), ensure_ascii=False).encode("utf-8", "backslashreplace")
+            for start in range(0, len(text), _PIECE):
+                # What is written waits in memory until the client reads.
+                await response.write(text[start : start + _PIECE])
+                await asyncio.sleep(0)
+            before = b", "
+        await response.write(b"[]" if before == b"[" else b"]")
+        await response.write_eof()
     return response
 
 

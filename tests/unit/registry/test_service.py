@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
+import logging
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from trunkline.registry.parameters import MAX_BODY
-from trunkline.registry.rules import LARGEST_IMPORTED
+from trunkline.registry.rules import LARGEST_IMPORTED, register
 from trunkline.registry.service import CONTENT_TYPE, registry_app, serve_registry
 from trunkline.registry.state import SchemaKey, State, Version, highest_id_record, schema_record
 from trunkline.registry.store import MemoryStore
@@ -224,6 +226,21 @@ async def test_import_mode_takes_ids_and_versions_as_they_are(http: Http) -> Non
     assert await http.register("other", "string") == (200, {"id": 79, "version": 1})
     assert await http.refused("PUT", "/mode/other", {"mode": "IMPORT"}) == (422, 42205)
     assert (await http.ask("PUT", "/mode/other?force=true", {"mode": "IMPORT"}))[0] == 200
+
+
+async def test_a_client_that_leaves_a_list_unread_is_no_fault_of_ours(caplog: pytest.LogCaptureFixture) -> None:
+    store = MemoryStore()
+    for number in range(8):
+        schema = json.dumps({"type": "record", "name": f"R{number}", "doc": "d" * 900_000, "fields": []})
+        await store.write(register(f"s{number}", schema))
+    listener = await serve_registry(store)
+    host, port = listener.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"GET /schemas HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+    writer.transport.abort()
+    await listener.stop()
+    assert [line.getMessage() for line in caplog.records if line.levelno >= logging.ERROR] == []
 
 
 async def test_no_import_takes_the_ids_of_new_schemas_and_none_is_given_that_no_record_can_have(http: Http) -> None:
