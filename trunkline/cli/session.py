@@ -138,16 +138,15 @@ class Session:
 
     def registry_options(self) -> Mapping[str, Any]:
         """Options of the registry's client: `TRUNKLINE_REGISTRY_BASIC_AUTH_USER_INFO` sets `basic.auth.user.info`. To the registry of the
-        worker in the home folder a client signs in with that worker's key.
+        worker in the home folder a client signs in with that worker's key, in the name of the person who asks.
 
         Secrets among them are `Secret`s.
         """
-        from trunkline.core.access.principals import OWN_NAME
         from trunkline.core.secret import guarded
 
         endpoint = self.endpoint() if self.registry_url is None else None
         if endpoint is not None and endpoint.key and endpoint.registry.startswith(endpoint.local):
-            return guarded({"basic.auth.user.info": f"{OWN_NAME}:{endpoint.key}"})
+            return guarded({"basic.auth.user.info": f"{user()}:{endpoint.key}"})
         found = {}
         for name, value in os.environ.items():
             option = name.removeprefix(REGISTRY_PREFIX).lower().replace("_", ".")

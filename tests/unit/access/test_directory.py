@@ -231,6 +231,14 @@ def test_a_worker_signs_in_to_itself_and_no_record_can_be_taken_for_it(directory
     assert Directory().own_key() != own
 
 
+def test_a_command_with_the_workers_own_key_is_the_persons_who_gave_it(directory: Directory, issuer: Issuer) -> None:
+    own = directory.own_key()
+    caller = directory.by_key(own, "127.0.0.1", "ann")
+    assert (caller.name, caller.principal.name) == ("ann", "worker")
+    assert directory.by_key(own, "127.0.0.1", "worker").name == "worker"
+    assert sign_in(directory, bearer(issuer.issue(caller, NOW))) == "worker"
+
+
 def test_of_a_key_only_its_hash_is_kept() -> None:
     key, whole = make_key(NOW)
     assert whole.rpartition("_")[2] not in str(key.as_dict())

@@ -6,6 +6,7 @@ import base64
 import binascii
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import orjson
 
@@ -65,7 +66,10 @@ class Directory:
         self._keys.update((key.id, (found, key)) for key in found.keys)
 
     def own_key(self) -> str:
-        """A key of this process for itself and the programs of its user. No topic knows it, and it ends with the process."""
+        """A key of this process for itself and the programs of its user. No topic knows it, and it ends with the process.
+
+        The user that is presented with it is whom the audit trail names.
+        """
         key, whole = make_key(self._clock())
         principal = Principal(OWN_NAME, (Grant(Role.ADMIN),), keys=(key,))
         self._principals[OWN_NAME] = principal
@@ -100,9 +104,12 @@ class Directory:
         principal, key = self._keys.get(key_id, (None, None))
         if principal is None or key is None or not key.is_made_of(presented):
             raise DeniedError(401, f"nobody has the key {key_id}")
-        if user not in (None, "", principal.name, key_id):
+        if user in (None, "", principal.name, key_id):
+            return self.admit(principal, key, address)
+        if principal.name != OWN_NAME:
             raise DeniedError(401, f"the key {key_id} is not that of the user it came with")
-        return self.admit(principal, key, address)
+        # Whoever can read the file with this key is the worker's own user, and says in whose name a command is given.
+        return replace(self.admit(principal, key, address), on_behalf_of=user)
 
     def by_token(self, token: str, address: str) -> Caller:
         """Who was given this token for a key, as long as both last. Raises `DeniedError`."""

@@ -80,15 +80,16 @@ class Principal:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: a principal, and the key that it signed in with."""
+    """Who asks: a principal, and the key that it signed in with; `on_behalf_of` a person, where one gave a command to a worker's own."""
 
     principal: Principal
     key: str = ""
+    on_behalf_of: str = ""
 
     @property
     def name(self) -> str:
         """For logs and the audit trail."""
-        return self.principal.name
+        return self.on_behalf_of or self.principal.name
 
 
 NOBODY: Final = Caller(Principal(""))

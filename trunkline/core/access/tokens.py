@@ -49,7 +49,7 @@ class Issuer:
     def issue(self, caller: Caller, now: float) -> str:
         """A token for who signed in with a key."""
         claims = {
-            "sub": caller.name,
+            "sub": caller.principal.name,
             "key": caller.key,
             "aud": AUDIENCE,
             "iat": int(now),
