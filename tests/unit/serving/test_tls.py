@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import datetime as dt
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -130,6 +133,71 @@ async def test_clients_must_show_a_certificate_of_the_authority_that_counts_now(
         await tls.look()
         assert (await ask(listener, other, tmp_path))[1].endswith(b"https")
         assert [await served(listener, one, tmp_path) for one in (None, mine, other)] == [False, False, True]
+
+
+def answered_over(port: int, context: ssl.SSLContext, session: ssl.SSLSession | None = None) -> ssl.SSLSession | None:
+    """The session of a connection that was answered, to be resumed. Raises what TLS says."""
+    with (
+        socket.create_connection(("127.0.0.1", port), 10) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as secure,
+    ):
+        secure.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        if not secure.recv(1):
+            raise ConnectionError("not answered")
+        return secure.session
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_session_from_before_lets_nobody_in_whose_authority_counts_no_more(
+    tmp_path: Path, version: ssl.TLSVersion
+) -> None:
+    folder, mine = Folder(tmp_path, clients=True), issue("me", CLIENTS)
+    (tmp_path / "own.pem").write_text(mine.pem + mine.key_pem)
+    context = ssl.create_default_context(cadata=AUTHORITY.pem)
+    context.minimum_version = context.maximum_version = version
+    context.load_cert_chain(tmp_path / "own.pem")
+    tls = ServerTls(folder.files)
+    async with listening(tls) as listener:
+        port = int(listener.url.rsplit(":", 1)[1])
+        session = None
+        with contextlib.suppress(ssl.SSLError, ConnectionError):  # whoever is not served has no session either
+            session = await asyncio.to_thread(answered_over, port, context)
+        assert folder.files.clients is not None
+        folder.files.clients.write_text(issue("others").pem)
+        await tls.look()
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            await asyncio.to_thread(answered_over, port, context, session)
+
+
+async def test_a_renewed_certificate_that_is_not_valid_now_does_not_count(tmp_path: Path) -> None:
+    folder = Folder(tmp_path)
+    tls = ServerTls(folder.files)
+    async with listening(tls) as listener:
+        folder.write(issue("expired", AUTHORITY, days=-1))
+        await tls.look()
+        assert (await ask(listener))[0] == "first"
+        folder.write(issue("third", AUTHORITY))
+        await tls.look()
+        assert (await ask(listener))[0] == "third"
+
+
+async def test_a_certificate_that_is_there_too_early_counts_when_its_time_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Folder(tmp_path)
+    tls = ServerTls(folder.files)
+    async with listening(tls) as listener:
+        now = dt.datetime.now(dt.UTC)
+        monkeypatch.setattr(
+            TlsFiles, "validity", lambda _self: (now + dt.timedelta(days=1), now + dt.timedelta(days=9))
+        )
+        folder.write(issue("early", AUTHORITY))
+        await tls.look()
+        assert (await ask(listener))[0] == "first"
+        monkeypatch.undo()
+        monkeypatch.setattr(tls, "_begins", now)  # its time has come
+        await tls.look()
+        assert (await ask(listener))[0] == "early"
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,21 @@
 """TLS of a listener: certificates that are read again when their files change, and clients that must show one where asked for.
 
 A certificate is renewed under a running server, by whatever renews it: usually certificate and key are two files, written one after
-the other. So new files count from the moment at which they fit together, and until then the old ones do.
+the other. So new files count from the moment at which they fit together, and until then the old ones do. The same holds for a new
+certificate that is not valid at this time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from cryptography import x509
 
 from trunkline.core.errors import ConfigurationError
 from trunkline.core.log import get_logger
@@ -58,6 +62,10 @@ class TlsFiles:
                 reading = self.clients
                 context.load_verify_locations(cafile=self.clients)
                 context.verify_mode = ssl.CERT_REQUIRED
+                # Who resumes a session shows no certificate: it would be let in by an authority that counts no more. Under TLS 1.2
+                # OpenSSL resumes sessions that it remembers itself, which Python can't turn off.
+                context.minimum_version = ssl.TLSVersion.TLSv1_3
+                context.num_tickets = 0
         except (OSError, ValueError) as error:
             missing = next(
                 (one for one in (self.certificate, self.key, self.clients) if one and not one.is_file()), None
@@ -71,6 +79,14 @@ class TlsFiles:
             ) from error
         return context
 
+    def validity(self) -> tuple[dt.datetime, dt.datetime] | None:
+        """From when until when the server's certificate is valid; None where that can't be read."""
+        try:
+            own = x509.load_pem_x509_certificates(self.certificate.read_bytes())[0]
+            return own.not_valid_before_utc, own.not_valid_after_utc
+        except (OSError, ValueError):
+            return None
+
     def marks(self) -> tuple[tuple[int, int, int] | None, ...]:
         """What changes when a file does: also when a link is turned to another one, as Kubernetes does with a secret."""
         return tuple(_mark(one) for one in (self.certificate, self.key, self.clients) if one is not None)
@@ -83,12 +99,18 @@ class ServerTls:
         self._files = files
         self._marks = files.marks()
         self._current: ssl.SSLContext | None = None
+        self._begins: dt.datetime | None = None
+        """When a new certificate becomes valid that was there too early."""
         self._looking: asyncio.Task[None] | None = None
 
     async def begin(self) -> ssl.SSLContext:
         """The context to listen with. Each handshake takes what is current then. Raises `ConfigurationError` (`tls.files`)."""
         self._marks = self._files.marks()
         self._current = listening = await asyncio.to_thread(self._files.load)
+        try:
+            await self._require_valid()
+        except ConfigurationError as error:  # nothing better is there, and who does not look at dates can go on
+            log.error("clients will refuse the certificate", reason=str(error), hint=error.hint)
         # OpenSSL asks at each handshake, whether or not the client names a server (SSL_CTX_set_tlsext_servername_callback).
         listening.sni_callback = self._chosen
         self._looking = asyncio.create_task(self._look())
@@ -114,15 +136,34 @@ class ServerTls:
     async def look(self) -> None:
         """Takes the files if they have changed and can be used. What can't be used is said, once for each change."""
         marks = await asyncio.to_thread(self._files.marks)
-        if marks == self._marks:
+        due = self._begins is not None and dt.datetime.now(dt.UTC) >= self._begins
+        if marks == self._marks and not due:
             return
-        self._marks = marks
+        self._marks, self._begins = marks, None
         try:
-            self._current = await asyncio.to_thread(self._files.load)
+            found = await asyncio.to_thread(self._files.load)
+            await self._require_valid()
+            self._current = found
         except ConfigurationError as error:
             log.error("the new TLS files can't be used; the old ones still are", reason=str(error), hint=error.hint)
         else:
             log.info("the TLS files have changed and count from now on", certificate=str(self._files.certificate))
+
+    async def _require_valid(self) -> None:
+        """Raises `ConfigurationError` (`tls.files`) for a certificate that is not valid at this time."""
+        validity = await asyncio.to_thread(self._files.validity)
+        if validity is None:
+            return
+        (begins, ends), now = validity, dt.datetime.now(dt.UTC)
+        if begins <= now <= ends:
+            return
+        self._begins = begins if now < begins else None
+        raise ConfigurationError(
+            f"the certificate is valid from {begins:%Y-%m-%dT%H:%M:%SZ} until {ends:%Y-%m-%dT%H:%M:%SZ} only",
+            where=str(self._files.certificate),
+            hint="renew it; it counts as soon as a valid one is there" if now > ends else "it counts from then on",
+            code="tls.files",
+        )
 
 
 def _mark(file: Path) -> tuple[int, int, int] | None:
