@@ -33,6 +33,10 @@ MAX_WORK = 5_000_000
 MAX_SOUGHT = 100
 """Characters that can be stripped, or looked for from a text's end: the time of that is the product of both lengths."""
 MAX_TIME_FORMAT = 1_000
+MAX_PATH = 200
+"""Characters of a name that is looked up beside what a map has, and of a path that filters go for each item (`attribute='a.b'`)."""
+PARTS_OF_A_STEP = 4
+"""Parts of such a path for which an item counts as a round of a loop once more, where it has more than so many."""
 _ITEM = 5
 """What an item costs, in characters."""
 
@@ -86,6 +90,9 @@ _FILTERS = (
 def _words(text: str) -> list[str]:
     return text.split()
 
+
+_PATHS = {"groupby": 1, "max": 2, "min": 2, "rejectattr": 1, "selectattr": 1, "sort": 3, "sum": 1, "unique": 2}
+"""Filters that look for a path in each item, and where they take it as an argument without its name, which is `attribute`."""
 
 METHODS: dict[type, frozenset[str]] = {
     str: frozenset(
@@ -143,8 +150,19 @@ class Sandbox(ImmutableSandboxedEnvironment):
             "_counted": counted,
             "_bounded": _bounded,
         }
+        for name in ("map", *_PATHS):
+            self.filters[name] = _going(self.filters[name], _PATHS.get(name))
         self.globals = {"range": self.globals["range"]}
         self.finalize = as_text if escape is None else _escaping(escape)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """An item. Jinja looks for a method of that name else, and makes a message of it: of a long one for nothing."""
+        if isinstance(argument, str) and len(argument) > MAX_PATH:
+            try:
+                return obj[argument]
+            except (TypeError, LookupError):
+                return self.undefined(obj=obj, name=argument)
+        return super().getitem(obj, argument)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         """A field of a map before a method of its type, so that a field called `items` can be read."""
@@ -331,6 +349,26 @@ def _sought(text: str) -> str:
     if len(text) > MAX_SOUGHT:
         raise LimitError(f"a text of more than {MAX_SOUGHT} characters can't be stripped, nor looked for from the end")
     return text
+
+
+def _going(run: Callable[..., Any], place: int | None) -> Callable[..., Any]:
+    """A filter that goes a path in each item: its length is bounded, and a long one counts as rounds of a loop for each item."""
+    before = int(hasattr(run, "jinja_pass_arg"))  # Jinja's environment, which it is given first
+
+    @wraps(run)
+    def bounded(*args: Any, **kwargs: Any) -> Any:
+        at = len(args) if place is None else before + place
+        path = kwargs.get("attribute", args[at] if at < len(args) else None)
+        if isinstance(path, str):
+            if len(path) > MAX_PATH:
+                raise LimitError(f"a path of fields has at most {MAX_PATH} characters")
+            parts = 1 + path.count(".") + path.count(",")
+            if parts > PARTS_OF_A_STEP:
+                weight = -(-parts // PARTS_OF_A_STEP)
+                args = (*args[:before], counted(args[before], weight), *args[before + 1 :])
+        return run(*args, **kwargs)
+
+    return bounded
 
 
 def _summing(known: Callable[..., Any]) -> Callable[..., Any]:

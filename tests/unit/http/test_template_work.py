@@ -56,6 +56,7 @@ def rendered(text: str, value: Any = LARGE) -> str:
         "{% if event.text is eq event.same %}{% endif %}",
         "{% if loop.changed(event.text + 'a') %}{% endif %}",
         "{% for j in range(9999) %}{% endfor %}",
+        "{% set x = event.lists|map(attribute='0.1.2.3.4', default=1)|list %}",
     ],
 )
 def test_nothing_is_repeated_without_an_end(body: str) -> None:
@@ -86,6 +87,61 @@ def test_no_single_operation_takes_the_product_of_what_it_is_given(text: str) ->
         rendered(text)
     assert stopped.value.code == "template.failed"
     assert len(str(stopped.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ event.list|map(attribute=PATH, default=1)|list|length }}",
+        "{{ event.list|groupby(PATH, default=1)|length }}",
+        "{{ event.list|groupby(attribute=PATH, default=1)|length }}",
+        "{{ event.same|selectattr(PATH)|list|length }}",
+        "{{ event.same|rejectattr(PATH, 'defined')|list|length }}",
+        "{{ event.same|sort(attribute=PATH)|length }}",
+        "{{ event.same|sort(false, false, PATH)|length }}",
+        "{{ event.same|unique(false, PATH)|list|length }}",
+        "{{ event.same|min(false, PATH)|length }}",
+        "{{ event.same|max(attribute=PATH)|length }}",
+    ],
+)
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [(".".join("0" * 1000), "a path of fields has at most 200"), (".".join("0" * 50), "more than 100000 times")],
+    ids=["long", "of many parts"],
+)
+def test_a_path_that_is_gone_for_each_item_is_bounded(text: str, path: str, said: str) -> None:
+    # A character of a character is that character, so such a path is there in each.
+    with pytest.raises(RejectedError, match=said):
+        rendered(text.replace("PATH", f"'{path}'"))
+
+
+def test_a_path_of_a_sum_is_bounded() -> None:
+    with pytest.raises(RejectedError, match="a path of fields has at most 200"):
+        rendered("{{ event.same|sum(PATH) }}".replace("PATH", f"'{'.'.join('0' * 1000)}'"))
+
+
+def test_a_short_path_is_gone_for_each_item_of_a_long_list() -> None:
+    orders = {"orders": [{"customer": {"name": "x", "no": number % 3}} for number in range(50_000)]}
+    assert rendered("{{ event.orders|groupby('customer.no')|length }}", orders) == "3"
+    assert rendered("{{ event.orders|map(attribute='customer.no')|sum }}", orders) == "49999"
+
+
+class _Watched(dict[str, Any]):
+    """A map that counts how often a name is looked for beside what it has."""
+
+    asked = 0
+
+    def __getattr__(self, name: str) -> Any:
+        type(self).asked += 1
+        raise AttributeError(name)
+
+
+def test_a_long_name_that_a_map_lacks_is_no_method_of_it() -> None:
+    watched = _Watched(a=1)
+    text = "{% if event.map[event.name] is defined %}a{% else %}b{% endif %}{{ event.map[event.name]|default('c') }}"
+    assert rendered(text, {"map": watched, "name": "x" * 900_000}) == "bc"
+    assert watched.asked == 0
+    assert rendered("{{ event.map[event.name] }}", {"map": {"x" * 900_000: "d"}, "name": "x" * 900_000}) == "d"
 
 
 def test_constant_work_is_not_done_when_a_template_is_compiled() -> None:
