@@ -23,6 +23,10 @@ from trunkline.core.errors import ConfigurationError, did_you_mean
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._@-]{0,62}")
 _PATTERN = re.compile(r"[A-Za-z0-9._*-]{1,249}")
+SHORTEST = 1.0
+"""Seconds that a key lasts at least."""
+SLOWEST = 1 / 3600
+"""Requests a second that a principal may be held to: one an hour."""
 _WHAT = "the key can't be written"
 
 
@@ -102,7 +106,7 @@ def create(
 def rotate(cluster: Cluster, name: str, *, overlap: float, lasts: float | None = None) -> Made:
     """Another key for a principal. Those that it has end after `overlap` seconds, so that whoever uses them has time to change.
 
-    Raises `ConfigurationError` (`key.unknown`).
+    Raises `ConfigurationError` (`key.unknown`, and `key.expires` for one that would end at once).
     """
     key, whole = _new_key(lasts)
 
@@ -185,11 +189,32 @@ def _found(latest: Latest, name: str) -> Principal:
 
 
 def _new_key(lasts: float | None) -> tuple[Key, str]:
+    if lasts is not None and not lasts >= SHORTEST:
+        raise ConfigurationError(
+            "a key lasts a second at least: this one would have ended before it is used",
+            where="--expires",
+            hint="say how long it is to last, such as 90d, or leave it out for a key that lasts until it is revoked",
+            code="key.expires",
+        )
     now = time.time()
     return make_key(now, now + lasts if lasts is not None else None)
 
 
 def _grants(roles: Sequence[str], on: Sequence[str], team: str | None) -> list[Grant]:
+    if not roles:
+        raise ConfigurationError(
+            "a key without a role may do nothing",
+            where="--role",
+            hint="name one of " + ", ".join(Role),
+            code="key.role",
+        )
+    if team is not None and not team.strip():
+        raise ConfigurationError(
+            "a team without a name owns nothing",
+            where="--team",
+            hint="name it as manifests do in `owner`, or leave it out",
+            code="key.team",
+        )
     for one in on:
         if not _PATTERN.fullmatch(one):
             raise ConfigurationError(
@@ -243,6 +268,11 @@ def _checked_addresses(addresses: Sequence[str]) -> tuple[str, ...]:
 
 
 def _checked_rate(rate: float | None) -> float | None:
-    if rate is not None and not 0 < rate < float("inf"):
-        raise ConfigurationError("a rate is more than 0 requests a second", where="--rate", code="key.rate")
+    if rate is not None and not SLOWEST <= rate < float("inf"):
+        raise ConfigurationError(
+            f"a rate of {rate:g} requests a second lets nobody work: it is one an hour (0.0003) at least",
+            where="--rate",
+            hint="name the requests a second, such as 10, or leave it out",
+            code="key.rate",
+        )
     return rate
