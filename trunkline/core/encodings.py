@@ -174,14 +174,32 @@ def spellings(text: str) -> set[str]:
     """How a text is written within others. Folding makes most of them one again; in base64 it can't."""
     inner = {json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], repr(text)[1:-1], html.escape(text)}
     blank = {text.replace(" ", "+"), " ".join(text.split())}
+    quoted = set(_quoted(text))
     return {
         text,
         *inner,
         *blank,
+        *quoted,
+        *(quote(one, "", errors="replace") for one in quoted),
         quote(text, errors="replace"),
         quote(text, "", errors="replace"),
         quote_plus(text, errors="replace"),
     }
+
+
+def _quoted(text: str) -> Iterator[str]:
+    """How a text stands between quotes of its own kind: doubled in CSV, SQL and YAML, again in one within another; as a shell has it."""
+    single, double = "'" in text, '"' in text
+    for times in (2, 4) if single or double else ():
+        if single:
+            yield text.replace("'", "'" * times)
+        if double:
+            yield text.replace('"', '"' * times)
+        if single and double:
+            yield text.replace("'", "''").replace('"', '"' * times)
+    if single:
+        yield text.replace("'", "'\\''")
+        yield text.replace("'", "'\"'\"'")
 
 
 def written(text: str) -> tuple[set[bytes], set[bytes]]:

@@ -225,7 +225,7 @@ def _decoded(coded: bytes) -> bytes | None:
         return None
     try:
         data = base64.b64decode(plain + b"=" * (-len(plain) % 4))
-        return data if data.decode().isprintable() else None
+        return data if "".join(data.decode().split()).isprintable() else None
     except (binascii.Error, UnicodeDecodeError):
         return None
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import csv
 import html
+import io
 import json
 import secrets
+import shlex
 import string
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -69,6 +72,16 @@ def _exception(secret: str) -> str:
         return traceback.format_exc()
 
 
+def _csv(fields: Sequence[str]) -> str:
+    line = io.StringIO()
+    csv.writer(line, quoting=csv.QUOTE_ALL).writerow(fields)
+    return line.getvalue()
+
+
+def _sql(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
 ENCODINGS: Mapping[str, Callable[[str], str]] = {
     "raw": lambda secret: secret,
     "base64": lambda secret: f"{_base64(secret)} {_base64(quote_plus(secret))}",
@@ -89,6 +102,11 @@ ENCODINGS: Mapping[str, Callable[[str], str]] = {
     "raw header dump": lambda secret: repr([(b"Authorization", b"Bearer " + secret.encode()), (b"Host", b"a")]),
     "exception": _exception,
     "ASCII": ascii,
+    "CSV": lambda secret: _csv(["bus", secret, "more"]),
+    "CSV of JSON": lambda secret: _csv(["bus", json.dumps({"password": secret})]),
+    "SQL": lambda secret: f"INSERT INTO users VALUES ({_sql(secret)}, 1)",
+    "SQL in CSV": lambda secret: _csv([f"SELECT {_sql(secret)}", "failed"]),
+    "shell": lambda secret: f"curl -u {shlex.quote('bus:' + secret)} https://example.com",
     "HTML": lambda secret: f"<p>{html.escape(secret)}</p>",
 }
 """How a secret is written into text, by name."""

@@ -7,6 +7,7 @@ import json
 import sys
 from types import ModuleType
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given, settings
@@ -54,6 +55,20 @@ def test_any_text_of_six_signs_may_be_a_secret(secret: str, encoding: str) -> No
     made = Redactor()
     made.learn(secret)
     assert secret.strip() not in made.redact(f"a {ENCODINGS[encoding](secret)} b")
+
+
+@pytest.mark.parametrize("secret", ["q'7", 'zt"7', 'it\'s "q" and more', "three\"\"quotes''"])
+def test_quotes_may_be_doubled_again_and_the_whole_be_encoded(secret: str) -> None:
+    redactor = Redactor()
+    redactor.learn(secret)
+    line = '"' + secret.replace('"', '""') + '"\r\n'
+    twice = '"' + line.replace('"', '""') + '"'
+    value = "'" + secret.replace("'", "''") + "'"
+    encoded = base64.b64encode(line.encode()).decode()
+    for text in (line, twice, value, json.dumps(line), quote(line), repr(ValueError(value)), encoded):
+        shown = redactor.redact(f"before {text} after")
+        assert MARK in shown, text
+        assert remains(secret, shown) == [], text
 
 
 def test_the_longer_of_two_secrets_is_blanked_whole() -> None:
