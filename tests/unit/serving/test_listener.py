@@ -120,6 +120,19 @@ async def test_however_many_connections_only_wait_a_request_is_answered() -> Non
         assert b"well" in await idle[-1].ask()
 
 
+async def test_of_a_thousand_who_come_at_once_each_gets_an_answer() -> None:
+    asked = HEAD.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+
+    async with listening(limits=Limits(connections=400, of_address=300)) as listener:
+
+        async def ask() -> bytes:
+            return await (await Client.of(listener)).ask(asked)
+
+        answers = await asyncio.gather(*(ask() for _ in range(1000)))
+        assert {answer[9:12] for answer in answers} <= {b"200", b"503"}
+        assert b"well" in await ask()
+
+
 @pytest.mark.parametrize(
     "begun",
     [

@@ -10,13 +10,17 @@ from ipaddress import ip_address
 from trunkline.core.access.fence import Fence
 from trunkline.core.access.roles import Role
 from trunkline.core.errors import ConfigurationError, did_you_mean
-from trunkline.core.serving.connections import MOST, Limits
+from trunkline.core.serving.connections import Limits
 from trunkline.core.serving.listener import Listener, Ports
 from trunkline.core.serving.tls import ServerTls, TlsFiles
 
-API_SHARE, INGRESS_SHARE = 0.125, 0.25
+API_SHARE, INGRESS_SHARE = 0.125, 0.5
 """Of the files that a process may open. The rest is for Kafka's clients, sinks and state."""
 API_MOST = 256
+INGRESS_MOST = 8192
+"""An outage makes senders come back together: thousands of deliveries that were told 503 are sent again in the same second."""
+OF_PROXY = 0.875
+"""Behind a proxy all senders have one address."""
 TOKEN_PATH = "/v1/token"  # noqa: S105
 NO_ROLE = "none"
 _HOST = re.compile(r"\*|(?:\*\.)?[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
@@ -84,7 +88,7 @@ class Doors:
             address,
             "choose another with --ingress or TRUNKLINE_INGRESS",
             fence=Fence(is_loopback(address[0]), self.hosts, self.origins, any_host=True, any_content=True),
-            limits=Limits.within_files(INGRESS_SHARE, MOST),
+            limits=Limits.within_files(INGRESS_SHARE, INGRESS_MOST, OF_PROXY),
             ports=ports,
             tls=_tls(self.ingress_tls),
         )
