@@ -276,6 +276,14 @@ def insert_a_forged_entry(chance: random.Random, records: Records) -> Records:
     return _numbered(made)
 
 
+def insert_without_a_chain(chance: random.Random, records: Records) -> Records:
+    """A forged entry passes for one of an earlier version, before the last seal or behind everything."""
+    made, entry = _contents(records), Entry(1e9, "eve", "pipeline.stop", "orders")
+    at = chance.choice([len(made), chance.randrange(max(1, len(made) // 2), len(made))])
+    made.insert(at, (entry.key, orjson.dumps({"v": 1, **entry.as_dict()})))
+    return _numbered(made)
+
+
 def continue_a_writer(chance: random.Random, records: Records) -> Records:
     """A forged entry continues a writer's chain where that had ended."""
     made = _contents(records)
@@ -389,6 +397,7 @@ BY_ITSELF: Mapping[str, Manipulation] = {
         reorder,
         cut_the_beginning,
         insert_a_forged_entry,
+        insert_without_a_chain,
         continue_a_writer,
         rewrite_a_writer,
         move_between_writers,

@@ -41,6 +41,13 @@ def test_what_is_done_to_sealed_records_is_seen(how: str) -> None:
         assert judged([*made, records[-1]]).found, (how, seed)
 
 
+def test_an_entry_without_a_chain_behind_everything_is_seen_though_no_seal_covers_it() -> None:
+    records = _trail(3, old=2)
+    forged = Entry(1e9, "eve", "pipeline.stop", "orders")
+    trail = judged([*records, recorded(len(records), forged.key, orjson.dumps({"v": 1, **forged.as_dict()}))])
+    assert [finding.kind for finding in trail.findings] == ["inserted"]
+
+
 @pytest.mark.parametrize("how", sorted(BY_HEAD))
 def test_what_leaves_a_sound_topic_is_seen_by_a_head_that_was_noted(how: str) -> None:
     for seed in range(12):

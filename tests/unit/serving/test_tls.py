@@ -88,6 +88,15 @@ async def test_what_listens_with_tls_says_so_and_answers(tmp_path: Path) -> None
         assert answer.endswith(b"https")
 
 
+async def test_who_agrees_on_no_encryption_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trunkline.core.serving.listener.HANDSHAKE_SECONDS", 0.2)
+    async with listening(ServerTls(Folder(tmp_path).files)) as listener:
+        host, port = listener.url.removeprefix("https://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        assert await reader.read() == b""
+        writer.close()
+
+
 async def test_a_renewed_certificate_counts_as_soon_as_both_files_are_there(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     tls = ServerTls(folder.files)

@@ -23,6 +23,8 @@ from trunkline.core.serving.fencing import fenced
 from trunkline.core.serving.tls import ServerTls
 
 BACKLOG = 512
+HANDSHAKE_SECONDS = 5.0
+"""Until a client has agreed on its encryption, it is counted nowhere and holds a file: the default is a minute."""
 KEEP_ALIVE_SECONDS = 30.0
 """How long a connection may wait for its next request, or for the first one to be complete but for its body."""
 LINGERING_SECONDS = 1.0
@@ -134,7 +136,13 @@ class Listener:
         for wanted in [port] if port else [*filter(None, [last]), 0]:
             try:
                 return await asyncio.get_running_loop().create_server(
-                    made, host, wanted, ssl=secure, backlog=BACKLOG, reuse_address=True
+                    made,
+                    host,
+                    wanted,
+                    ssl=secure,
+                    ssl_handshake_timeout=HANDSHAKE_SECONDS if secure is not None else None,
+                    backlog=BACKLOG,
+                    reuse_address=True,
                 )
             except OSError as error:
                 if wanted == 0 or port:

@@ -86,7 +86,7 @@ class Trail:
         self.records = 0
         self.entries = 0
         self.unchained = 0
-        """Entries of a version without chains."""
+        """Entries of a version without chains, which come first: behind the first chain nobody writes another one."""
         self.writers = 0
         self.seals = 0
         self.head = ""
@@ -138,6 +138,11 @@ class Trail:
                     self._tell(record.place, "changed", "its key is not that of what it says it is about", entry)
                 if isinstance(found, Unchained):
                     self.unchained += 1
+                    if self._known or self.seals or self._resumed:
+                        reason = (
+                            "it has no chain, as entries of an earlier version, and stands behind others that have one"
+                        )
+                        self._tell(record.place, "inserted", reason, entry)
                 else:
                     writer, number = found.writer, found.number
                     self._take_link(record, found, entry)
