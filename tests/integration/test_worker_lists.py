@@ -35,8 +35,8 @@ spec: {{from: [{topic}], start: earliest, connector: file, config: {{folder: "{f
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def running(kafka: KafkaUnderTest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Bus]:
     async with bus(kafka.bootstrap, tmp_path_factory.mktemp("listed")) as made:
-        topic = made.name("orders")
-        await made.add(topic_manifest(topic) + SINK.format(topic=topic, folder=made.home / "outbox"))
+        topic, folder = made.name("orders"), tmp_path_factory.mktemp("outbox")
+        await made.add(topic_manifest(topic) + SINK.format(topic=topic, folder=folder))
         await made.until_running("out")
         yield made
 

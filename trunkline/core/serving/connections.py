@@ -38,7 +38,7 @@ FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Type: application/json\r\n"
     b'Content-Length: 34\r\n\r\n{"error":"too many connections"}\r\n'
 )
-YOUNG_SECONDS = 0.2
+YOUNG_SECONDS = 0.5
 """A connection that has waited no longer may be about to ask."""
 TURN_SECONDS = 1.0
 """How long a new connection stands in line before it is turned away."""
