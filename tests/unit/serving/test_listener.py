@@ -137,6 +137,31 @@ async def test_of_a_thousand_who_come_at_once_each_gets_an_answer(monkeypatch: p
         assert b"well" in await ask()
 
 
+async def test_who_stands_in_line_is_not_admitted_once_the_listener_stops() -> None:
+    asked: list[str] = []
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: web.BaseRequest) -> web.StreamResponse:
+        asked.append(request.path)
+        begun.set()
+        await go_on.wait()
+        return await health(request)
+
+    async with listening(slow, Limits(connections=1, of_address=1)) as listener:
+        first = asyncio.create_task((await Client.of(listener)).ask())
+        await begun.wait()
+        second = await Client.of(listener)
+        waiting = asyncio.create_task(second.ask())
+        while not listener.connections.in_line:
+            await asyncio.sleep(0)
+        stopping = asyncio.create_task(listener.stop())
+        assert await waiting == b""
+        go_on.set()
+        assert b"well" in await first
+        await stopping
+    assert asked == ["/health"]
+
+
 @pytest.mark.parametrize(
     "begun",
     [

@@ -93,6 +93,7 @@ class Connections:
         self._in_line: dict[Connection, float] = {}
         """Those without room, with the time until which they stand in line."""
         self._turns: asyncio.TimerHandle | None = None
+        self._ended = False
         self._of_address: defaultdict[str, int] = defaultdict(int)
         # In the order in which they began to wait, since a dict keeps the order of insertion.
         self._waiting: dict[Connection, None] = {}
@@ -100,7 +101,9 @@ class Connections:
 
     def take(self, connection: Connection) -> None:
         """Admits a new connection where there is room or some can be made; else it stands in line, or is turned away."""
-        if self._has_room(connection.address):
+        if self._ended:
+            connection.end()
+        elif self._has_room(connection.address):
             self._admit(connection)
         elif len(self._in_line) < self.limits.connections:
             self._in_line[connection] = time.monotonic() + TURN_SECONDS
@@ -137,9 +140,10 @@ class Connections:
         self._turns = None
         now = time.monotonic()
         full: set[str] = set()
+        crowded = False
         for connection, until in list(self._in_line.items()):
-            # An address that has too many keeps no other one waiting.
-            if connection.address not in full and self._has_room(connection.address):
+            # An address that has too many keeps no other one waiting; where all are too many, nobody else need be looked for.
+            if not crowded and connection.address not in full and self._has_room(connection.address):
                 del self._in_line[connection]
                 self._admit(connection)
             elif until < now:
@@ -147,7 +151,13 @@ class Connections:
                 self._turn_away(connection)
             else:
                 full.add(connection.address)
+                crowded = crowded or self._of_address.get(connection.address, 0) < self.limits.of_address
         self._look_again()
+
+    @property
+    def in_line(self) -> int:
+        """How many stand in line."""
+        return len(self._in_line)
 
     def waits(self, connection: Connection, address: str) -> None:
         """A connection has no whole request, from now on."""
@@ -168,9 +178,14 @@ class Connections:
             self._waiting_of.pop(address, None)
 
     def end_waiting(self) -> None:
-        """Ends all that wait: nothing that was sent on them counts."""
-        for one in list(self._waiting):
+        """Ends all that wait, or stand in line: nothing that was sent on them counts, and nobody is admitted any more."""
+        self._ended = True
+        if self._turns is not None:
+            self._turns.cancel()
+            self._turns = None
+        for one in [*self._waiting, *self._in_line]:
             one.end()
+        self._in_line.clear()
 
     def _close_longest(self, waiting: dict[Connection, None]) -> bool:
         for longest in itertools.islice(waiting, LOOKED_AT):
@@ -298,6 +313,8 @@ class Connection(RequestHandler):
     def end(self) -> None:
         """Closes it at once. What is under way on it is cancelled by whoever does it, when he finds nobody to answer."""
         self.end_counting()
+        if self._given is not None:
+            self._given.abort()
         if self.transport is not None:
             self.transport.abort()
         self.force_close()
